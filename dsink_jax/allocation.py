@@ -1,0 +1,206 @@
+"""Surrogate labels Q: entropic optimal transport from a batch to the class marginal of f_L.
+
+The only module that uses OTT-JAX. D-SINK (Dual-Granularity Sinkhorn Distillation, arXiv 2510.08179)
+asks for labels Q that minimise
+
+    sum_i KL(q_i || f_N(x_i)) + KL(q_i || f(x_i))
+    subject to  sum_i q_i = sum_i f_L(x_i),  each q_i sums to 1.
+
+Expanding the two divergences gives sum_i <q_i, P_i> + 2 <q_i, log q_i> with P = -log f_N - log f, which
+is entropic optimal transport with cost P and epsilon 2: Q = N diag(u) sqrt(f_N f) diag(v).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Two KL terms, each with the negative entropy of q once: epsilon is 2, not a free parameter.
+EPSILON = 2.0
+DEFAULT_THRESHOLD = 1e-6
+DEFAULT_MAX_ITERATIONS = 500
+
+
+class Allocation(NamedTuple):
+    """Surrogate labels of a batch and how well they were solved for.
+
+    Attributes:
+      labels: float32 `[N, C]`, Q. Rows sum to 1; rows masked out by `where` are 0.
+      marginal_error: float32 `[]`, sum_c |mean_i q_ic - class_marginal_c| over the valid rows, in [0, 2].
+      iterations: int32 `[]`, Sinkhorn iterations run.
+      converged: bool `[]`, whether the threshold was met.
+    """
+
+    labels: jax.Array
+    marginal_error: jax.Array
+    iterations: jax.Array
+    converged: jax.Array
+
+
+def surrogate_labels(
+    logits: jax.Array,
+    noise_robust_logits: jax.Array,
+    class_marginal: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    threshold: float = DEFAULT_THRESHOLD,
+    max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    axis_name: str | None = None,
+) -> Allocation:
+    """Solves for the surrogate labels Q of a batch.
+
+    Q minimises sum_i KL(q_i || softmax(noise_robust_logits_i)) + KL(q_i || softmax(logits_i)) over
+    labels whose mean is `class_marginal`. Solved in the log domain in float32, whatever comes in. The
+    last half-step fits the samples, so rows sum to 1 at any stop and what is left of the error is in
+    the class marginal. No gradient flows through the result. The rows depend on each other, so NaN in
+    a valid row, or a `class_marginal` with NaN, a negative entry or sum 0, makes every label NaN.
+
+    Args:
+      logits: floating `[N, C]`, logits of the target model f.
+      noise_robust_logits: floating `[N, C]`, logits of the noise-robust auxiliary model f_N.
+      class_marginal: floating `[C]`, non-negative, normalised inside; see `class_marginal`. A class with
+        marginal 0 gets no mass.
+      where: bool `[N]`, False for padding. Such rows take no part, whatever they hold.
+      threshold: L1 error of the class marginal at which OTT stops. Below about 2e-7 float32 cannot
+        follow.
+      max_iterations: limit of Sinkhorn iterations. OTT looks at the error every 10.
+      axis_name: name of a mapped axis (`pmap`, `shard_map`, `vmap`) over which the batch is split. The
+        batches are gathered and solved as one problem; each device gets its own rows back. Under
+        `shard_map` pass `check_vma=False`, which OTT's loops need.
+
+    Returns:
+      The `Allocation`.
+
+    Raises:
+      ValueError: for wrong ranks, shapes or dtypes, a threshold that is not positive, or a limit
+        below 1.
+
+    Source: D-SINK, arXiv 2510.08179, the optimal-transport form of its bi-level objective.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> target = jnp.log(jnp.array([[0.6, 0.4], [0.6, 0.4]]))
+    >>> noise_robust = jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5]]))
+    >>> allocation = surrogate_labels(target, noise_robust, jnp.array([0.5, 0.5]))
+    >>> print(np.asarray(allocation.labels).round(3))
+    [[0.634 0.366]
+     [0.366 0.634]]
+    """
+    _check_batch(logits, where, noise_robust_logits=noise_robust_logits)
+    num_examples, num_classes = logits.shape
+    if class_marginal.shape != (num_classes,):
+        raise ValueError(
+            f"class_marginal must have shape [C] = [{num_classes}] to go with logits "
+            f"{list(logits.shape)}, got {list(class_marginal.shape)}."
+        )
+    if not isinstance(threshold, jax.core.Tracer) and not threshold > 0:
+        raise ValueError(f"threshold must be positive, got {threshold}.")
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}.")
+
+    logits, noise_robust_logits, class_marginal = jax.lax.stop_gradient(
+        (logits, noise_robust_logits, class_marginal)
+    )
+    cost = -(_log_softmax(noise_robust_logits) + _log_softmax(logits))
+    valid = jnp.ones(num_examples, bool) if where is None else where
+    cost = jnp.where(valid[:, None], cost, 0.0)  # padding may hold anything, NaN included
+    marginal = class_marginal.astype(jnp.float32)
+    marginal = marginal / marginal.sum()
+
+    if axis_name is not None:
+        cost, valid = jax.lax.all_gather((cost, valid), axis_name, tiled=True)
+    count = jnp.maximum(valid.sum(), 1)
+    class_potential, iterations, converged = _solve(
+        cost,
+        valid.astype(jnp.float32) / count,
+        marginal,
+        threshold=threshold,
+        max_iterations=max_iterations,
+    )
+    # The sample half-step in closed form: exact row sums, and finite for rows without mass.
+    labels = jax.nn.softmax((class_potential - cost) / EPSILON, axis=-1)
+    labels = jnp.where(valid[:, None], labels, 0.0)
+    # One bad row makes the whole coupled problem meaningless, but OTT passes over NaN: say so.
+    sound = ~jnp.isnan(cost).any() & (marginal >= 0).all()
+    labels = jnp.where(sound, labels, jnp.nan)
+    marginal_error = jnp.abs(labels.sum(0) / count - marginal).sum()
+    if axis_name is not None:
+        start = jax.lax.axis_index(axis_name) * num_examples
+        labels = jax.lax.dynamic_slice_in_dim(labels, start, num_examples)
+    return jax.lax.stop_gradient(Allocation(labels, marginal_error, iterations, converged))
+
+
+def class_marginal(
+    imbalance_robust_logits: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Mean prediction of the imbalance-robust auxiliary model f_L over a batch.
+
+    Args:
+      imbalance_robust_logits: floating `[N, C]`, logits whose softmax is f_L's prediction.
+      where: bool `[N]`, False for padding. Such rows take no part, whatever they hold.
+      axis_name: name of a mapped axis over which the batch is split; the mean is over the whole of it.
+
+    Returns:
+      float32 `[C]`, mean_i softmax(imbalance_robust_logits_i). Sums to 1. No gradient flows through it.
+
+    Raises:
+      ValueError: for wrong ranks, shapes or dtypes.
+
+    Source: the distribution-level condition of D-SINK, arXiv 2510.08179.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> print(np.asarray(class_marginal(jnp.log(jnp.array([[0.8, 0.2], [0.4, 0.6]])))).round(3))
+    [0.6 0.4]
+    """
+    _check_batch(imbalance_robust_logits, where, name="imbalance_robust_logits")
+    predictions = jnp.exp(_log_softmax(jax.lax.stop_gradient(imbalance_robust_logits)))
+    if where is None:
+        where = jnp.ones(predictions.shape[0], bool)
+    total = jnp.where(where[:, None], predictions, 0.0).sum(0)
+    count = where.sum()
+    if axis_name is not None:
+        total, count = jax.lax.psum((total, count), axis_name)
+    return total / jnp.maximum(count, 1)
+
+
+def _solve(cost, sample_marginal, class_marginal, *, threshold, max_iterations):
+    """Runs OTT and returns the class potential `[C]`, the iteration count and `converged`."""
+    # Imported on the first call: OTT takes four times as long to import as JAX itself. That call is
+    # usually inside a trace, where module-level constants would become tracers.
+    with jax.ensure_compile_time_eval():
+        from ott.geometry import geometry
+        from ott.problems.linear import linear_problem
+        from ott.solvers.linear import sinkhorn
+
+    problem = linear_problem.LinearProblem(
+        geometry.Geometry(cost_matrix=cost, epsilon=EPSILON), a=sample_marginal, b=class_marginal
+    )
+    # Log mode: OTT's kernel mode can report convergence on a wrong plan.
+    solver = sinkhorn.Sinkhorn(lse_mode=True, threshold=threshold, max_iterations=max_iterations)
+    output = solver(problem)
+    return output.g, jnp.asarray(output.n_iters, jnp.int32), output.converged
+
+
+def _log_softmax(logits):
+    return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+
+
+def _check_batch(logits, where, *, name="logits", **others):
+    """Raises `ValueError` unless all logits are floating `[N, C]` alike and `where` is bool `[N]`."""
+    for key, value in {name: logits, **others}.items():
+        if value.ndim != 2:
+            raise ValueError(f"{key} must have shape [N, C], got {list(value.shape)}.")
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise ValueError(f"{key} must be floating point, got {value.dtype}.")
+        if value.shape != logits.shape:
+            raise ValueError(
+                f"{key} must have the shape of {name}, {list(logits.shape)}, got {list(value.shape)}."
+            )
+    if where is not None and (where.shape != logits.shape[:1] or where.dtype != bool):
+        raise ValueError(
+            f"where must be bool [N] = [{logits.shape[0]}], got {where.dtype} {list(where.shape)}."
+        )

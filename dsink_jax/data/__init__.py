@@ -1,0 +1,41 @@
+"""Data: sources, corruption, the order of an epoch, augmentation."""
+
+from dsink_jax.data.augment import Augmentation, augment, example_keys, normalise
+from dsink_jax.data.batches import EpochOrder, evaluation_order, steps_per_epoch, training_order
+from dsink_jax.data.corruption import (
+    Corruption,
+    corrupt,
+    load_corruption,
+    long_tail_counts,
+    long_tail_index,
+    save_corruption,
+)
+from dsink_jax.data.human_labels import load_human_labels
+from dsink_jax.data.noise import NOISE_KINDS, draw_labels, random_class_map, transition_matrix
+from dsink_jax.data.sources import ImageData, Split, from_arrays, load
+
+__all__ = [
+    "NOISE_KINDS",
+    "Augmentation",
+    "Corruption",
+    "EpochOrder",
+    "ImageData",
+    "Split",
+    "augment",
+    "corrupt",
+    "draw_labels",
+    "evaluation_order",
+    "example_keys",
+    "from_arrays",
+    "load",
+    "load_corruption",
+    "load_human_labels",
+    "long_tail_counts",
+    "long_tail_index",
+    "normalise",
+    "random_class_map",
+    "save_corruption",
+    "steps_per_epoch",
+    "training_order",
+    "transition_matrix",
+]

@@ -1,0 +1,193 @@
+"""Reading a folder that TensorFlow Datasets has prepared, without TensorFlow and without network.
+
+TensorFlow Datasets stores the examples shuffled. The `id` of an example ends in its index in the
+original order (`train_00042`), so everything is sorted by it here. Both file formats that TFDS can
+write CIFAR in are read: array_record through TFDS's data source, tfrecord by its published framing
+(https://www.tensorflow.org/tutorials/load_data/tfrecord). TFDS's own reader for tfrecord would
+start TensorFlow, which takes hold of the accelerators that JAX needs.
+"""
+
+import contextlib
+import io
+import pathlib
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dsink_jax.data.cifar_files import CifarArrays, check_arrays, first_line
+from dsink_jax.errors import InputError
+
+_CHUNK = 1_000
+"""Examples per bulk read from an array_record file."""
+
+
+def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
+    """Looks for a prepared data set, the newest version if there are several.
+
+    Args:
+        name: TFDS's name of the data set.
+        data_dir: TFDS's data directory. It need not exist.
+
+    Returns:
+        `data_dir/<name>/<version>`, or None.
+    """
+    folders = (data_dir / name).glob("*.*.*")
+    versions = [folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
+    return max(versions, key=version_of, default=None)
+
+
+def version_of(folder: pathlib.Path) -> tuple[int, ...]:
+    """Returns the version that a prepared folder is named after.
+
+    Args:
+        folder: `<data_dir>/<name>/<version>`.
+    """
+    return tuple(int(part) for part in folder.name.split("."))
+
+
+def read_prepared(dataset: str, folder: pathlib.Path) -> CifarArrays:
+    """Reads a prepared CIFAR data set.
+
+    Args:
+        dataset: "cifar10" or "cifar100".
+        folder: The folder that `find_prepared` found.
+
+    Returns:
+        The data set in the original order.
+
+    Raises:
+        InputError: The folder is damaged, incomplete or something else.
+    """
+    train = read_columns(folder, "train", ("image", "label"))
+    test = read_columns(folder, "test", ("image", "label"))
+    with _damage_reported(folder):
+        arrays = CifarArrays(
+            train_images=_decode(train["image"]),
+            train_labels=np.asarray(train["label"], np.int32),
+            test_images=_decode(test["image"]),
+            test_labels=np.asarray(test["label"], np.int32),
+            class_names=tuple((folder / "label.labels.txt").read_text().split()),
+            source=f"the TensorFlow Datasets folder {folder}",
+        )
+    check_arrays(dataset, arrays)
+    return arrays
+
+
+def read_columns(folder: pathlib.Path, split: str, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Reads some features of every example of one split.
+
+    Args:
+        folder: A prepared data set whose examples have an `id`.
+        split: "train" or "test".
+        names: The features to read. An `image` is left as encoded bytes.
+
+    Returns:
+        For each name the values, in the original order.
+
+    Raises:
+        InputError: The folder is damaged or incomplete, or has no such split or feature.
+    """
+    with _damage_reported(folder):
+        builder = _open(folder)
+        lacking = [name for name in ("id", *names) if name not in builder.info.features]
+        if lacking:
+            raise ValueError(f"it has no feature {', '.join(lacking)}")
+        if split not in builder.info.splits:
+            raise ValueError(f"it has no split {split}")
+        indices, columns = [], {name: [] for name in names}
+        for example in _examples(builder, split):
+            indices.append(_original_index(example["id"], split))
+            for name in names:
+                columns[name].append(example[name])
+        order = np.argsort(indices)
+        if not np.array_equal(np.asarray(indices)[order], np.arange(len(order))):
+            raise ValueError(f"the ids of {split} do not count from 0 to {len(order) - 1}")
+        return {name: [values[i] for i in order] for name, values in columns.items()}
+
+
+@contextlib.contextmanager
+def _damage_reported(folder: pathlib.Path) -> Iterator[None]:
+    """Turns whatever goes wrong with the files into one InputError that names the folder."""
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # TFDS and the readers below it raise many kinds.
+        raise InputError(
+            f"{folder} is no intact TensorFlow Datasets folder: {first_line(error)}.\n"
+            'Remove it, or prepare it again with file_format="array_record".'
+        ) from error
+
+
+def _open(folder: pathlib.Path) -> Any:
+    """Returns TFDS's read-only builder; it takes everything from the folder, nothing else."""
+    if not (folder / "dataset_info.json").is_file():
+        raise FileNotFoundError("it lacks dataset_info.json")
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(folder)
+
+
+def _examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
+    """Yields the decoded examples in stored order, with images still encoded."""
+    import tensorflow_datasets as tfds
+
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    formats = {file_format.value for file_format in builder.info.available_file_formats()}
+    if "array_record" in formats:
+        source = builder.as_data_source(split, decoders=decoders)
+        for start in range(0, len(source), _CHUNK):
+            yield from source.__getitems__(range(start, min(start + _CHUNK, len(source))))
+    elif "tfrecord" in formats:
+        info = builder.info.splits[split]
+        records = [record for path in info.filepaths for record in _tfrecords(path.read_bytes())]
+        if len(records) != info.num_examples:
+            raise ValueError(f"{split} has {len(records)} of {info.num_examples} examples")
+        for record in records:
+            yield builder.info.features.deserialize_example_np(record, decoders=decoders)
+    else:
+        raise ValueError(f"its file format {', '.join(formats)} is neither array_record nor tfrecord")
+
+
+def _tfrecords(blob: bytes) -> Iterator[bytes]:
+    """Yields the records of a tfrecord file: length, its checksum, record, its checksum.
+
+    The checksums are not compared: the standard library has no CRC-32C. Counts and ids are checked
+    by the callers, pixels by PNG's own checksums.
+    """
+    offset = 0
+    while offset < len(blob):
+        (length,) = struct.unpack_from("<Q", blob, offset)
+        end = offset + 12 + length
+        if end + 4 > len(blob):
+            raise ValueError("a tfrecord file is truncated")
+        yield blob[offset + 12 : end]
+        offset = end + 4
+
+
+def _original_index(example_id: bytes, split: str) -> int:
+    text = example_id.decode("ascii")
+    prefix, _, number = text.rpartition("_")
+    if prefix != split or not number.isdecimal():
+        raise ValueError(f"the id {text!r} is not {split}_ and a number")
+    return int(number)
+
+
+def _decode(encoded: Sequence[bytes]) -> np.ndarray:
+    """Decodes PNG files of 32x32 colour images to uint8 [N, 32, 32, 3].
+
+    One thread: Pillow holds Python's lock for most of so small an image, and more threads measured
+    slower.
+    """
+    from PIL import Image
+
+    images = np.empty((len(encoded), 32, 32, 3), np.uint8)
+    for index, blob in enumerate(encoded):
+        with Image.open(io.BytesIO(blob), formats=("PNG",)) as image:
+            if image.mode != "RGB" or image.size != (32, 32):
+                raise ValueError(f"image {index} is {image.mode} {image.size}, not RGB 32x32")
+            images[index] = np.frombuffer(image.tobytes(), np.uint8).reshape(32, 32, 3)
+    return images

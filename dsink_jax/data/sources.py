@@ -1,0 +1,200 @@
+"""Where images and labels come from: built-in digits, CIFAR, an .npz file or arrays in memory.
+
+Every source gives an `ImageData` in the source's original order, so that an index means the same
+image in every run and by every route.
+"""
+
+import dataclasses
+import difflib
+import os
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from dsink_jax.data import cifar_download, cifar_files, cifar_tfds
+from dsink_jax.data.image_data import ImageData, Split, channel_statistics, from_arrays
+from dsink_jax.errors import InputError
+
+__all__ = [
+    "DATASETS",
+    "DIGITS_TEST_PER_CLASS",
+    "DIGITS_TEST_SEED",
+    "ImageData",
+    "Split",
+    "data_directory",
+    "from_arrays",
+    "load",
+    "read_npz",
+]
+
+DATASETS = ("digits", "cifar10", "cifar100")
+"""The names that `load` knows."""
+
+DIGITS_TEST_PER_CLASS = 40
+DIGITS_TEST_SEED = 0
+"""Draws the test part of the digits: fixed, and independent of every other seed."""
+
+# Mean and standard deviation on the 0..1 scale. Source: the data loaders of TABASCO.
+_CIFAR_SCALES = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
+}
+
+_NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def load(
+    dataset: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = True,
+) -> ImageData:
+    """Loads a data set by name.
+
+    CIFAR is taken from the first of these that is there: a folder prepared by TensorFlow Datasets
+    (`data_dir/<dataset>/<version>`); CIFAR's own Python or binary files, unpacked or as the
+    official archive, in `data_dir` or `data_dir/<dataset>`; a download into `data_dir`. All give
+    the same arrays, with fine labels for CIFAR-100.
+
+    The digits are scikit-learn's 1,797 images of 8x8 pixels, scaled to 0..255. Of every class 40
+    images, drawn by a fixed seed, are the test part.
+
+    Args:
+        dataset: "digits", "cifar10", "cifar100", or the path of an .npz file with the arrays
+            train_images, train_labels, test_images and test_labels (see `from_arrays`) and, if
+            wished, class_names.
+        data_dir: Where CIFAR is, see `data_directory`. Only used for CIFAR.
+        download: Whether CIFAR may be downloaded if it is not there.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: There is no such data set, or it is missing, damaged or malformed.
+    """
+    dataset = os.fspath(dataset)
+    if dataset == "digits":
+        return _digits()
+    if dataset in cifar_files.NUM_CLASSES:
+        return _cifar(dataset, data_directory(data_dir), download)
+    if dataset.endswith(".npz"):
+        return _npz(pathlib.Path(dataset).expanduser())
+    near = difflib.get_close_matches(dataset.lower(), DATASETS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InputError(
+        f"Unknown data set {dataset!r}.{hint}\nKnown are {', '.join(DATASETS)} and the path of an .npz file."
+    )
+
+
+def data_directory(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
+    """Resolves where data sets are kept.
+
+    Args:
+        data_dir: The folder. If None, the environment variable TFDS_DATA_DIR names it, and if that
+            is not set it is TensorFlow Datasets' default, `~/tensorflow_datasets`.
+
+    Returns:
+        The folder, which need not exist.
+
+    Raises:
+        InputError: It is a file.
+    """
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    path = pathlib.Path(chosen).expanduser()
+    if path.exists() and not path.is_dir():
+        raise InputError(
+            f"The data directory {path} is a file.\n"
+            "Name the folder that holds it: --data-dir, data_dir= or TFDS_DATA_DIR."
+        )
+    return path
+
+
+def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads every array of an .npz file; pickled objects are refused.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        InputError: The file is missing, damaged, no .npz file, or holds pickled objects.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no file {path}.\nGive the path of an existing .npz file.")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path} cannot be read: {cifar_files.first_line(error)}.\n"
+            "Write it with numpy.savez, from arrays of numbers or text."
+        ) from error
+
+
+def _cifar(dataset: str, data_dir: pathlib.Path, download: bool) -> ImageData:
+    prepared = cifar_tfds.find_prepared(dataset, data_dir)
+    if prepared:
+        arrays = cifar_tfds.read_prepared(dataset, prepared)
+    elif files := cifar_files.find_files(dataset, data_dir):
+        arrays = cifar_files.read_files(dataset, *files)
+    elif download:
+        arrays = cifar_download.download_cifar(dataset, data_dir)
+    else:
+        raise cifar_download.not_found(dataset, data_dir, "downloading is off (download=False)")
+    mean, std = _CIFAR_SCALES[dataset]
+    return ImageData(
+        name=dataset,
+        train=Split(arrays.train_images, arrays.train_labels),
+        test=Split(arrays.test_images, arrays.test_labels),
+        class_names=arrays.class_names,
+        mean=mean,
+        std=std,
+        source=arrays.source,
+    )
+
+
+def _digits() -> ImageData:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int32)
+    rng = np.random.default_rng(DIGITS_TEST_SEED)
+    in_test = np.zeros(len(labels), bool)
+    for label in range(len(bunch.target_names)):
+        members = np.flatnonzero(labels == label)
+        in_test[rng.choice(members, DIGITS_TEST_PER_CLASS, replace=False)] = True
+    mean, std = channel_statistics(images[~in_test])
+    return ImageData(
+        name="digits",
+        train=Split(images[~in_test], labels[~in_test]),
+        test=Split(images[in_test], labels[in_test]),
+        class_names=tuple(str(name) for name in bunch.target_names),
+        mean=mean,
+        std=std,
+        source="the digits that come with scikit-learn",
+    )
+
+
+def _npz(path: pathlib.Path) -> ImageData:
+    arrays = read_npz(path)
+    missing = [key for key in _NPZ_KEYS if key not in arrays]
+    if missing:
+        raise InputError(
+            f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}.\n"
+            f"Write it with numpy.savez and the names {', '.join(_NPZ_KEYS)}."
+        )
+    names = arrays.get("class_names")
+    try:
+        data = from_arrays(
+            *(arrays[key] for key in _NPZ_KEYS),
+            class_names=None if names is None else [str(name) for name in np.atleast_1d(names)],
+            name=path.stem,
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return dataclasses.replace(data, source=f"the file {path}")

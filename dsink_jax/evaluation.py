@@ -1,0 +1,74 @@
+"""Measures of a classifier on balanced test data and on its own corrupted training set. NumPy only."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class ClassGroups(NamedTuple):
+    """Classes by how many training examples they have: a third each, the middle one takes the rest.
+
+    Attributes:
+      many: indices of the most frequent classes.
+      medium: indices of the classes in between.
+      few: indices of the rarest classes.
+    """
+
+    many: np.ndarray
+    medium: np.ndarray
+    few: np.ndarray
+
+
+def class_groups(counts: np.ndarray) -> ClassGroups:
+    """Splits classes into thirds by true training count; ties go by class index.
+
+    The fixed limits of 100 and 20 images that ImageNet-LT uses would leave groups empty on CIFAR-10.
+
+    >>> class_groups([50, 40, 30, 20, 10]).few.tolist()
+    [4]
+    """
+    order = np.argsort(-np.asarray(counts), kind="stable")
+    third = max(len(order) // 3, 1) if len(order) > 1 else 0
+    end = len(order) - third
+    return ClassGroups(np.sort(order[:third]), np.sort(order[third:end]), np.sort(order[end:]))
+
+
+def per_class_accuracy(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Share of each class predicted right: float64 `[C]` in [0, 1], NaN for a class without examples."""
+    correct = np.bincount(labels[predictions == labels], minlength=num_classes)
+    total = np.bincount(labels, minlength=num_classes)
+    return np.divide(correct, total, out=np.full(num_classes, np.nan), where=total > 0)
+
+
+def group_accuracy(per_class: np.ndarray, group: np.ndarray) -> float:
+    """Mean accuracy of a group's classes; NaN for an empty group."""
+    return float(np.mean(per_class[group])) if len(group) else float("nan")
+
+
+def noisy_corrected(predictions: np.ndarray, observed: np.ndarray, true: np.ndarray) -> float:
+    """Share of the mislabelled training examples whose true label is predicted; NaN if none is mislabelled.
+
+    Args:
+      predictions: integer `[M]`, predicted classes of the training examples.
+      observed: integer `[M]`, the labels trained on.
+      true: integer `[M]`, the true labels.
+    """
+    wrong = observed != true
+    return float(np.mean(predictions[wrong] == true[wrong])) if wrong.any() else float("nan")
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error in [0, 1]: mean gap of confidence and accuracy over equal-width bins.
+
+    Args:
+      probabilities: `[N, C]`, rows summing to 1.
+      labels: integer `[N]`.
+      bins: number of confidence bins.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, arXiv 1706.04599, equation 3.
+    """
+    confidence = probabilities.max(-1)
+    correct = probabilities.argmax(-1) == labels
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    gap = np.bincount(bin_of, correct - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(labels))

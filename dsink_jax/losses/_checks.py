@@ -1,0 +1,48 @@
+"""Trace-time checks shared by the losses."""
+
+import jax.numpy as jnp
+
+
+def check_logits(logits, **others):
+    """Raises `ValueError` unless `logits` is floating `[N, C]` and every other array has its shape."""
+    if logits.ndim != 2:
+        raise ValueError(f"logits must have shape [N, C], got {list(logits.shape)}.")
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(f"logits must be floating point, got {logits.dtype}.")
+    for name, value in others.items():
+        if value.shape != logits.shape:
+            raise ValueError(
+                f"{name} must have the shape of logits, {list(logits.shape)}, got {list(value.shape)}."
+            )
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise ValueError(f"{name} must be floating point, got {value.dtype}.")
+
+
+def check_labels(labels, logits):
+    """Raises `ValueError` unless `labels` is integer `[N]` for `logits` `[N, C]`."""
+    check_logits(logits)
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(f"labels must have shape [N] = [{logits.shape[0]}], got {list(labels.shape)}.")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels must be integers, got {labels.dtype}.")
+
+
+def check_where(where, logits):
+    """Raises `ValueError` unless `where` is None or bool `[N]` for `logits` `[N, C]`."""
+    if where is not None and (where.shape != logits.shape[:1] or where.dtype != bool):
+        raise ValueError(
+            f"where must be bool [N] = [{logits.shape[0]}], got {where.dtype} {list(where.shape)}."
+        )
+
+
+def check_per_class(values, logits, name):
+    """Raises `ValueError` unless `values` is `[C]` for `logits` `[N, C]`."""
+    if values.shape != logits.shape[1:]:
+        raise ValueError(f"{name} must have shape [C] = [{logits.shape[1]}], got {list(values.shape)}.")
+
+
+def check_range(value, name, low, high, *, low_open=False):
+    """Raises `ValueError` unless the Python number lies in `[low, high]`, or `(low, high]`."""
+    if not (low < value if low_open else low <= value) or not value <= high:
+        opening = "(" if low_open else "["
+        raise ValueError(f"{name} must be in {opening}{low}, {high}], got {value}.")

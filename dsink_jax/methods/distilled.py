@@ -1,0 +1,145 @@
+"""Methods that add a distillation term to any base method: D-SINK and naive distillation."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from dsink_jax import losses
+from dsink_jax.allocation import (
+    DEFAULT_MAX_ITERATIONS,
+    DEFAULT_THRESHOLD,
+    class_marginal,
+    surrogate_labels,
+)
+from dsink_jax.methods.base import Method, MethodLoss
+
+LossScale = Literal["bounded", "sum"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighting:
+    """How the distillation term joins the base loss.
+
+    `sum` is the paper's base + alpha * distillation. It multiplies the length of a step by about
+    1 + alpha, and diverges for large alpha at learning rates made for one loss. `bounded` divides by
+    max(1, (1 + alpha) / 2): the paper's formula for alpha up to 1; beyond that alpha sets only the
+    proportion, and the two weights sum to 2.
+
+    Attributes:
+      alpha: final weight of the distillation term, at least 0.
+      warmup_epochs: epochs at the start with weight 0.
+      ramp_epochs: epochs of linear growth to alpha after that.
+      loss_scale: `bounded` or `sum`.
+    """
+
+    alpha: float
+    warmup_epochs: float = 0.0
+    ramp_epochs: float = 0.0
+    loss_scale: LossScale = "bounded"
+
+    def alpha_at(self, epoch):
+        """Weight `[]` after `epoch` epochs."""
+        if self.ramp_epochs > 0:
+            return self.alpha * jnp.clip((epoch - self.warmup_epochs) / self.ramp_epochs, 0.0, 1.0)
+        return jnp.where(epoch >= self.warmup_epochs, self.alpha, 0.0)
+
+    def combine(self, base, distillation, epoch):
+        """Weighted sum `[n]` of the two per-example losses."""
+        alpha = self.alpha_at(epoch)
+        total = base + alpha * distillation
+        if self.loss_scale == "bounded":
+            total = total / jnp.maximum(1.0, 0.5 * (1.0 + alpha))
+        return total
+
+
+@dataclasses.dataclass(frozen=True)
+class _Distilled(Method):
+    """Common part: a base method, and a distillation term on the base method's prediction."""
+
+    base: Method
+    weighting: Weighting
+
+    @property
+    def needs_auxiliaries(self):
+        """The term always reads both auxiliary models."""
+        return True
+
+    def init(self, num_examples: int, num_classes: int) -> Any:
+        """The base method's per-example state."""
+        return self.base.init(num_examples, num_classes)
+
+    def predict(self, logits):
+        """The base method's prediction; the distillation term acts on the same."""
+        return self.base.predict(logits)
+
+    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+        """See `Method.loss`."""
+        base = self.base.loss(logits, batch, example_state, epoch=epoch, axis_name=axis_name)
+        distillation, metrics = self._distill(self.predict(logits), batch, axis_name)
+        values = self.weighting.combine(base.values, distillation, epoch)
+        return MethodLoss(
+            values,
+            base.example_state,
+            {**base.metrics, "base": base.values, "distillation": distillation, **metrics},
+        )
+
+    def _distill(self, logits, batch, axis_name):
+        """Per-example distillation loss `[n]` and diagnostics."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class DSink(_Distilled):
+    """D-SINK (arXiv 2510.08179) over any base method.
+
+    Attributes:
+      base: the method whose loss is L_base.
+      weighting: how alpha * L_D-SINK joins it.
+      threshold: L1 error of the class marginal at which the solver stops.
+      max_iterations: limit of Sinkhorn iterations.
+    """
+
+    threshold: float = DEFAULT_THRESHOLD
+    max_iterations: int = DEFAULT_MAX_ITERATIONS
+
+    def _distill(self, logits, batch, axis_name):
+        marginal = class_marginal(batch.imbalance_robust_logits, where=batch.where, axis_name=axis_name)
+        allocation = surrogate_labels(
+            logits,
+            batch.noise_robust_logits,
+            marginal,
+            where=batch.where,
+            threshold=self.threshold,
+            max_iterations=self.max_iterations,
+            axis_name=axis_name,
+        )
+        values = losses.divergence_from_labels(logits, allocation.labels, where=batch.where)
+        return values, {
+            "marginal_error": allocation.marginal_error,
+            "sinkhorn_iterations": allocation.iterations.astype(jnp.float32),
+            "sinkhorn_converged": allocation.converged.astype(jnp.float32),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class NaiveDistillation(_Distilled):
+    """Distillation from f_N and f_L sample by sample: the baseline D-SINK is held against.
+
+    Attributes:
+      base: the method whose loss is L_base.
+      weighting: how alpha times the distillation joins it.
+      noise_weight: weight of f_N in [0, 1]; f_L has the rest.
+    """
+
+    noise_weight: float = 0.5
+
+    def _distill(self, logits, batch, axis_name):
+        values = losses.naive_distillation_loss(
+            logits,
+            batch.noise_robust_logits,
+            batch.imbalance_robust_logits,
+            self.noise_weight,
+            where=batch.where,
+        )
+        return values, {}

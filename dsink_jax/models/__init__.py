@@ -1,0 +1,18 @@
+"""Flax networks behind an (init, apply) pair."""
+
+from dsink_jax.models.cnn import SmallCNN
+from dsink_jax.models.interface import Model, from_linen
+from dsink_jax.models.registry import COMPUTE_DTYPES, MODELS, build_model, check_model_name
+from dsink_jax.models.resnet import CifarResNet, PreActResNet18
+
+__all__ = [
+    "COMPUTE_DTYPES",
+    "MODELS",
+    "CifarResNet",
+    "Model",
+    "PreActResNet18",
+    "SmallCNN",
+    "build_model",
+    "check_model_name",
+    "from_linen",
+]

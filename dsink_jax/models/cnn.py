@@ -1,0 +1,34 @@
+"""A small convolutional network for 8x8 images."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from dsink_jax.models.layers import batch_norm, convolution
+
+
+class SmallCNN(nn.Module):
+    """Two convolutions at full and two at half resolution, average pool, linear; about 66,000 parameters.
+
+    Attributes:
+      num_classes: C.
+      width: channels of the first two convolutions; the other two have twice as many.
+      dtype: type of the computation; parameters stay float32.
+      axis_name: mapped axis over which batch statistics are shared.
+    """
+
+    num_classes: int
+    width: int = 32
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, train: bool):
+        """Logits `[N, C]` of images `[N, H, W, channels]`."""
+        norm = batch_norm(train, self.axis_name, self.dtype)
+        x = images.astype(self.dtype)
+        for features, stride in ((1, 1), (1, 1), (2, 2), (2, 1)):
+            x = convolution(features * self.width, 3, stride, dtype=self.dtype)(x)
+            x = nn.relu(norm()(x))
+        return nn.Dense(self.num_classes, dtype=self.dtype)(x.mean((1, 2)))

@@ -1,0 +1,57 @@
+"""Networks by name, as the command lines choose them."""
+
+import difflib
+from functools import partial
+
+import jax.numpy as jnp
+
+from dsink_jax.errors import InputError
+from dsink_jax.models.cnn import SmallCNN
+from dsink_jax.models.interface import Model, from_linen
+from dsink_jax.models.resnet import CifarResNet, PreActResNet18
+
+MODELS = {
+    "small_cnn": SmallCNN,
+    "resnet8": partial(CifarResNet, blocks=1),
+    "resnet20": partial(CifarResNet, blocks=3),
+    "resnet32": partial(CifarResNet, blocks=5),
+    "preact_resnet18": PreActResNet18,
+}
+COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def check_model_name(name: str) -> None:
+    """Raises `InputError` for an unknown name, with the nearest known one."""
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"Unknown model {name!r}.{hint} Known models: {', '.join(MODELS)}.")
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    *,
+    compute_dtype: str = "float32",
+    final_norm: bool = True,
+    axis_name: str | None = None,
+) -> Model:
+    """The network called `name`.
+
+    Args:
+      name: one of `MODELS`.
+      num_classes: C.
+      compute_dtype: `float32` or `bfloat16`; parameters and logits are float32 in both.
+      final_norm: only for `preact_resnet18`; see `PreActResNet18`.
+      axis_name: mapped axis over which batch statistics are shared, or None.
+
+    Raises:
+      InputError: for an unknown name or compute type.
+    """
+    check_model_name(name)
+    if compute_dtype not in COMPUTE_DTYPES:
+        raise InputError(f"Unknown compute type {compute_dtype!r}. Known types: {', '.join(COMPUTE_DTYPES)}.")
+    options = {"num_classes": num_classes, "dtype": COMPUTE_DTYPES[compute_dtype]}
+    if name == "preact_resnet18":
+        options["final_norm"] = final_norm
+    return from_linen(partial(MODELS[name], **options), axis_name)

@@ -1,0 +1,82 @@
+"""Residual networks for 32x32 images."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from dsink_jax.models.layers import batch_norm, convolution
+
+
+class CifarResNet(nn.Module):
+    """The CIFAR ResNet of He et al. (arXiv 1512.03385, section 4.2): depth 6 * blocks + 2, widths 16, 32, 64.
+
+    Shortcuts are without parameters (option A: subsampled, padded with zero channels).
+
+    Attributes:
+      num_classes: C.
+      blocks: residual blocks a stage; 3 is ResNet-20, 5 is ResNet-32.
+      dtype: type of the computation; parameters stay float32.
+      axis_name: mapped axis over which batch statistics are shared.
+    """
+
+    num_classes: int
+    blocks: int = 3
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, train: bool):
+        """Logits `[N, C]` of images `[N, H, W, channels]`."""
+        norm = batch_norm(train, self.axis_name, self.dtype)
+        x = images.astype(self.dtype)
+        x = nn.relu(norm()(convolution(16, 3, dtype=self.dtype)(x)))
+        for stage, features in enumerate((16, 32, 64)):
+            for block in range(self.blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                shortcut = x[:, ::stride, ::stride]
+                extra = features - x.shape[-1]
+                shortcut = jnp.pad(shortcut, ((0, 0),) * 3 + ((extra // 2, extra - extra // 2),))
+                y = nn.relu(norm()(convolution(features, 3, stride, dtype=self.dtype)(x)))
+                y = norm()(convolution(features, 3, dtype=self.dtype)(y))
+                x = nn.relu(y + shortcut)
+        return nn.Dense(self.num_classes, dtype=self.dtype)(x.mean((1, 2)))
+
+
+class PreActResNet18(nn.Module):
+    """Pre-activation ResNet-18 (He et al., arXiv 1603.05027) with a stem for 32x32 images.
+
+    The stem convolves, normalises and rectifies; widths 64, 128, 256, 512, two blocks each; shortcut
+    convolutions have no normalisation.
+
+    Attributes:
+      num_classes: C.
+      final_norm: whether the last block is followed by normalisation and ReLU, as in the paper. Public
+        noisy-label code since DivideMix, TABASCO included, leaves them out.
+      dtype: type of the computation; parameters stay float32.
+      axis_name: mapped axis over which batch statistics are shared.
+    """
+
+    num_classes: int
+    final_norm: bool = True
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, train: bool):
+        """Logits `[N, C]` of images `[N, H, W, channels]`."""
+        norm = batch_norm(train, self.axis_name, self.dtype)
+        x = images.astype(self.dtype)
+        x = nn.relu(norm()(convolution(64, 3, dtype=self.dtype)(x)))
+        for stage, features in enumerate((64, 128, 256, 512)):
+            for block in range(2):
+                stride = 2 if stage > 0 and block == 0 else 1
+                y = nn.relu(norm()(x))
+                if stride != 1 or x.shape[-1] != features:
+                    x = convolution(features, 1, stride, dtype=self.dtype)(y)
+                y = convolution(features, 3, stride, dtype=self.dtype)(y)
+                y = convolution(features, 3, dtype=self.dtype)(nn.relu(norm()(y)))
+                x = x + y
+        if self.final_norm:
+            x = nn.relu(norm()(x))
+        return nn.Dense(self.num_classes, dtype=self.dtype)(x.mean((1, 2)))

@@ -1,0 +1,73 @@
+"""Figures of one run, from its files alone."""
+
+import pathlib
+from typing import Any
+
+# Okabe and Ito's palette, told apart by people of any colour vision.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":")
+
+
+def class_counts_figure(data: dict[str, Any], path: pathlib.Path) -> None:
+    """Training images of each class by true and by observed label, as an SVG file."""
+    figure, axes = _axes(5.0, 3.2)
+    classes = range(data["num_classes"])
+    axes.step(classes, data["clean_counts"], where="mid", color=PALETTE[0], label="true label")
+    axes.step(
+        classes, data["noisy_counts"], where="mid", color=PALETTE[1], ls=LINES[1], label="observed label"
+    )
+    axes.set(xlabel="class", ylabel="training images", ylim=(0, None))
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def learning_curves_figure(metrics: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Test accuracy of each model over the epochs, as an SVG file."""
+    figure, axes = _axes(6.5, 3.6)
+    for i, name in enumerate(dict.fromkeys(record["model"] for record in metrics)):
+        records = [record for record in metrics if record["model"] == name]
+        axes.plot(
+            [record["epoch"] for record in records],
+            [100 * record["accuracy"] for record in records],
+            color=PALETTE[i % len(PALETTE)],
+            ls=LINES[i % len(LINES)],
+            lw=1.2,
+            label=name,
+        )
+    axes.set(xlabel="epoch", ylabel="test accuracy (%)")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
+def per_class_figure(results: dict[str, Any], path: pathlib.Path) -> None:
+    """Test accuracy of each model by class, as an SVG file."""
+    figure, axes = _axes(6.5, 3.6)
+    for i, (name, entry) in enumerate(results["models"].items()):
+        axes.plot(
+            [100 * share for share in entry["per_class"]],
+            color=PALETTE[i % len(PALETTE)],
+            ls=LINES[i % len(LINES)],
+            marker="o",
+            ms=3,
+            lw=1.2,
+            label=name,
+        )
+    axes.set(xlabel="class", ylabel="test accuracy (%)")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
+def _axes(width, height):
+    # The object interface: no global state, no display needed.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def _save(figure, path):
+    # Without the date, equal runs give equal files.
+    figure.savefig(path, format="svg", metadata={"Date": None})

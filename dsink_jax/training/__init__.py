@@ -1,0 +1,63 @@
+"""Training: the step, its mapping over devices, the loop, checkpoints."""
+
+from dsink_jax.training.checkpoint import Checkpoint, Checkpointer
+from dsink_jax.training.loop import (
+    FitSettings,
+    Fitted,
+    TrainedAuxiliary,
+    TrainingDivergedError,
+    fit,
+    make_predictor,
+)
+from dsink_jax.training.optimizer import OptimizerSettings, build_optimizer
+from dsink_jax.training.parallel import (
+    AXIS,
+    parallel_predict_step,
+    parallel_train_step,
+    replicate,
+    sharded_train_step,
+)
+from dsink_jax.training.progress import BarProgress, LineProgress, Progress, SilentProgress, make_progress
+from dsink_jax.training.step import (
+    Auxiliary,
+    AuxiliaryPair,
+    DeviceData,
+    Preprocessing,
+    TrainState,
+    create_state,
+    make_predict_step,
+    make_train_step,
+    repeat_step,
+)
+
+__all__ = [
+    "AXIS",
+    "Auxiliary",
+    "AuxiliaryPair",
+    "BarProgress",
+    "Checkpoint",
+    "Checkpointer",
+    "DeviceData",
+    "FitSettings",
+    "Fitted",
+    "LineProgress",
+    "OptimizerSettings",
+    "Preprocessing",
+    "Progress",
+    "SilentProgress",
+    "TrainState",
+    "TrainedAuxiliary",
+    "TrainingDivergedError",
+    "build_optimizer",
+    "create_state",
+    "fit",
+    "make_predict_step",
+    "make_predictor",
+    "make_progress",
+    "make_train_step",
+    "parallel_predict_step",
+    "parallel_train_step",
+    "repeat_step",
+    "replicate",
+    "sharded_train_step",
+]

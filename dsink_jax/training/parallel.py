@@ -1,0 +1,75 @@
+"""Several devices: the only module that maps functions over devices and places data on them.
+
+The idiom is `pmap` with state passed and returned un-stacked (`in_axes=None`, `out_axes=None`): every value
+that leaves that way has been summed or averaged over the axis, or is computed alike on all devices.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "devices"
+
+# On CPU, JAX before 0.12 aborts the process when more than about 32 collective steps wait unread.
+CPU_UNREAD_STEPS = 16
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Copies a pytree of arrays to every device, once; later steps pass it without a transfer."""
+    sharding = NamedSharding(_mesh(devices), PartitionSpec())
+    return jax.device_put(tree, sharding)
+
+
+def parallel_train_step(train_step: Callable, devices: Sequence[jax.Device]) -> Callable:
+    """Maps a training step, or one of `repeat_step`, over the devices.
+
+    Args:
+      train_step: `(state, data, auxiliary_variables, key, index, where) -> (state, metrics)`, written for
+        the axis `AXIS`.
+      devices: the devices to use.
+
+    Returns:
+      The same function with a leading axis of devices on index and where. The state is donated.
+    """
+    return jax.pmap(
+        train_step,
+        axis_name=AXIS,
+        in_axes=(None, None, None, None, 0, 0),
+        out_axes=None,
+        devices=devices,
+        donate_argnums=0,
+    )
+
+
+def sharded_train_step(train_step: Callable, devices: Sequence[jax.Device]) -> Callable:
+    """The same mapping by `jit` and `shard_map`: takes the same arguments and gives the same numbers."""
+    split, whole = PartitionSpec(AXIS), PartitionSpec()
+
+    def one_device(state, data, auxiliary_variables, key, index, where):
+        return train_step(state, data, auxiliary_variables, key, index[0], where[0])
+
+    mapped = jax.shard_map(
+        one_device,
+        mesh=_mesh(devices),
+        in_specs=(whole, whole, whole, whole, split, split),
+        out_specs=whole,
+        check_vma=False,  # OTT's loops carry constants that the check takes for unreplicated
+    )
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def parallel_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
+    """Maps `(variables, images, index [n]) -> logits [n, C]`: index and logits get a leading device axis."""
+    return jax.pmap(predict_step, axis_name=AXIS, in_axes=(None, None, 0), devices=devices)
+
+
+def must_read(step: int, devices: Sequence[jax.Device]) -> bool:
+    """Whether the loop has to wait for a result after this step; see `CPU_UNREAD_STEPS`."""
+    return devices[0].platform == "cpu" and len(devices) > 1 and step % CPU_UNREAD_STEPS == 0
+
+
+def _mesh(devices):
+    return Mesh(np.asarray(devices), (AXIS,))

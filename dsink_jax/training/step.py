@@ -1,0 +1,231 @@
+"""One training step and one prediction step as pure functions of one device's share of a batch.
+
+Written against the name of a mapped axis only: the same functions run under `pmap`, `shard_map` or, with
+no axis, plain `jit`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dsink_jax.data.augment import Augmentation, augment, example_keys, normalise
+from dsink_jax.methods.base import Batch, Method
+from dsink_jax.models.interface import Model, Variables
+
+
+class TrainState(NamedTuple):
+    """Everything a training step changes; equal on all devices.
+
+    Attributes:
+      step: int32 `[]`, steps done.
+      params: parameters.
+      batch_stats: moving averages of batch normalisation.
+      opt_state: state of the optimiser.
+      example_state: the method's per-example state, a pytree of `[M, ...]`, M training examples.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    example_state: Any
+
+    @property
+    def variables(self) -> Variables:
+        """What `Model.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+class DeviceData(NamedTuple):
+    """The training set as it lies on every device.
+
+    Attributes:
+      images: `[M, H, W, channels]`, uint8 or float.
+      labels: int32 `[M]`, observed labels.
+      noise_robust_logits: float32 `[M, C]`, f_N's logits on the unaugmented images, or None.
+      imbalance_robust_logits: float32 `[M, C]`, the same of f_L, or None.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    noise_robust_logits: jax.Array | None = None
+    imbalance_robust_logits: jax.Array | None = None
+
+
+class Auxiliary(NamedTuple):
+    """A trained auxiliary model that the step runs on the student's own view: static part."""
+
+    model: Model
+    method: Method
+
+
+class AuxiliaryPair(NamedTuple):
+    """f_N and f_L, or their variables."""
+
+    noise_robust: Any
+    imbalance_robust: Any
+
+
+class Preprocessing(NamedTuple):
+    """How stored images become inputs."""
+
+    augmentation: Augmentation
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def create_state(
+    model: Model,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    images: jax.Array,
+    num_examples: int,
+    num_classes: int,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      model: the network.
+      method: what it optimises.
+      optimizer: how.
+      key: PRNG key of the initial parameters.
+      images: one or more inputs `[n, H, W, channels]`, for their shape.
+      num_examples: size of the training set.
+      num_classes: C.
+    """
+    variables = model.init(key, jnp.asarray(images, jnp.float32))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+        example_state=method.init(num_examples, num_classes),
+    )
+
+
+def make_train_step(
+    model: Model,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    preprocessing: Preprocessing,
+    steps_per_epoch: int,
+    *,
+    auxiliaries: AuxiliaryPair | None = None,
+    axis_name: str | None = None,
+) -> Callable:
+    """Builds the training step.
+
+    Args:
+      model: the network, made for the same `axis_name`.
+      method: what it optimises.
+      optimizer: how.
+      preprocessing: augmentation and normalisation.
+      steps_per_epoch: to tell the method how far training is.
+      auxiliaries: a pair of `Auxiliary` to run in evaluation mode on the same augmented images; None if
+        the method needs none or the data carries their logits.
+      axis_name: mapped axis over which the batch is split, or None.
+
+    Returns:
+      `step(state, data, auxiliary_variables, key, index, where) -> (state, metrics)`: index int32 `[n]`
+      and where bool `[n]` are this device's share; metrics are float32 scalars over the whole batch, equal
+      on all devices: `loss`, `accuracy` (against observed labels), `examples` and the method's own.
+    """
+
+    def total(value):
+        return value if axis_name is None else jax.lax.psum(value, axis_name)
+
+    def train_step(state, data, auxiliary_variables, key, index, where):
+        keys = example_keys(jax.random.fold_in(key, state.step), index)
+        images = augment(preprocessing.augmentation, keys, data.images[index])
+        images = normalise(images, preprocessing.mean, preprocessing.std)
+        batch = Batch(images, data.labels[index], where)
+        batch = _with_auxiliaries(batch, data, auxiliaries, auxiliary_variables, index)
+        count = total(where.sum()).astype(jnp.float32)
+        epoch = state.step / steps_per_epoch
+
+        def local_loss(params):
+            logits, batch_stats = model.apply(
+                {"params": params, "batch_stats": state.batch_stats}, images, True
+            )
+            rows = jax.tree.map(lambda s: s[index], state.example_state)
+            result = method.loss(logits, batch, rows, epoch=epoch, axis_name=axis_name)
+            return jnp.where(where, result.values, 0.0).sum() / count, (result, logits, batch_stats)
+
+        gradient, (result, logits, batch_stats) = jax.grad(local_loss, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(total(gradient), state.opt_state, state.params)
+        correct = method.predict(logits).argmax(-1) == batch.labels
+        metrics = {"loss": result.values, "accuracy": correct.astype(jnp.float32), **result.metrics}
+        metrics = {
+            name: total(jnp.where(where, value, 0.0).sum()) / count if value.ndim else value
+            for name, value in metrics.items()
+        }
+        state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            example_state=_write_rows(state.example_state, result.example_state, index, where, axis_name),
+        )
+        return state, {**metrics, "examples": count}
+
+    return train_step
+
+
+def make_predict_step(model: Model, method: Method, preprocessing: Preprocessing) -> Callable:
+    """Builds `predict(variables, images, index) -> logits [n, C]` on unaugmented images, in evaluation mode.
+
+    The softmax of the logits is the method's prediction.
+    """
+
+    def predict_step(variables, images, index):
+        inputs = normalise(images[index], preprocessing.mean, preprocessing.std)
+        logits, _ = model.apply(variables, inputs, False)
+        return method.predict(logits)
+
+    return predict_step
+
+
+def repeat_step(train_step: Callable) -> Callable:
+    """Several steps in one dispatch: index and where become `[k, n]`, metrics `[k]`."""
+
+    def steps(state, data, auxiliary_variables, key, index, where):
+        def body(state, order):
+            return train_step(state, data, auxiliary_variables, key, *order)
+
+        return jax.lax.scan(body, state, (index, where))
+
+    return steps
+
+
+def _with_auxiliaries(batch, data, auxiliaries, variables, index):
+    """Adds the auxiliary logits: computed on the batch's own view, or looked up."""
+    if auxiliaries is not None:
+        logits = [
+            auxiliary.method.predict(auxiliary.model.apply(weights, batch.images, False)[0])
+            for auxiliary, weights in zip(auxiliaries, variables, strict=True)
+        ]
+    elif data.noise_robust_logits is not None:
+        logits = [data.noise_robust_logits[index], data.imbalance_robust_logits[index]]
+    else:
+        return batch
+    noise_robust, imbalance_robust = jax.lax.stop_gradient(logits)
+    return batch._replace(noise_robust_logits=noise_robust, imbalance_robust_logits=imbalance_robust)
+
+
+def _write_rows(example_state, rows, index, where, axis_name):
+    """Writes the new rows of all devices into the per-example state; padding is not written."""
+    if not jax.tree.leaves(example_state):
+        return example_state
+    if axis_name is not None:
+        rows, index, where = jax.lax.all_gather((rows, index, where), axis_name, tiled=True)
+
+    def write(state, new):
+        # Out of bounds means dropped, so padding rows point past the end.
+        target = jnp.where(where, index, state.shape[0])
+        return state.at[target].set(jax.lax.stop_gradient(new).astype(state.dtype), mode="drop")
+
+    return jax.tree.map(write, example_state, rows)

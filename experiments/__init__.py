@@ -1,0 +1,1 @@
+"""Experiments: configuration and order of work only."""

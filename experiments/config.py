@@ -1,0 +1,234 @@
+"""The settings of a run: one flat frozen dataclass, two presets."""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+import jax
+
+from dsink_jax.data.noise import HUMAN_KINDS, NoiseKind, check_noise
+from dsink_jax.errors import InputError
+from dsink_jax.methods import MethodOptions, Weighting, check_method_name
+from dsink_jax.methods.distilled import LossScale
+from dsink_jax.methods.registry import Prior
+from dsink_jax.models import check_model_name
+from dsink_jax.training.optimizer import OptimizerSettings, Schedule
+
+NAIVE = "naive_distillation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains two auxiliary models on long-tailed, mislabelled images, then the D-SINK target and baselines.
+
+    The same command again goes on where it was stopped, or says that it is done.
+    """
+
+    dataset: str
+    """digits, cifar10, cifar100, or an .npz with train_images, train_labels, test_images, test_labels."""
+    model: str
+    """Network of all models: small_cnn, resnet8, resnet20, resnet32, preact_resnet18."""
+    epochs: int
+    """Passes over the training set, the same for every model."""
+    batch_size: int
+    """Examples a step over all devices."""
+    learning_rate: float
+    """Highest learning rate of SGD with momentum."""
+    schedule: Schedule
+    """constant; cosine to 0; step: a tenth after half, a hundredth after three quarters."""
+    imbalance_ratio: float
+    """Largest over smallest class, by true label. 1 keeps every image."""
+    crop_padding: int
+    """Zero pixels around an image before a random crop; 0 for no crop."""
+    flip: bool
+    """Whether to mirror training images at random."""
+
+    data_dir: pathlib.Path | None = None
+    """Folder with prepared TFDS data or CIFAR files; default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    download: bool = True
+    """Whether to download a data set that is not in the folder."""
+    run_dir: pathlib.Path | None = None
+    """Folder of the run; default runs/ and a name made of the settings."""
+    corruption_file: pathlib.Path | None = None
+    """Read the corrupted set from this corruption.npz instead of drawing it."""
+    limit_train: int | None = None
+    """Use only this many training images, an equal share of every class, before the long tail."""
+
+    noise: NoiseKind = "symmetric"
+    """Kind of label noise. symmetric counts the true class in; symmetric_others does not."""
+    noise_rate: float | None = None
+    """Nominal noise rate in [0, 1]; default 0.4. Human labels come as they are."""
+    map_seed: int = 1
+    """Seed of the class map of asymmetric noise; 1 and 25 are the published ones."""
+    human_labels: pathlib.Path | None = None
+    """File with human labels in original order (.npz or .npy); default: looked for in the data folder."""
+    seed: int = 0
+    """Seed of training: initial parameters, order, augmentation."""
+    data_seed: int = 0
+    """Seed of the corrupted set: long tail and noise."""
+
+    imbalance_method: str = "logit_adjustment"
+    """Method of the imbalance-robust auxiliary model f_L."""
+    noise_method: str = "elr"
+    """Method of the noise-robust auxiliary model f_N."""
+    base: str = "logit_adjustment"
+    """Method whose loss D-SINK and naive distillation are added to."""
+    baselines: str = "cross_entropy,naive"
+    """Further models to train, separated by commas: any method, or naive. none for none."""
+    alpha: float = 3.0
+    """Weight of the D-SINK loss."""
+    loss_scale: LossScale = "bounded"
+    """sum: base + alpha * dsink. bounded: the same divided by max(1, (1 + alpha) / 2)."""
+    warmup_epochs: float = 0.0
+    """Epochs before the D-SINK loss sets in."""
+    ramp_epochs: float = 0.0
+    """Epochs in which its weight then grows to alpha."""
+    auxiliary_predictions: Literal["online", "cached"] = "online"
+    """online: auxiliaries see the target's augmented images; cached: each clean image once, looked up."""
+    threshold: float = 1e-6
+    """L1 error of the class marginal at which Sinkhorn stops."""
+    max_iterations: int = 500
+    """Limit of Sinkhorn iterations."""
+    naive_alpha: float = 3.0
+    """Weight of the distillation loss of naive distillation."""
+    naive_noise_weight: float = 0.5
+    """Share of f_N in it; f_L has the rest."""
+
+    prior: Prior = "observed"
+    """Class prior of logit adjustment: counts of observed labels, of true labels, or none."""
+    tau: float = 1.0
+    """Strength of logit adjustment."""
+    gce_q: float = 0.7
+    """q of generalised cross-entropy."""
+    elr_weight: float = 3.0
+    """Strength of early-learning regularisation."""
+    elr_momentum: float = 0.7
+    """Momentum of its targets."""
+
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Whether the momentum is Nesterov's."""
+    weight_decay: float = 5e-4
+    """Weight decay of all parameters."""
+    final_norm: bool = True
+    """Normalisation and ReLU after the last block of preact_resnet18; TABASCO has none."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters are float32."""
+    devices: int | None = None
+    """Number of devices; default all of this machine."""
+    steps_per_dispatch: int = 1
+    """Training steps in one call to the device; more can help accelerators, never CPUs."""
+    evaluate_every: int = 1
+    """Epochs between evaluations."""
+    checkpoint_every: int = 10
+    """Epochs between checkpoints."""
+
+    def __post_init__(self):
+        check_model_name(self.model)
+        for name in (self.imbalance_method, self.noise_method, self.base, *self.baseline_names):
+            if name != NAIVE:
+                check_method_name(name)
+        check_noise(self.noise, self.noise_rate)
+        self._check_noise_fits()
+        for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "steps_per_dispatch"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("alpha", "naive_alpha", "warmup_epochs", "ramp_epochs", "crop_padding"):
+            self._check(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
+        for name in ("seed", "data_seed", "map_seed"):
+            self._check(name, 0 <= getattr(self, name) < 2**32, "in [0, 2^32)")
+        self._check("naive_noise_weight", 0 <= self.naive_noise_weight <= 1, "in [0, 1]")
+        self._check("threshold", self.threshold > 0, "positive")
+        self._check("max_iterations", self.max_iterations >= 1, "at least 1")
+        self._check("imbalance_ratio", 1 <= self.imbalance_ratio < float("inf"), "at least 1")
+        self._check("limit_train", self.limit_train is None or self.limit_train >= 1, "at least 1")
+        self._check("devices", self.devices is None or self.devices >= 1, "at least 1")
+        # Building them checks their own ranges.
+        _ = self.method_options, self.optimizer
+
+    def _check(self, name, good, expected):
+        if not good:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"{flag} must be {expected}, got {getattr(self, name)}.")
+
+    def _check_noise_fits(self):
+        if self.noise.startswith("human_"):
+            if self.noise_rate is not None:
+                raise InputError(f"--noise {self.noise} comes with its own rate: leave out --noise-rate.")
+            known = HUMAN_KINDS.get(self.dataset, ())
+            if self.noise not in known:
+                fit = " or ".join(f"--dataset {d}" for d, kinds in HUMAN_KINDS.items() if self.noise in kinds)
+                raise InputError(f"--noise {self.noise} needs {fit}, got --dataset {self.dataset}.")
+            if self.limit_train is not None:
+                raise InputError("--limit-train does not go with human labels, which cover all images.")
+
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """Names of the baselines as they stand in results.json."""
+        names = [name.strip() for name in self.baselines.split(",")]
+        names = [NAIVE if name == "naive" else name for name in names if name not in ("", "none")]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def synthetic_rate(self) -> float:
+        """The noise rate to draw with."""
+        return 0.4 if self.noise_rate is None else self.noise_rate
+
+    @property
+    def method_options(self) -> MethodOptions:
+        """Options of the named methods."""
+        return MethodOptions(self.prior, self.tau, self.gce_q, self.elr_weight, self.elr_momentum)
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        """How all models step."""
+        return OptimizerSettings(
+            self.learning_rate, self.schedule, self.momentum, self.nesterov, self.weight_decay
+        )
+
+    def weighting(self, alpha: float) -> Weighting:
+        """How a distillation term of weight `alpha` joins the base loss."""
+        return Weighting(alpha, self.warmup_epochs, self.ramp_epochs, self.loss_scale)
+
+    @property
+    def directory(self) -> pathlib.Path:
+        """The run directory."""
+        if self.run_dir is not None:
+            return self.run_dir
+        data = pathlib.Path(self.dataset).stem
+        noise = self.noise if self.noise.startswith("human_") else f"{self.noise}-{self.synthetic_rate:g}"
+        name = f"{data}-ratio-{self.imbalance_ratio:g}-{noise}-{self.model}-seed-{self.seed}"
+        return pathlib.Path("runs") / name
+
+    def local_devices(self) -> list[jax.Device]:
+        """The devices to use."""
+        available = jax.local_devices()
+        if self.devices is not None and self.devices > len(available):
+            raise InputError(f"--devices {self.devices}: this machine has {len(available)}.")
+        return available[: self.devices]
+
+
+DIGITS = Config(
+    dataset="digits",
+    model="small_cnn",
+    epochs=250,
+    batch_size=64,
+    learning_rate=0.1,
+    schedule="cosine",
+    imbalance_ratio=10.0,
+    crop_padding=1,
+    flip=False,
+    checkpoint_every=50,
+)
+
+CIFAR = Config(
+    dataset="cifar10",
+    model="preact_resnet18",
+    epochs=100,
+    batch_size=64,
+    learning_rate=0.02,
+    schedule="constant",
+    imbalance_ratio=100.0,
+    crop_padding=4,
+    flip=True,
+)

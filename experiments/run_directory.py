@@ -1,0 +1,146 @@
+"""The files of one run. Everything a run leaves behind is written here."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+import jax
+
+from dsink_jax.data.corruption import Corruption, load_corruption, save_corruption
+from dsink_jax.errors import InputError
+from experiments.config import Config
+
+# Settings that may differ between the run and its continuation: they change where, not what.
+_PLACE = ("run_dir", "data_dir", "download", "corruption_file", "human_labels", "devices", "checkpoint_every")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint", "numpy")
+
+
+class RunDirectory:
+    """The directory of one run: config.json, corruption.npz, metrics.jsonl, results.json, checkpoints/."""
+
+    def __init__(self, config: Config):
+        """Makes the directory, or opens one that holds the same configuration.
+
+        Raises:
+          InputError: if it holds another configuration, or is not a directory that can be written.
+        """
+        self.path = config.directory
+        settings = _settings(config)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._check_same(settings)
+            _write_json(
+                self.path / "config.json",
+                {"settings": settings, "versions": versions(), "device": device_description()},
+            )
+        except OSError as error:
+            raise InputError(
+                f"The run directory {self.path} cannot be written: {error.strerror}. Give another --run-dir."
+            ) from None
+
+    def _check_same(self, settings):
+        stored = _read_json(self.path / "config.json")
+        if stored is None:
+            if (self.path / "results.json").exists():
+                raise InputError(f"{self.path} has results but no config.json. Give another --run-dir.")
+            return
+        there = stored.get("settings", {})
+        different = [
+            f"{name} is {there.get(name)} there and {settings.get(name)} here"
+            for name in sorted({*settings, *there} - set(_PLACE))
+            if there.get(name) != settings.get(name)
+        ]
+        if different:
+            raise InputError(
+                f"{self.path} holds a run with another configuration: {'; '.join(different[:3])}.\n"
+                "Give another --run-dir, or remove that one."
+            )
+
+    def corruption(self) -> Corruption | None:
+        """The corrupted set of this run if it was drawn already."""
+        path = self.path / "corruption.npz"
+        return load_corruption(path) if path.exists() else None
+
+    def save_corruption(self, corruption: Corruption) -> None:
+        """Writes the corrupted set."""
+        save_corruption(self.path / "corruption.npz", corruption)
+
+    def checkpoints(self, model: str) -> pathlib.Path:
+        """Where the checkpoints of a model are."""
+        return self.path / "checkpoints" / model
+
+    def results(self) -> dict[str, Any]:
+        """What is known so far: `models` by name, and `data`."""
+        return _read_json(self.path / "results.json") or {"models": {}, "data": {}}
+
+    def save_results(self, results: dict[str, Any]) -> None:
+        """Writes the results, whole or not at all."""
+        _write_json(self.path / "results.json", results)
+
+    def log(self, model: str, record: dict[str, Any]) -> None:
+        """Adds a line to metrics.jsonl."""
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"model": model, **record}) + "\n")
+
+    def forget_after(self, model: str, epoch: int) -> None:
+        """Takes back the lines of a model's epochs after `epoch`, which will be trained again."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # a line cut short when the run was stopped
+            if record["model"] != model or record["epoch"] <= epoch:
+                kept.append(line + "\n")
+        _write_text(path, "".join(kept))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this library and of what it computes with."""
+    found = {"python": platform.python_version()}
+    for package in ("dsink-jax", *_PACKAGES):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def device_description() -> str:
+    """The devices in words, such as `2 x cpu (x86_64, 2 cores)`."""
+    device = jax.devices()[0]
+    detail = (
+        f"{platform.machine()}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
+    )
+    return f"{jax.device_count()} x {device.platform} ({detail})"
+
+
+def _settings(config):
+    values = dataclasses.asdict(config)
+    return {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in values.items()}
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise InputError(f"{path} is damaged. Remove it, or give another --run-dir.") from None
+
+
+def _write_json(path, value):
+    _write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _write_text(path, text):
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
