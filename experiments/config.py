@@ -53,6 +53,8 @@ class Config:
     """Read the corrupted set from this corruption.npz instead of drawing it."""
     limit_train: int | None = None
     """Use only this many training images, an equal share of every class, before the long tail."""
+    limit_test: int | None = None
+    """Use only this many test images, an equal share of every class."""
 
     noise: NoiseKind = "symmetric"
     """Kind of label noise. symmetric counts the true class in; symmetric_others does not."""
@@ -141,8 +143,8 @@ class Config:
         self._check("threshold", self.threshold > 0, "positive")
         self._check("max_iterations", self.max_iterations >= 1, "at least 1")
         self._check("imbalance_ratio", 1 <= self.imbalance_ratio < float("inf"), "at least 1")
-        self._check("limit_train", self.limit_train is None or self.limit_train >= 1, "at least 1")
-        self._check("devices", self.devices is None or self.devices >= 1, "at least 1")
+        for name in ("limit_train", "limit_test", "devices"):
+            self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
         # Building them checks their own ranges.
         _ = self.method_options, self.optimizer
 

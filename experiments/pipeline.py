@@ -1,13 +1,13 @@
 """The order of work of one run: data, corruption, auxiliary models, baselines, target, report."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from dsink_jax import evaluation
+from dsink_jax import evaluation, report
 from dsink_jax.data import batches, corruption, sources
 from dsink_jax.data.augment import Augmentation
 from dsink_jax.data.human_labels import load_human_labels
@@ -79,8 +79,12 @@ class Problem:
         )
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None) -> dict[str, Any]:
     """Trains what is not trained yet, writes the run directory and returns the results.
+
+    Args:
+      config: the settings.
+      make_plan: the models to train, auxiliaries first; `plan` if left out.
 
     Raises:
       InputError: for settings that do not fit the data or the machine, or a directory that cannot be used.
@@ -95,7 +99,7 @@ def run(config: Config) -> dict[str, Any]:
 
     results = directory.results()
     results["data"] = data_facts(problem)
-    specs = plan(problem)
+    specs = (make_plan or plan)(problem)
     todo = [spec for spec in specs if spec.name not in results["models"]]
     if not todo:
         print("All models are trained already.")
@@ -113,6 +117,10 @@ def run(config: Config) -> dict[str, Any]:
 def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.Device]) -> Problem:
     """Loads the data and reads or draws the corrupted set."""
     data = sources.load(config.dataset, config.data_dir, download=config.download)
+    if config.limit_test is not None:
+        kept = _equal_share(data.test.labels, data.num_classes, config.limit_test, "--limit-test")
+        test = sources.Split(data.test.images[kept], data.test.labels[kept])
+        data = dataclasses.replace(data, test=test)
     drawn = directory.corruption()
     if drawn is None:
         drawn = read_or_draw(config, data)
@@ -145,7 +153,7 @@ def read_or_draw(config: Config, data: sources.ImageData) -> corruption.Corrupti
         )
     subset = np.arange(len(labels))
     if config.limit_train is not None:
-        subset = _equal_share(labels, data.num_classes, config.limit_train)
+        subset = _equal_share(labels, data.num_classes, config.limit_train, "--limit-train")
     drawn = corruption.corrupt(
         labels[subset],
         data.num_classes,
@@ -176,25 +184,42 @@ def check_fits(drawn: corruption.Corruption, data: sources.ImageData) -> None:
 def plan(problem: Problem) -> list[Spec]:
     """The models of a run in the order of training: auxiliaries, baselines, target."""
     config = problem.config
-
-    def named(method):
-        return build_method(method, problem.facts, config.method_options)
-
-    specs = [
-        Spec(IMBALANCE_ROBUST, "auxiliary", config.imbalance_method, named(config.imbalance_method)),
-        Spec(NOISE_ROBUST, "auxiliary", config.noise_method, named(config.noise_method)),
+    return [
+        *auxiliary_specs(problem),
+        *(
+            naive_spec(problem, config) if name == NAIVE else _named_spec(problem, name, "baseline", name)
+            for name in config.baseline_names
+        ),
+        target_spec(problem, config),
     ]
-    base = named(config.base)
-    for name in config.baseline_names:
-        if name == NAIVE:
-            weighting = config.weighting(config.naive_alpha)
-            method = NaiveDistillation(base, weighting, config.naive_noise_weight)
-            specs.append(Spec(name, "baseline", f"{config.base} + {config.naive_alpha:g} naive", method))
-        else:
-            specs.append(Spec(name, "baseline", name, named(name)))
-    target = DSink(base, config.weighting(config.alpha), config.threshold, config.max_iterations)
-    specs.append(Spec(TARGET, "target", f"{config.base} + {config.alpha:g} D-SINK", target))
-    return specs
+
+
+def auxiliary_specs(problem: Problem) -> list[Spec]:
+    """f_L and f_N."""
+    config = problem.config
+    return [
+        _named_spec(problem, IMBALANCE_ROBUST, "auxiliary", config.imbalance_method),
+        _named_spec(problem, NOISE_ROBUST, "auxiliary", config.noise_method),
+    ]
+
+
+def naive_spec(problem: Problem, config: Config, name: str = NAIVE) -> Spec:
+    """Naive distillation with the settings of `config`."""
+    base = build_method(config.base, problem.facts, config.method_options)
+    method = NaiveDistillation(base, config.weighting(config.naive_alpha), config.naive_noise_weight)
+    return Spec(name, "baseline", f"{config.base} + {config.naive_alpha:g} naive", method)
+
+
+def target_spec(problem: Problem, config: Config, name: str = TARGET) -> Spec:
+    """D-SINK with the settings of `config`."""
+    base = build_method(config.base, problem.facts, config.method_options)
+    method = DSink(base, config.weighting(config.alpha), config.threshold, config.max_iterations)
+    return Spec(name, "target", f"{config.base} + {config.alpha:g} D-SINK", method)
+
+
+def _named_spec(problem, name, role, method):
+    built = build_method(method, problem.facts, problem.config.method_options)
+    return Spec(name, role, method, built)
 
 
 class Trainer:
@@ -250,7 +275,7 @@ class Trainer:
 
     def _auxiliary_pair(self):
         """f_N and f_L, from this process or from their last checkpoints."""
-        specs = {spec.name: spec for spec in plan(self._problem)}
+        specs = {spec.name: spec for spec in auxiliary_specs(self._problem)}
         for name in _STREAMS:
             if name not in self._auxiliaries:
                 self._fit(specs[name])
@@ -334,8 +359,6 @@ def data_facts(problem: Problem) -> dict[str, Any]:
 
 def finish(directory: RunDirectory, results: dict[str, Any]) -> None:
     """Prints the table and, where matplotlib is installed, draws the figures and the page."""
-    from dsink_jax import report
-
     print()
     print(report.results_table(results))
     try:
@@ -351,9 +374,10 @@ def _model_seed(seed, name):
     return int(np.random.SeedSequence((seed, _STREAMS.get(name, 0))).generate_state(1)[0])
 
 
-def _equal_share(labels, num_classes, limit):
+def _equal_share(labels, num_classes, limit, flag):
+    """Positions of the first `limit // num_classes` examples of each class."""
     share = limit // num_classes
     if share < 1:
-        raise InputError(f"--limit-train {limit} leaves no image for each of {num_classes} classes.")
+        raise InputError(f"{flag} {limit} leaves no image for each of {num_classes} classes.")
     members = [np.flatnonzero(labels == c)[:share] for c in range(num_classes)]
     return np.sort(np.concatenate(members))

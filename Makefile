@@ -1,0 +1,26 @@
+# Each target does its own set-up in .venv; a machine needs Python 3.11 or newer, pip and make.
+PYTHON ?= python3
+RUN = .venv/bin/python
+
+.PHONY: digits test lint lock clean
+
+digits: .venv/ready  ## the whole method on embedded data
+	$(RUN) -m experiments.digits
+
+test: .venv/ready  ## all tests, doctests and notebooks
+	$(RUN) -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[report,test,dev]"
+	touch $@
+
+lock: .venv/ready  ## write the versions that are installed now as the constraints
+	$(RUN) -m pip freeze --exclude-editable --exclude pip --exclude setuptools > constraints.txt
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,132 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsink_jax.data import batches
+from dsink_jax.errors import InputError
+
+# Examples, devices, examples a device and step.
+SIZES = st.tuples(st.integers(1, 200), st.integers(1, 8), st.integers(1, 20))
+
+
+@given(sizes=SIZES, seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 1000))
+def test_every_example_comes_exactly_once(sizes, seed, epoch):
+    examples, devices, share = sizes
+    order = batches.training_order(examples, devices * share, devices, seed=seed, epoch=epoch)
+    steps = math.ceil(examples / (devices * share))
+    assert order.index.shape == order.where.shape == (steps, devices, share)
+    assert order.index.dtype == np.int32
+    assert order.where.dtype == bool
+    assert sorted(order.index[order.where].tolist()) == list(range(examples))
+
+
+@given(sizes=SIZES, seed=st.integers(0, 1000))
+def test_padding_is_the_start_of_the_epoch_again(sizes, seed):
+    examples, devices, share = sizes
+    order = batches.training_order(examples, devices * share, devices, seed=seed, epoch=0)
+    index, where = order.index.ravel(), order.where.ravel()
+    # All of the padding is at the end, less than a step of it.
+    assert where.tolist() == [True] * examples + [False] * (len(where) - examples)
+    assert len(where) - examples < devices * share
+    # It goes through the epoch from its start, over and over if the set is smaller than the batch.
+    expected = itertools.islice(itertools.cycle(index[:examples].tolist()), len(index))
+    assert index.tolist() == list(expected)
+
+
+def test_fewer_examples_than_a_batch():
+    order = batches.training_order(3, 8, 2, seed=0, epoch=0)
+    a, b, c = order.index.ravel()[:3]
+    assert sorted([a, b, c]) == [0, 1, 2]
+    assert order.index.tolist() == [[[a, b, c, a], [b, c, a, b]]]
+    assert order.where.tolist() == [[[True, True, True, False], [False] * 4]]
+
+
+@given(sizes=SIZES, other=st.tuples(st.integers(1, 8), st.integers(1, 20)), seed=st.integers(0, 1000))
+def test_order_depends_on_seed_and_epoch_alone(sizes, other, seed):
+    examples, devices, share = sizes
+    state = np.random.get_state()[1].copy()
+    orders = [
+        batches.training_order(examples, n * size, n, seed=seed, epoch=3)
+        for n, size in ((devices, share), other)
+    ]
+    first, second = (order.index[order.where].tolist() for order in orders)
+    assert first == second
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+def test_other_seeds_and_epochs_give_other_orders():
+    orders = {
+        tuple(batches.training_order(50, 10, 1, seed=seed, epoch=epoch).index.ravel().tolist())
+        for seed in range(6)
+        for epoch in range(6)
+    }
+    assert len(orders) == 36
+
+
+def test_all_orders_are_equally_likely():
+    epochs = 6000
+    counts = dict.fromkeys(itertools.permutations(range(3)), 0)
+    for epoch in range(epochs):
+        order = batches.training_order(3, 1, 1, seed=0, epoch=epoch)
+        counts[tuple(order.index.ravel().tolist())] += 1
+    deviation = math.sqrt(epochs * (1 / 6) * (5 / 6))
+    assert max(abs(count - epochs / 6) for count in counts.values()) <= 5 * deviation
+
+
+@given(sizes=SIZES, seed=st.integers(0, 1000))
+def test_split_over_devices_is_a_reshape(sizes, seed):
+    examples, devices, share = sizes
+    many = batches.training_order(examples, devices * share, devices, seed=seed, epoch=1)
+    one = batches.training_order(examples, devices * share, 1, seed=seed, epoch=1)
+    for split, whole in zip(many, one, strict=True):
+        assert whole.shape[1:] == (1, devices * share)
+        np.testing.assert_array_equal(split.reshape(whole.shape), whole)
+
+
+@given(sizes=SIZES)
+def test_evaluation_goes_in_order(sizes):
+    examples, devices, share = sizes
+    order = batches.evaluation_order(examples, devices * share, devices)
+    index = order.index.ravel()
+    assert order.index.shape == (math.ceil(examples / (devices * share)), devices, share)
+    assert index[order.where.ravel()].tolist() == list(range(examples))
+    assert index.tolist() == [position % examples for position in range(len(index))]
+    assert order.where.ravel().tolist() == [position < examples for position in range(len(index))]
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch_size", "steps"), [(10, 5, 2), (11, 5, 3), (1, 5, 1), (15, 1, 15)]
+)
+def test_steps_per_epoch(examples, batch_size, steps):
+    assert batches.steps_per_epoch(examples, batch_size) == steps
+    assert len(batches.evaluation_order(examples, batch_size, 1).index) == steps
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "devices", "nearest"),
+    [(65, 8, 64), (3, 8, 8), (7, 2, 6), (0, 1, 1), (0, 4, 4), (-8, 8, 8), (-3, 2, 2)],
+)
+def test_batch_size_must_split(batch_size, devices, nearest):
+    words = (
+        f"^Batch size {batch_size} does not split over {devices} devices.*of {devices}, such as {nearest}\\.$"
+    )
+    for function, options in (
+        (lambda *sizes: batches.check_batch_size(*sizes[1:]), {}),
+        (batches.evaluation_order, {}),
+        (batches.training_order, {"seed": 0, "epoch": 0}),
+    ):
+        with pytest.raises(InputError, match=words):
+            function(100, batch_size, devices, **options)
+    batches.check_batch_size(nearest, devices)  # what it offers is good
+
+
+@given(devices=st.integers(1, 64), share=st.integers(1, 64))
+def test_multiples_of_the_devices_are_good(devices, share):
+    batches.check_batch_size(devices * share, devices)
+    if devices > 1:
+        with pytest.raises(InputError):
+            batches.check_batch_size(devices * share + 1, devices)

@@ -1,0 +1,119 @@
+"""Bad input ends in exit code 2 and at most two lines that name it, without a traceback."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+
+from experiments import command_line
+from experiments.config import CIFAR, DIGITS
+
+CASES = {
+    "unknown data set": (["--dataset", "cifer10"], "Did you mean 'cifar10'"),
+    "unknown model": (["--model", "resnet2"], "Known models"),
+    "unknown f_L": (["--imbalance-method", "ldma"], "Known methods"),
+    "unknown f_N": (["--noise-method", "erl"], "Did you mean 'elr'"),
+    "unknown base": (["--base", "dsink"], "Known methods"),
+    "unknown baseline": (["--baselines", "cross_entropy,nave"], "Unknown method 'nave'"),
+    "unknown noise": (["--noise", "pink"], "pink"),
+    "unknown flag": (["--alpah", "3"], "--alpha"),
+    "not a number": (["--epochs", "many"], "--epochs"),
+    "missing value": (["--epochs"], "--epochs"),
+    "rate above 1": (["--noise-rate", "1.5"], "[0, 1]"),
+    "rate below 0": (["--noise-rate", "-0.1"], "[0, 1]"),
+    "rate not a number": (["--noise-rate", "nan"], "[0, 1]"),
+    "ratio below 1": (["--imbalance-ratio", "0.5"], "at least 1"),
+    "ratio infinite": (["--imbalance-ratio", "inf"], "at least 1"),
+    "class left empty": (["--imbalance-ratio", "1000"], "empty"),
+    "batch not divisible": (["--batch-size", "63", "--devices", "8"], "8 devices"),
+    "batch zero": (["--batch-size", "0"], "at least 1"),
+    "too many devices": (["--devices", "99"], "99"),
+    "epochs zero": (["--epochs", "0"], "at least 1"),
+    "negative alpha": (["--alpha", "-1"], "at least 0"),
+    "alpha not a number": (["--alpha", "nan"], "at least 0"),
+    "learning rate zero": (["--learning-rate", "0"], "positive"),
+    "momentum one": (["--momentum", "1"], "[0, 1)"),
+    "negative weight decay": (["--weight-decay", "-1"], "at least 0"),
+    "threshold zero": (["--threshold", "0"], "positive"),
+    "no iterations": (["--max-iterations", "0"], "at least 1"),
+    "q out of range": (["--gce-q", "2"], "(0.0, 1.0]"),
+    "naive weight": (["--naive-noise-weight", "1.2"], "[0, 1]"),
+    "negative seed": (["--seed", "-1"], "--seed"),
+    "human noise elsewhere": (["--noise", "human_worse"], "--dataset cifar10"),
+    "human noise with rate": (["--noise", "human_worse", "--noise-rate", "0.2"], "--noise-rate"),
+    "limit below classes": (["--limit-train", "5"], "no image"),
+    "data folder without data": (["--dataset", "cifar10", "--no-download", "--data-dir", "."], "cifar10"),
+    "missing arrays": (["--dataset", "nothing.npz"], "nothing.npz"),
+    "missing corruption": (["--corruption-file", "nothing.npz"], "nothing.npz"),
+}
+
+
+def fails(capsys, arguments, preset=DIGITS):
+    """Runs the command in this process and returns the error it ends with."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr("sys.argv", ["experiments", *arguments])
+        command_line.main(preset)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    lines = error.strip().splitlines()
+    assert 1 <= len(lines) <= 2, error
+    assert lines[0].startswith("error: ")
+    return error
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_command_line(case, capsys, tmp_path, monkeypatch):
+    arguments, fragment = CASES[case]
+    monkeypatch.chdir(tmp_path)
+    assert fragment in fails(capsys, arguments)
+    assert not list(tmp_path.rglob("results.json"))
+
+
+BAD_ARRAYS = {
+    "images of rank 3": ({"train_images": np.zeros((20, 8, 8), np.uint8)}, "[..., None]"),
+    "labels with gaps": ({"test_labels": np.full(20, 7)}, "gaps"),
+    "negative labels": ({"test_labels": np.full(20, -1)}, "-1"),
+    "labels not integers": ({"train_labels": np.zeros(20)}, "integer"),
+    "different lengths": ({"train_labels": np.zeros(19, int)}, "19"),
+    "text images": ({"train_images": np.full((20, 8, 8, 1), "a")}, "uint8"),
+    "nan images": ({"train_images": np.full((20, 8, 8, 1), np.nan)}, "NaN"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_arrays(case, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changed, fragment = BAD_ARRAYS[case]
+    labels = np.arange(20) % 2
+    images = np.zeros((20, 8, 8, 1), np.uint8)
+    arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    np.savez("mine.npz", **(arrays | changed))
+    assert fragment in fails(capsys, ["--dataset", "mine.npz"])
+
+
+def test_run_directory_that_is_a_file(capsys, tmp_path):
+    (tmp_path / "run").write_text("not a directory")
+    assert "--run-dir" in fails(capsys, ["--run-dir", str(tmp_path / "run")])
+
+
+def test_corrupted_set_of_other_data_is_refused(capsys, tmp_path, monkeypatch):
+    from dsink_jax.data import corrupt, save_corruption
+
+    monkeypatch.chdir(tmp_path)
+    other = corrupt(
+        np.arange(100) % 10, 10, imbalance_ratio=1, noise="symmetric", noise_rate=0.4, data_seed=0
+    )
+    save_corruption(tmp_path / "other.npz", other)
+    assert "not drawn from digits" in fails(capsys, ["--corruption-file", "other.npz"])
+
+
+@pytest.mark.parametrize("preset", [DIGITS, CIFAR])
+def test_help_explains_every_flag(preset):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as stopped:
+        command_line.parse(preset, ["--help"])
+    assert stopped.value.code == 0
+    for name in preset.__dataclass_fields__:
+        assert "--" + name.replace("_", "-") in output.getvalue()

@@ -1,0 +1,158 @@
+"""The digits experiment as a user runs it: commands, run directory, interruption."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dsink_jax.data import load_corruption
+from dsink_jax.data.corruption import describe
+
+ROOT = pathlib.Path(__file__).parents[2]
+QUICK = ("--epochs", "4", "--checkpoint-every", "1", "--devices", "1")
+MODELS = ["imbalance_robust", "noise_robust", "cross_entropy", "naive_distillation", "target"]
+
+
+def command(*arguments, module="experiments.digits"):
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def run(*arguments, module="experiments.digits"):
+    return subprocess.run(
+        command(*arguments, module=module), cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+
+
+def without_times(results):
+    for entry in results["models"].values():
+        entry.pop("seconds")
+    return results
+
+
+def read(directory):
+    return without_times(json.loads((directory / "results.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole short run and what it printed."""
+    directory = tmp_path_factory.mktemp("digits") / "run"
+    done = run(*QUICK, "--run-dir", directory)
+    assert done.returncode == 0, done.stderr
+    return directory, done.stdout
+
+
+@pytest.mark.slow
+def test_run_directory_is_what_the_contract_says(finished):
+    directory, output = finished
+    results = read(directory)
+    assert list(results["models"]) == MODELS
+    for entry in results["models"].values():
+        assert {"role", "accuracy", "per_class", "many", "medium", "few", "noisy_corrected"} <= entry.keys()
+        assert entry["accuracy"].keys() == {"last", "mean_last_10", "best"}
+        assert len(entry["per_class"]) == 10
+        # The test part is balanced, so the classes' mean is the accuracy.
+        assert np.mean(entry["per_class"]) == pytest.approx(entry["accuracy"]["last"])
+    metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert [(m["model"], m["epoch"]) for m in metrics] == [(n, e) for n in MODELS for e in (1, 2, 3, 4)]
+    curve = [m["accuracy"] for m in metrics if m["model"] == "target"]
+    assert results["models"]["target"]["accuracy"] == {
+        "last": curve[-1],
+        "mean_last_10": pytest.approx(np.mean(curve)),
+        "best": max(curve),
+    }
+    dsink = [m["train"] for m in metrics if m["model"] == "target"][-1]
+    assert {"marginal_error", "sinkhorn_iterations", "sinkhorn_converged", "base"} <= dsink.keys()
+    config = json.loads((directory / "config.json").read_text())
+    assert config["settings"]["epochs"] == 4 and "jax" in config["versions"] and config["device"]
+    drawn = load_corruption(directory / "corruption.npz")
+    assert results["data"]["sha256"] == drawn.sha256
+    assert describe(drawn) in output
+    assert (directory / "report.html").stat().st_size > 10_000
+    assert {p.name for p in (directory / "figures").iterdir()} >= {"class_counts.svg", "learning_curves.svg"}
+    assert all((directory / "checkpoints" / name).is_dir() for name in MODELS)
+
+
+@pytest.mark.slow
+def test_models_learn_within_a_few_epochs(finished):
+    results = read(finished[0])
+    assert results["models"]["imbalance_robust"]["accuracy"]["last"] > 0.3  # chance is 0.1
+
+
+@pytest.mark.slow
+def test_same_command_again_says_that_it_is_done(finished):
+    directory, _ = finished
+    before = read(directory)
+    again = run(*QUICK, "--run-dir", directory)
+    assert again.returncode == 0, again.stderr
+    assert "All models are trained already." in again.stdout
+    assert read(directory) == before
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_and_ends_the_same(finished, tmp_path):
+    """kill -9 while the second auxiliary trains: the first is not trained again, the end is bit-identical."""
+    directory = tmp_path / "run"
+    process = subprocess.Popen(
+        command(*QUICK, "--run-dir", directory),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    metrics = directory / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and '"noise_robust", "epoch": 2' in metrics.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    trained = (directory / "checkpoints" / "imbalance_robust").stat().st_mtime_ns
+    done = run(*QUICK, "--run-dir", directory)
+    assert done.returncode == 0, done.stderr
+    assert "imbalance_robust (logit_adjustment)" not in done.stdout, "the first auxiliary was trained again"
+    assert (directory / "checkpoints" / "imbalance_robust").stat().st_mtime_ns == trained
+    assert read(directory) == read(finished[0])
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [(m["model"], m["epoch"]) for m in lines] == [(n, e) for n in MODELS for e in (1, 2, 3, 4)]
+
+
+@pytest.mark.slow
+def test_corrupted_set_is_read_back_and_cached_auxiliaries_work(finished, tmp_path):
+    """Another seed and cached predictions, on the same corrupted set, target alone."""
+    arguments = ("--corruption-file", finished[0] / "corruption.npz", "--auxiliary-predictions", "cached")
+    arguments += ("--baselines", "none", "--data-seed", 5, "--devices", 2, "--run-dir", tmp_path / "run")
+    done = run(*QUICK, *arguments, "--base", "elr", "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    results = read(tmp_path / "run")
+    assert results["data"]["sha256"] == read(finished[0])["data"]["sha256"]
+    assert list(results["models"]) == ["imbalance_robust", "noise_robust", "target"]
+
+
+@pytest.mark.slow
+def test_other_configuration_in_the_run_directory_is_refused(finished):
+    before = read(finished[0])
+    refused = run(*QUICK, "--run-dir", finished[0], "--alpha", "7")
+    assert refused.returncode == 2
+    assert "alpha is" in refused.stderr and "--run-dir" in refused.stderr
+    assert read(finished[0]) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("TFDS_DATA_DIR"), reason="TFDS_DATA_DIR is not set: no real CIFAR here"
+)
+def test_real_cifar_end_to_end(tmp_path):
+    done = run(
+        *("--imbalance-ratio", 10, "--model", "resnet8", "--epochs", 1, "--limit-train", 1000),
+        *("--limit-test", 200, "--baselines", "none", "--run-dir", tmp_path / "run"),
+        module="experiments.cifar",
+    )
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "run")["data"]["clean_counts"] == [100, 77, 59, 46, 35, 27, 21, 16, 12, 10]

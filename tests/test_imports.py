@@ -1,0 +1,65 @@
+"""Imports run one way, down the flow of data."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Each part may import the parts before it, and itself; nothing else of the project.
+ALLOWED = {
+    "errors": set(),
+    "allocation": set(),
+    "losses": {"allocation"},
+    "data": {"errors"},
+    "models": {"errors"},
+    "evaluation": set(),
+    "methods": {"errors", "allocation", "losses"},
+    "training": {"errors", "data", "methods", "models"},
+    "report": {"errors"},
+}
+
+
+def parts_imported(path):
+    """Names of the parts of dsink_jax that a file imports, and whether it imports experiments."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module]
+            if node.module == "dsink_jax":
+                names = [f"dsink_jax.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            top, *rest = name.split(".")
+            if top == "dsink_jax" and rest:
+                found.add(rest[0])
+            elif top in ("experiments", "tests"):
+                found.add(top)
+    return found
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_no_arrow_points_back(part):
+    package = ROOT / "dsink_jax" / part
+    files = list(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
+    assert files
+    for path in files:
+        assert parts_imported(path) <= ALLOWED[part] | {part}, path
+
+
+def test_every_part_has_a_place_in_the_flow():
+    found = {path.stem for path in (ROOT / "dsink_jax").iterdir() if path.suffix in ("", ".py")}
+    assert found - {"__init__", "__pycache__"} == set(ALLOWED)
+
+
+def test_one_file_uses_ott_and_one_calls_pmap():
+    sources = {path.name: path.read_text() for path in (ROOT / "dsink_jax").rglob("*.py")}
+    assert {name for name, text in sources.items() if "from ott" in text or "import ott" in text} == {
+        "allocation.py"
+    }
+    assert {name for name, text in sources.items() if "jax.pmap(" in text} == {"parallel.py"}
