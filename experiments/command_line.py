@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import re
 import sys
 import warnings
@@ -13,6 +12,7 @@ import tyro
 from dsink_jax.errors import InputError
 from dsink_jax.training.loop import TrainingDivergedError
 from experiments.config import Config
+from experiments.pipeline import run
 
 
 def parse(default: Config, arguments: Sequence[str] | None = None) -> Config:
@@ -37,8 +37,6 @@ def main(default: Config) -> None:
     try:
         config = parse(default)
         _quieten()
-        from experiments.pipeline import run  # after parsing: --help needs no JAX start-up
-
         run(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -53,7 +51,6 @@ def main(default: Config) -> None:
 
 def _quieten():
     """Leaves out what libraries print about themselves."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.filterwarnings("ignore", message="JAXopt is no longer maintained", category=DeprecationWarning)
 
 

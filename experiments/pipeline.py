@@ -323,12 +323,12 @@ class Trainer:
                 "mean_last_10": float(np.mean(curve[-10:])),
                 "best": max(curve),
             },
-            "per_class": per_class.tolist(),
-            "many": last["many"],
-            "medium": last["medium"],
-            "few": last["few"],
-            "noisy_corrected": evaluation.noisy_corrected(
-                train, problem.corruption.noisy_labels, problem.corruption.clean_labels
+            "per_class": [_known(share) for share in per_class.tolist()],
+            **{name: _known(last[name]) for name in ("many", "medium", "few")},
+            "noisy_corrected": _known(
+                evaluation.noisy_corrected(
+                    train, problem.corruption.noisy_labels, problem.corruption.clean_labels
+                )
             ),
             "calibration_error": evaluation.expected_calibration_error(probabilities, labels),
             "seconds": fitted.seconds,
@@ -346,7 +346,7 @@ def data_facts(problem: Problem) -> dict[str, Any]:
         "test_images": len(problem.data.test.labels),
         "imbalance_ratio": drawn.imbalance_ratio,
         "noise": drawn.noise,
-        "nominal_rate": None if np.isnan(drawn.nominal_rate) else drawn.nominal_rate,
+        "nominal_rate": _known(drawn.nominal_rate),
         "realised_rate": drawn.realised_rate,
         "counts_before": drawn.counts_before.tolist(),
         "clean_counts": drawn.clean_counts.tolist(),
@@ -367,6 +367,11 @@ def finish(directory: RunDirectory, results: dict[str, Any]) -> None:
         print(error)
     else:
         print(f"\nReport: {page}")
+
+
+def _known(share):
+    """JSON has no NaN: a share of nothing is null."""
+    return None if np.isnan(share) else share
 
 
 def _model_seed(seed, name):

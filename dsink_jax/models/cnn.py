@@ -9,7 +9,7 @@ from dsink_jax.models.layers import batch_norm, convolution
 
 
 class SmallCNN(nn.Module):
-    """Two convolutions at full and two at half resolution, average pool, linear; about 66,000 parameters.
+    """Two convolutions at full and two at half resolution, average pool, linear; 4,370 parameters.
 
     Attributes:
       num_classes: C.
@@ -19,7 +19,7 @@ class SmallCNN(nn.Module):
     """
 
     num_classes: int
-    width: int = 32
+    width: int = 8
     dtype: Any = jnp.float32
     axis_name: str | None = None
 

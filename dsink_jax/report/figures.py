@@ -44,7 +44,7 @@ def per_class_figure(results: dict[str, Any], path: pathlib.Path) -> None:
     figure, axes = _axes(6.5, 3.6)
     for i, (name, entry) in enumerate(results["models"].items()):
         axes.plot(
-            [100 * share for share in entry["per_class"]],
+            [float("nan") if share is None else 100 * share for share in entry["per_class"]],
             color=PALETTE[i % len(PALETTE)],
             ls=LINES[i % len(LINES)],
             marker="o",

@@ -40,7 +40,12 @@ class Checkpointer:
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint; an interrupted write leaves the one before it whole."""
         state = jax.device_get(checkpoint.state)  # NumPy: needs no device layout to be read back
-        record = {"epoch": checkpoint.epoch, "history": checkpoint.history, "seconds": checkpoint.seconds}
+        record = {
+            "epoch": checkpoint.epoch,
+            "history": checkpoint.history,
+            "seconds": checkpoint.seconds,
+            "structure": _structure(state),
+        }
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state._asdict()), record=ocp.args.JsonSave(record)
         )
@@ -75,8 +80,20 @@ class Checkpointer:
             ) from error
         record = restored["record"]
         state = TrainState(**restored["state"])
+        # Orbax checks neither shapes nor what the template lacks.
+        if record["structure"] != _structure(template):
+            raise InputError(
+                f"The checkpoint in {self._directory} is of another model or method.\n"
+                "Remove that directory to train the model anew."
+            )
         return Checkpoint(state, record["epoch"], record["history"], record["seconds"])
 
     def close(self) -> None:
         """Waits for writes and frees the directory."""
         self._manager.close()
+
+
+def _structure(state):
+    """Path, shape and type of every array."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return [[jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves]

@@ -132,36 +132,31 @@ def fit(
     progress = progress or SilentProgress()
     progress.start(settings.epochs, epoch, num_examples)
     started = time.monotonic() - seconds
-    while epoch < settings.epochs:
-        order = batches.training_order(
-            num_examples, settings.batch_size, len(devices), seed=seed, epoch=epoch
-        )
-        chunks = _dispatches(order, settings.steps_per_dispatch)
-        collected = []
-        for step, (index, where) in enumerate(chunks, start=1):
-            state, metrics = train_step(state, data, weights, step_key, index, where)
-            collected.append(metrics)
-            if parallel.must_read(step, devices):
-                jax.block_until_ready(metrics)
-            progress.step_dispatched(min(step * settings.steps_per_dispatch, steps) / steps, metrics)
-        metrics = _mean_metrics(collected)
-        epoch += 1
-        if not np.isfinite(metrics["loss"]):
-            progress.stop()
-            raise TrainingDivergedError(
-                f"The loss became {metrics['loss']} in epoch {epoch}. "
-                "Try a lower learning rate, a lower alpha, or the loss scale `bounded`."
+    try:
+        while epoch < settings.epochs:
+            order = batches.training_order(
+                num_examples, settings.batch_size, len(devices), seed=seed, epoch=epoch
             )
-        last = epoch == settings.epochs
-        record = {"epoch": epoch, "train": metrics}
-        if last or epoch % settings.evaluate_every == 0:
-            record |= evaluate(state.variables)
-            history.append(record)
-            on_record(record)
-        progress.epoch_done(epoch, record)
-        if checkpointer is not None and (last or epoch % settings.checkpoint_every == 0):
-            checkpointer.save(Checkpoint(state, epoch, history, time.monotonic() - started))
-    progress.stop()
+            collected = []
+            for step, (index, where) in enumerate(_dispatches(order, settings.steps_per_dispatch), start=1):
+                state, metrics = train_step(state, data, weights, step_key, index, where)
+                collected.append(metrics)
+                if parallel.must_read(step, devices):
+                    jax.block_until_ready(metrics)
+                progress.step_dispatched(min(step * settings.steps_per_dispatch / steps, 1.0), metrics)
+            epoch += 1
+            record = {"epoch": epoch, "train": _mean_metrics(collected)}
+            _check_finite(record)
+            last = epoch == settings.epochs
+            if last or epoch % settings.evaluate_every == 0:
+                record |= evaluate(state.variables)
+                history.append(record)
+                on_record(record)
+            progress.epoch_done(epoch, record)
+            if checkpointer is not None and (last or epoch % settings.checkpoint_every == 0):
+                checkpointer.save(Checkpoint(state, epoch, history, time.monotonic() - started))
+    finally:
+        progress.stop()
     return Fitted(jax.device_get(state.variables), history, time.monotonic() - started)
 
 
@@ -199,6 +194,15 @@ def make_predictor(
         return logits.reshape(order.where.size, -1)[: len(images)]
 
     return predict
+
+
+def _check_finite(record):
+    loss = record["train"]["loss"]
+    if not np.isfinite(loss):
+        raise TrainingDivergedError(
+            f"The loss became {loss} in epoch {record['epoch']}. "
+            "Try a lower learning rate, a lower alpha, or the loss scale `bounded`."
+        )
 
 
 def _mapped_step(model, method, optimizer, preprocessing, steps, settings, auxiliaries, devices):

@@ -93,21 +93,21 @@ class BarProgress:
 
     def step_dispatched(self, fraction, metrics):
         """See `Progress`. Shows the newest numbers that are already there."""
-        loss = metrics["loss"]
         if self._pending is None:
             self._pending = metrics
         elif all(value.is_ready() for value in self._pending.values()):
             shown, self._pending = jax.device_get(self._pending), metrics
-            done = self._epoch + fraction
-            rate = self._clock.epochs_per_second(done) * self._examples
-            loss, accuracy = shown["loss"].mean(), shown["accuracy"].mean()
-            status = f"epoch {self._epoch + 1}/{self._epochs}, {_describe(loss, accuracy, rate)}"
-            self._bar.update(self._task, completed=done, status=status)
+            self._show(self._epoch + fraction, shown["loss"].mean(), shown["accuracy"].mean())
 
     def epoch_done(self, epoch, record):
         """See `Progress`."""
         self._epoch, self._pending = epoch, None
-        self._bar.update(self._task, completed=epoch)
+        self._show(epoch, record["train"]["loss"], record["train"]["accuracy"])
+
+    def _show(self, done, loss, accuracy):
+        rate = self._clock.epochs_per_second(done) * self._examples
+        status = f"epoch {done:.1f}/{self._epochs}, {_describe(loss, accuracy, rate)}"
+        self._bar.update(self._task, completed=done, status=status)
 
     def stop(self):
         """See `Progress`."""

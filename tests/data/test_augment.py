@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 
@@ -28,10 +29,14 @@ def crops(image, pad):
     }
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def step(augmentation, key, index, images):
+    return augment(augmentation, example_keys(key, index), images)
+
+
 def run(augmentation, images, index=None, seed=0):
     index = np.arange(len(images)) if index is None else index
-    step = jax.jit(lambda keys, x: augment(augmentation, keys, x))
-    return np.asarray(step(example_keys(jax.random.key(seed), index), images))
+    return np.asarray(step(augmentation, jax.random.key(seed), index, images))
 
 
 def tally(results, candidates):
@@ -150,5 +155,5 @@ def test_normalised_images_have_mean_0_and_deviation_1():
 def test_crop_of_uint8_then_normalise_pads_with_black():
     # Padding comes before normalisation: it is a black pixel, not the mean colour.
     white = np.full((200, 4, 4, 1), 255, np.uint8)
-    result = normalise(jnp.asarray(run(Augmentation(crop_padding=2), white)), (0.5,), (0.25,))
+    result = np.asarray(normalise(jnp.asarray(run(Augmentation(crop_padding=2), white)), (0.5,), (0.25,)))
     assert set(np.unique(result).tolist()) == {-2.0, 2.0}

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from dsink_jax.evaluation import (
+    class_groups,
+    expected_calibration_error,
+    group_accuracy,
+    noisy_corrected,
+    per_class_accuracy,
+)
+
+
+@pytest.mark.parametrize(
+    ("counts", "many", "medium", "few"),
+    [
+        ([9, 8, 7, 6, 5, 4, 3, 2, 1], [0, 1, 2], [3, 4, 5], [6, 7, 8]),
+        (list(range(10, 0, -1)), [0, 1, 2], [3, 4, 5, 6], [7, 8, 9]),
+        ([50, 40, 30, 20, 10], [0], [1, 2, 3], [4]),
+        ([10, 30, 20], [1], [2], [0]),  # by count, not by index
+        ([5, 100, 5, 1, 100, 20], [1, 4], [0, 5], [2, 3]),  # 20 then 5, 5: the tie goes by index
+        ([7, 7, 7], [0], [1], [2]),
+        ([0, 3], [1], [], [0]),
+        ([4], [], [0], []),
+        ([], [], [], []),
+    ],
+)
+def test_class_groups(counts, many, medium, few):
+    groups = class_groups(np.array(counts))
+    assert [group.tolist() for group in groups] == [many, medium, few]
+    assert groups.many.tolist() == many
+    assert groups.few.tolist() == few
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 7, 10, 100, 101])
+def test_class_groups_are_a_partition_by_count(num_classes):
+    counts = np.random.default_rng(num_classes).integers(0, 30, num_classes)
+    many, medium, few = class_groups(counts)
+    assert sorted([*many, *medium, *few]) == list(range(num_classes))
+    assert len(many) == len(few) == max(num_classes // 3, 1)
+    for larger, smaller in ((many, medium), (medium, few)):
+        if len(larger) and len(smaller):
+            assert counts[larger].min() >= counts[smaller].max()
+
+
+def test_per_class_accuracy():
+    labels = np.array([0, 0, 0, 0, 1, 1, 3])
+    predictions = np.array([0, 0, 0, 1, 1, 3, 0])
+    got = per_class_accuracy(predictions, labels, num_classes=5)
+    assert got.dtype == np.float64
+    np.testing.assert_array_equal(got, [0.75, 0.5, np.nan, 0.0, np.nan])
+
+
+def test_per_class_accuracy_without_examples():
+    empty = np.zeros(0, int)
+    np.testing.assert_array_equal(per_class_accuracy(empty, empty, 3), [np.nan] * 3)
+
+
+def test_per_class_accuracy_of_balanced_data_averages_to_the_accuracy():
+    rng = np.random.default_rng(0)
+    labels, predictions = np.repeat(np.arange(6), 20), rng.integers(0, 6, 120)
+    got = per_class_accuracy(predictions, labels, 6).mean()
+    assert got == pytest.approx((predictions == labels).mean())
+
+
+def test_group_accuracy():
+    per_class = np.array([1.0, 0.5, 0.25, 0.0])
+    assert group_accuracy(per_class, np.array([0, 2])) == 0.625
+    assert isinstance(group_accuracy(per_class, np.array([1])), float)
+    assert np.isnan(group_accuracy(per_class, np.array([], int)))
+    assert np.isnan(group_accuracy(np.array([1.0, np.nan]), np.array([0, 1])))  # a class was not tested
+
+
+def test_noisy_corrected():
+    true = np.array([0, 1, 2, 0, 1, 2])
+    observed = np.array([0, 2, 2, 1, 0, 1])  # examples 1, 3, 4, 5 are mislabelled
+    predictions = np.array([1, 1, 0, 1, 1, 0])  # right, the wrong label again, right, a third class
+    assert noisy_corrected(predictions, observed, true) == 0.5
+    assert noisy_corrected(true, observed, true) == 1.0
+    assert noisy_corrected(observed, observed, true) == 0.0
+    assert isinstance(noisy_corrected(predictions, observed, true), float)
+    assert np.isnan(noisy_corrected(predictions, true, true))
+
+
+def two_classes(confidences, correct):
+    """Predictions of class 0 with the given confidence; the label is 0 where correct."""
+    confidences = np.array(confidences)
+    return np.stack([confidences, 1 - confidences], 1), np.where(correct, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("confidences", "correct", "bins", "expected"),
+    [
+        ([1.0, 1.0], [True, True], 15, 0.0),
+        ([1.0, 1.0], [False, False], 15, 1.0),  # confidence 1 belongs to the last bin
+        ([0.75] * 4, [True, True, True, False], 10, 0.0),
+        ([0.75] * 4, [True, False, False, False], 10, 0.5),
+        # One bin of [0.5, 1): mean confidence 0.75, accuracy 1/2; the gaps of its members cancel.
+        ([0.625, 0.875], [True, False], 2, 0.25),
+        # The same in bins of their own: (|1 - 0.625| + |0 - 0.875|) / 2.
+        ([0.625, 0.875], [True, False], 4, 0.625),
+        # Bins weigh as many examples as they have: 3/4 * |1 - 0.625| + 1/4 * |0 - 0.875|.
+        ([0.625, 0.625, 0.625, 0.875], [True, True, True, False], 4, 0.5),
+    ],
+)
+def test_expected_calibration_error(confidences, correct, bins, expected):
+    probabilities, labels = two_classes(confidences, correct)
+    got = expected_calibration_error(probabilities, labels, bins)
+    assert isinstance(got, float)
+    assert got == pytest.approx(expected)
+
+
+def test_expected_calibration_error_by_its_definition():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.full(5, 0.4), 500)
+    labels = rng.integers(0, 5, 500)
+    confidence, prediction = probabilities.max(1), probabilities.argmax(1)
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        member = (confidence >= low) & (confidence < low + 1 / 15)
+        if member.any():
+            accuracy = (prediction[member] == labels[member]).mean()
+            expected += member.mean() * abs(accuracy - confidence[member].mean())
+    assert expected > 0.1
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(expected)
+    single = expected_calibration_error(probabilities.astype(np.float32), labels)
+    assert single == pytest.approx(expected, abs=1e-5)
