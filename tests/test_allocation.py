@@ -209,7 +209,7 @@ def test_two_by_two_by_hand(marginal):
 
 
 def test_marginal_already_met_leaves_the_geometric_mean():
-    logits, noise_robust, _ = draw_problem(20, 6, scale=2)
+    logits, noise_robust, _ = draw_problem(16, 3, scale=2)
     mean = np.exp((log_softmax(logits) + log_softmax(noise_robust)) / 2)
     expected = mean / mean.sum(1, keepdims=True)
     allocation = solve(logits, noise_robust, expected.mean(0))
@@ -217,14 +217,14 @@ def test_marginal_already_met_leaves_the_geometric_mean():
 
 
 def test_identical_examples_all_get_the_marginal():
-    logits, noise_robust = (np.tile(z[:1], (9, 1)) for z in draw_problem(9, 4, scale=3)[:2])
-    marginal = np.array([0.1, 0.2, 0.3, 0.4])
+    logits, noise_robust = (np.tile(z[:1], (16, 1)) for z in draw_problem(16, 3, scale=3)[:2])
+    marginal = np.array([0.2, 0.3, 0.5])
     allocation = solve(logits, noise_robust, marginal)
-    np.testing.assert_allclose(allocation.labels, np.tile(marginal, (9, 1)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(allocation.labels, np.tile(marginal, (16, 1)), rtol=0, atol=1e-6)
 
 
 def test_one_example_gets_the_marginal():
-    logits, noise_robust, marginal = draw_problem(1, 5, scale=4)
+    logits, noise_robust, marginal = draw_problem(1, 2, scale=4)
     allocation = solve(logits, noise_robust, marginal)
     np.testing.assert_allclose(allocation.labels[0], marginal / marginal.sum(), rtol=0, atol=1e-6)
 
@@ -298,10 +298,10 @@ def test_rows_are_distributions_at_any_stop(logits, noise_robust, marginal, max_
 
 
 def test_looser_threshold_stops_earlier():
-    problem = draw_problem(128, 10, scale=5)
-    loose, tight = (solve(*problem, threshold=threshold) for threshold in (1e-2, 1e-6))
+    problem = draw_problem(16, 3, scale=5)
+    loose, tight = (solve(*problem, threshold=threshold) for threshold in (1e-1, 1e-6))
     assert loose.iterations < tight.iterations
-    assert tight.marginal_error < 1e-6 < loose.marginal_error < 1e-2
+    assert tight.marginal_error < 1e-6 < loose.marginal_error < 1e-1
 
 
 def test_what_is_returned():
@@ -503,9 +503,9 @@ def test_class_marginal_has_no_gradient():
 # Number types.
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_low_precision_is_solved_in_float32(dtype):
-    low = [jnp.asarray(array, dtype) for array in draw_problem(32, 5, scale=4)]
+    low = [jnp.asarray(array, dtype) for array in draw_problem(16, 3, scale=4)]
     allocation = solve(*low)
     chex.assert_type(allocation, [jnp.float32, jnp.float32, jnp.int32, bool])
     chex.assert_trees_all_equal(allocation, solve(*(array.astype(jnp.float32) for array in low)))
@@ -516,7 +516,7 @@ def test_low_precision_is_solved_in_float32(dtype):
 
 
 def test_float64_is_solved_in_float32():
-    problem = draw_problem(32, 5, scale=4)
+    problem = draw_problem(16, 3, scale=4)
     single = solve(*problem)
     with jax.enable_x64(True):
         double = [jnp.asarray(array, jnp.float64) for array in problem]
@@ -555,11 +555,10 @@ def test_jit_is_eager():
     assert jitted.iterations == eager.iterations
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_vmap_is_a_loop(masked):
+def test_vmap_is_a_loop():
     # Hard and easy problems together: each must stop where it would alone.
     problems = [draw_problem(16, 3, scale, seed) for seed, scale in enumerate((0.5, 3, 10))]
-    where = np.arange(16) < np.array([[16], [7], [11]]) if masked else np.ones((3, 16), bool)
+    where = np.arange(16) < np.array([[16], [7], [11]])
     stacked = [np.stack(arrays) for arrays in zip(*problems, strict=True)]
     mapped = jax.jit(jax.vmap(lambda z, n, m, w: surrogate_labels(z, n, m, where=w)))(*stacked, where)
     alone = [solve(*problem, where=w) for problem, w in zip(problems, where, strict=True)]
@@ -572,8 +571,8 @@ def test_vmap_is_a_loop(masked):
 
 
 def test_no_gradient_flows_through_an_allocation():
-    problem = draw_problem(6, 4, scale=1)
-    weights = np.random.default_rng(5).standard_normal((6, 4)).astype(np.float32)
+    problem = draw_problem(*SHAPE, scale=1)
+    weights = np.random.default_rng(5).standard_normal(SHAPE).astype(np.float32)
 
     @partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
     def gradients(*arrays):
@@ -602,8 +601,7 @@ def test_in_a_scan():
 
 # Several devices: one problem over the global batch.
 
-EVEN = np.full(NUM_DEVICES, 4)
-UNEVEN = np.array([4, 1, 3, 0, 4, 2, 4, 1])  # one device holds nothing but padding
+VALID_ROWS = np.array([4, 1, 3, 0, 4, 2, 4, 1])  # one device holds nothing but padding
 
 
 def per_device(array):
@@ -633,15 +631,11 @@ def by_vmap(function, *arrays):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("mapping", "counts"),
-    [(by_pmap, EVEN), (by_pmap, UNEVEN), (by_shard_map, UNEVEN), (by_vmap, UNEVEN)],
-    ids=["pmap, even", "pmap", "shard_map", "vmap"],
-)
-def test_batch_split_over_devices_is_one_batch(mapping, counts):
+@pytest.mark.parametrize("mapping", [by_pmap, by_shard_map, by_vmap])
+def test_batch_split_over_devices_is_one_batch(mapping):
     logits, noise_robust, _ = draw_problem(32, 5, scale=3)
     imbalance_robust, _, _ = draw_problem(32, 5, scale=3, seed=1)
-    where = (np.arange(4) < counts[:, None]).reshape(32)
+    where = (np.arange(4) < VALID_ROWS[:, None]).reshape(32)
     for array in (logits, noise_robust, imbalance_robust):
         array[~where] = np.nan
 

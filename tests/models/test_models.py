@@ -177,8 +177,9 @@ def test_small_cnn_stages():
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("size", "channels", "classes"), [(32, 3, 100), (8, 1, 10)])
+@pytest.mark.parametrize(
+    ("compute_dtype", "size", "channels", "classes"), [("float32", 32, 3, 100), ("bfloat16", 8, 1, 10)]
+)
 def test_outputs_of_every_model(name, compute_dtype, size, channels, classes):
     model = build_model(name, classes, compute_dtype=compute_dtype)
     images = jax.ShapeDtypeStruct((5, size, size, channels), jnp.float32)
@@ -192,66 +193,94 @@ def test_outputs_of_every_model(name, compute_dtype, size, channels, classes):
         assert batch_stats == variables["batch_stats"]  # the same shapes and types
 
 
-def shifted_subsample(x, out_channels):
-    """Option A by hand: every other pixel, zeros for the new channels on both sides."""
-    x = x[:, ::2, ::2]
-    extra = out_channels - x.shape[-1]
-    return np.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
+class InNumPy:
+    """The layers of a network in evaluation mode, in float64, taken in the order in which they are called."""
+
+    def __init__(self, variables):
+        self.params, self.moments = variables["params"], variables["batch_stats"]
+        self.convolutions = self.norms = 0
+
+    def conv(self, x, stride=1):
+        kernel = np.asarray(self.params[f"Conv_{self.convolutions}"]["kernel"], np.float64)
+        self.convolutions += 1
+        size, pad = len(kernel), len(kernel) // 2
+        x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        rows, columns = (x.shape[i] - size + 1 for i in (1, 2))
+        return sum(
+            x[:, i : i + rows : stride, j : j + columns : stride] @ kernel[i, j]
+            for i in range(size)
+            for j in range(size)
+        )
+
+    def norm(self, x):
+        name = f"BatchNorm_{self.norms}"
+        self.norms += 1
+        scale, mean, var = self.params[name]["scale"], self.moments[name]["mean"], self.moments[name]["var"]
+        return (x - mean) / np.sqrt(var.astype(np.float64) + 1e-5) * scale + self.params[name]["bias"]
+
+    def norm_relu(self, x):
+        return np.maximum(self.norm(x), 0)
+
+    def linear(self, x):
+        """Average pool and linear layer, after which every layer must have had its turn."""
+        kinds = [name.split("_")[0] for name in self.params]
+        assert (self.convolutions, self.norms) == (kinds.count("Conv"), kinds.count("BatchNorm"))
+        return x.mean((1, 2)) @ self.params["Dense_0"]["kernel"] + self.params["Dense_0"]["bias"]
 
 
-def test_resnet_shortcuts_are_option_a():
-    # With all weights of the blocks 0, a block is the ReLU of its shortcut.
-    model = build_model("resnet8", 4)
+def option_a(x, features):
+    """Every other pixel, and zeros for the new channels on both sides."""
+    extra = features - x.shape[-1]
+    return np.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
+
+
+def assert_evaluates_to(expected, model, variables, images):
+    logits, _ = jax.jit(model.apply, static_argnums=2)(variables, images, False)
+    size = np.abs(expected).max()
+    np.testing.assert_allclose(logits / size, expected / size, atol=1e-4)
+
+
+def test_resnet_in_numpy():
+    blocks = 2  # the first of a stage may have another stride and width, the second not
+    model = from_linen(functools.partial(CifarResNet, 4, blocks))
     images = some_images(3, size=8)
     variables = filled(model, images)
-    variables["params"] = {
-        name: jax.tree.map(np.zeros_like, layer)
-        if name.startswith(("Conv", "BatchNorm")) and not name.endswith("_0")
-        else layer
-        for name, layer in variables["params"].items()
-    }
-    stem = nn.Conv(16, (3, 3), padding=1, use_bias=False)
-    x = np.asarray(stem.apply({"params": variables["params"]["Conv_0"]}, images))
-    norm, moments = variables["params"]["BatchNorm_0"], variables["batch_stats"]["BatchNorm_0"]
-    x = (x - moments["mean"]) / np.sqrt(moments["var"] + 1e-5) * norm["scale"] + norm["bias"]
-    x = shifted_subsample(shifted_subsample(np.maximum(x, 0), 32), 64)
-    head = variables["params"]["Dense_0"]
-    expected = x.mean((1, 2)) @ head["kernel"] + head["bias"]
-    logits, _ = model.apply(variables, images, False)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    net = InNumPy(variables)
+    x = net.norm_relu(net.conv(images.astype(np.float64)))
+    for features in (16, 32, 64):
+        for _ in range(blocks):
+            smaller = features != x.shape[-1]
+            y = net.norm(net.conv(net.norm_relu(net.conv(x, 2 if smaller else 1))))
+            x = np.maximum(y + (option_a(x, features) if smaller else x), 0)
+    assert_evaluates_to(net.linear(x), model, variables, images)
 
 
-def test_preact_shortcuts_come_from_the_normalised_input():
-    # With the second convolution of every block 0, a block is its shortcut: the input itself or, where the
-    # width changes, a 1x1 convolution of the normalised and rectified input.
-    model = build_model("preact_resnet18", 3, final_norm=False)
+@pytest.mark.parametrize("final_norm", [False, True])
+def test_preact_resnet18_in_numpy(final_norm):
+    model = build_model("preact_resnet18", 3, final_norm=final_norm)
     images = some_images(2, size=8)
     variables = filled(model, images)
-    params, moments = variables["params"], variables["batch_stats"]
-    last_of_block = [
-        2,
-        4,
-        7,
-        9,
-        12,
-        14,
-        17,
-        19,
-    ]  # of the convolutions in order, the shortcuts being 5, 10, 15
-    for i in last_of_block:
-        params[f"Conv_{i}"]["kernel"] = np.zeros_like(params[f"Conv_{i}"]["kernel"])
+    net = InNumPy(variables)
+    x = net.norm_relu(net.conv(images.astype(np.float64)))
+    for features in (64, 128, 256, 512):
+        for _ in range(2):
+            smaller = features != x.shape[-1]
+            y = net.norm_relu(x)
+            # The shortcut of a wider block starts from the normalised input, of the others from the input.
+            shortcut = net.conv(y, 2) if smaller else x
+            x = shortcut + net.conv(net.norm_relu(net.conv(y, 2 if smaller else 1)))
+    assert_evaluates_to(net.linear(net.norm_relu(x) if final_norm else x), model, variables, images)
 
-    def norm_relu(x, i):
-        p, m = params[f"BatchNorm_{i}"], moments[f"BatchNorm_{i}"]
-        return np.maximum((x - m["mean"]) / np.sqrt(m["var"] + 1e-5) * p["scale"] + p["bias"], 0)
 
-    stem = nn.Conv(64, (3, 3), padding=1, use_bias=False)
-    x = norm_relu(np.asarray(stem.apply({"params": params["Conv_0"]}, images)), 0)
-    for norm, shortcut in ((5, 5), (9, 10), (13, 15)):  # first normalisation of stages 2, 3, 4
-        x = norm_relu(x, norm)[:, ::2, ::2] @ params[f"Conv_{shortcut}"]["kernel"][0, 0]
-    expected = x.mean((1, 2)) @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
-    logits, _ = jax.jit(model.apply, static_argnums=2)(variables, images, False)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+def test_small_cnn_in_numpy():
+    model = build_model("small_cnn", 5)
+    images = some_images(3, size=8, channels=1)
+    variables = filled(model, images)
+    net = InNumPy(variables)
+    x = images.astype(np.float64)
+    for stride in (1, 1, 2, 1):
+        x = net.norm_relu(net.conv(x, stride))
+    assert_evaluates_to(net.linear(x), model, variables, images)
 
 
 def test_convolution_pads_on_both_sides():
@@ -284,8 +313,9 @@ def test_moving_averages_change_in_training_only():
     model = build_model("small_cnn", 10)
     images = some_images()
     variables = filled(model, images)
-    evaluated, same = model.apply(variables, images, False)
-    trained, updated = model.apply(variables, images, True)
+    apply = jax.jit(model.apply, static_argnums=2)
+    evaluated, same = apply(variables, images, False)
+    trained, updated = apply(variables, images, True)
     for before, after in zip(jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(same), strict=True):
         np.testing.assert_array_equal(before, after)
     for before, after in zip(
@@ -294,10 +324,10 @@ def test_moving_averages_change_in_training_only():
         assert (np.asarray(before) != np.asarray(after)).all()
     # In training an image is normalised by its batch, in evaluation by the moving averages alone.
     assert np.abs(np.asarray(evaluated - trained)).max() > 0.01
-    alone, _ = model.apply(variables, images[:1], False)
-    np.testing.assert_allclose(alone, evaluated[:1], rtol=1e-4, atol=1e-5)
-    alone, _ = model.apply(variables, images[:1], True)
-    assert np.abs(np.asarray(alone - trained[:1])).max() > 0.01
+    halves = np.concatenate([apply(variables, half, False)[0] for half in np.split(images, 2)])
+    np.testing.assert_allclose(halves, evaluated, rtol=1e-4, atol=1e-5)
+    halves = np.concatenate([apply(variables, half, True)[0] for half in np.split(images, 2)])
+    assert np.abs(halves - np.asarray(trained)).max() > 0.01
 
 
 class OneNorm(nn.Module):
@@ -380,8 +410,10 @@ def test_evaluation_needs_no_axis():
     images = some_images(4)
     many = build_model("small_cnn", 10, axis_name="devices")
     variables = filled(many, images)
-    logits, _ = many.apply(variables, images, False)
-    expected, _ = build_model("small_cnn", 10).apply(variables, images, False)
+    one = build_model("small_cnn", 10)
+    logits, expected = (
+        jax.jit(model.apply, static_argnums=2)(variables, images, False)[0] for model in (many, one)
+    )
     np.testing.assert_array_equal(logits, expected)
 
 
@@ -408,6 +440,21 @@ def test_initial_variables_depend_on_the_key_alone():
     for kernel in kernels:
         assert kernel.shape == (3, 3, 16, 32)
         assert abs(np.var(kernel) * 9 * 32 / 2 - 1) < 5 * np.sqrt(2 / 4608)
+
+
+def test_initialisation_needs_no_axis():
+    class Averaging(nn.Module):
+        axis_name: str | None = None
+
+        @nn.compact
+        def __call__(self, images, train):
+            x = nn.Dense(2)(images.mean((1, 2)))
+            return x if self.axis_name is None else jax.lax.pmean(x, self.axis_name)
+
+    model = from_linen(Averaging, axis_name="devices")
+    assert shapes(model)["params"]["Dense_0"]["kernel"].shape == (3, 2)
+    with pytest.raises(NameError, match="unbound axis name"):
+        jax.eval_shape(functools.partial(model.apply, train=False), shapes(model), IMAGES)
 
 
 def test_module_without_statistics():
