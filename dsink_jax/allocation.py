@@ -10,6 +10,7 @@ Expanding the two divergences gives sum_i <q_i, P_i> + 2 <q_i, log q_i> with P =
 is entropic optimal transport with cost P and epsilon 2: Q = N diag(u) sqrt(f_N f) diag(v).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -93,6 +94,8 @@ def surrogate_labels(
             f"class_marginal must have shape [C] = [{num_classes}] to go with logits "
             f"{list(logits.shape)}, got {list(class_marginal.shape)}."
         )
+    if not jnp.issubdtype(class_marginal.dtype, jnp.floating):
+        raise ValueError(f"class_marginal must be floating point, got {class_marginal.dtype}.")
     if not isinstance(threshold, jax.core.Tracer) and not threshold > 0:
         raise ValueError(f"threshold must be positive, got {threshold}.")
     if max_iterations < 1:
@@ -101,10 +104,12 @@ def surrogate_labels(
     logits, noise_robust_logits, class_marginal = jax.lax.stop_gradient(
         (logits, noise_robust_logits, class_marginal)
     )
-    cost = -(_log_softmax(noise_robust_logits) + _log_softmax(logits))
+    cost = _cost(logits, noise_robust_logits)
     valid = jnp.ones(num_examples, bool) if where is None else where
     cost = jnp.where(valid[:, None], cost, 0.0)  # padding may hold anything, NaN included
     marginal = class_marginal.astype(jnp.float32)
+    # One bad row makes the whole coupled problem meaningless, but OTT passes over NaN: say so.
+    sound = (marginal >= 0).all() & (marginal.sum() > 0)
     marginal = marginal / marginal.sum()
 
     if axis_name is not None:
@@ -120,9 +125,9 @@ def surrogate_labels(
     # The sample half-step in closed form: exact row sums, and finite for rows without mass.
     labels = jax.nn.softmax((class_potential - cost) / EPSILON, axis=-1)
     labels = jnp.where(valid[:, None], labels, 0.0)
-    # One bad row makes the whole coupled problem meaningless, but OTT passes over NaN: say so.
-    sound = ~jnp.isnan(cost).any() & (marginal >= 0).all()
+    sound &= ~jnp.isnan(cost).any() & jnp.isfinite(marginal).all()
     labels = jnp.where(sound, labels, jnp.nan)
+    converged &= sound
     marginal_error = jnp.abs(labels.sum(0) / count - marginal).sum()
     if axis_name is not None:
         start = jax.lax.axis_index(axis_name) * num_examples
@@ -157,7 +162,8 @@ def class_marginal(
     [0.6 0.4]
     """
     _check_batch(imbalance_robust_logits, where, name="imbalance_robust_logits")
-    predictions = jnp.exp(_log_softmax(jax.lax.stop_gradient(imbalance_robust_logits)))
+    logits = jax.lax.stop_gradient(imbalance_robust_logits).astype(jnp.float32)
+    predictions = jax.nn.softmax(logits, axis=-1)
     if where is None:
         where = jnp.ones(predictions.shape[0], bool)
     total = jnp.where(where[:, None], predictions, 0.0).sum(0)
@@ -167,8 +173,12 @@ def class_marginal(
     return total / jnp.maximum(count, 1)
 
 
+@functools.partial(jax.jit, static_argnames="max_iterations")
 def _solve(cost, sample_marginal, class_marginal, *, threshold, max_iterations):
-    """Runs OTT and returns the class potential `[C]`, the iteration count and `converged`."""
+    """Runs OTT and returns the class potential `[C]`, the iteration count and `converged`.
+
+    Jitted, because OTT's loop would otherwise be compiled anew by each call outside `jit`.
+    """
     # Imported on the first call: OTT takes four times as long to import as JAX itself. That call is
     # usually inside a trace, where module-level constants would become tracers.
     with jax.ensure_compile_time_eval():
@@ -185,8 +195,19 @@ def _solve(cost, sample_marginal, class_marginal, *, threshold, max_iterations):
     return output.g, jnp.asarray(output.n_iters, jnp.int32), output.converged
 
 
-def _log_softmax(logits):
-    return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+def _cost(logits, noise_robust_logits):
+    """-log f_N - log f up to a constant of each row, which Q does not depend on: each row's least is 0.
+
+    Without the constant, float32 keeps the differences exact where logits are large. NaN where a row has no
+    prediction: NaN or +inf in its logits, or no class that both models allow.
+    """
+    score = _relative(noise_robust_logits) + _relative(logits)
+    return score.max(-1, keepdims=True) - score
+
+
+def _relative(logits):
+    logits = logits.astype(jnp.float32)
+    return logits - logits.max(-1, keepdims=True)
 
 
 def _check_batch(logits, where, *, name="logits", **others):

@@ -25,7 +25,7 @@ from experiments.run_directory import device_description, versions
 NAIVE_BASES = ("cross_entropy", "logit_adjustment", "elr")
 NAIVE_ALPHAS = (1.0, 3.0, 10.0, 30.0)
 DSINK_BASES = ("cross_entropy", "logit_adjustment", "elr")
-DSINK_ALPHAS = (1.0, 3.0, 10.0, 30.0)
+DSINK_ALPHAS = (3.0, 10.0)
 _MEASURES = ("last", "mean_last_10", "best", "many", "medium", "few", "noisy_corrected", "calibration_error")
 
 
@@ -54,6 +54,8 @@ def make_plan(problem: pipeline.Problem, grid: bool) -> list[pipeline.Spec]:
         for base in DSINK_BASES:
             for alpha in DSINK_ALPHAS:
                 config = dataclasses.replace(problem.config, base=base, alpha=alpha)
+                if config == problem.config:
+                    continue  # the target itself
                 specs.append(pipeline.target_spec(problem, config, f"dsink_{base}_{alpha:g}"))
     return specs
 
@@ -65,6 +67,7 @@ def run_seed(comparison: Comparison, seed: int, preset: Config = DIGITS) -> dict
         seed=seed,
         data_seed=seed,
         run_dir=comparison.runs_dir / f"seed-{seed}",
+        baselines="cross_entropy",  # naive distillation comes with every base and weight
         evaluate_every=max(preset.epochs // 25, 1),
     )
     return pipeline.run(config, lambda problem: make_plan(problem, comparison.grid))

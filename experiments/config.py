@@ -77,7 +77,7 @@ class Config:
     """Method whose loss D-SINK and naive distillation are added to."""
     baselines: str = "cross_entropy,naive"
     """Further models to train, separated by commas: any method, or naive. none for none."""
-    alpha: float = 3.0
+    alpha: float = 10.0
     """Weight of the D-SINK loss."""
     loss_scale: LossScale = "bounded"
     """sum: base + alpha * dsink. bounded: the same divided by max(1, (1 + alpha) / 2)."""
@@ -91,7 +91,7 @@ class Config:
     """L1 error of the class marginal at which Sinkhorn stops."""
     max_iterations: int = 500
     """Limit of Sinkhorn iterations."""
-    naive_alpha: float = 3.0
+    naive_alpha: float = 10.0
     """Weight of the distillation loss of naive distillation."""
     naive_noise_weight: float = 0.5
     """Share of f_N in it; f_L has the rest."""

@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -12,6 +13,11 @@ from dsink_jax.data import noise as label_noise
 from dsink_jax.errors import InputError
 
 _ARRAYS = ("index", "clean_labels", "noisy_labels", "counts_before", "class_map")
+# What NumPy, zipfile and zlib raise for files that are damaged or are something else.
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _FACTS = ("noise", "nominal_rate", "imbalance_ratio", "data_seed")
 
 
@@ -97,7 +103,8 @@ def long_tail_counts(max_count: int, num_classes: int, imbalance_ratio: float) -
     if num_classes < 2:
         raise InputError(f"A long tail needs at least 2 classes, got {num_classes}.")
     share = (1.0 / imbalance_ratio) ** (np.arange(num_classes) / (num_classes - 1.0))
-    counts = (max_count * share).astype(np.int64)
+    # A product such as 49 * (1 / 49) may fall short of its whole number by rounding.
+    counts = np.floor(max_count * share + 1e-9).astype(np.int64)
     if counts[-1] < 1:
         empty = int((counts < 1).sum())
         raise InputError(
@@ -159,7 +166,7 @@ def corrupt(
     label_noise.check_noise(noise, noise_rate)
     if data_seed < 0:
         raise InputError(f"The data seed must not be negative, got {data_seed}.")
-    labels = np.asarray(labels)
+    labels = _check_labels(labels, num_classes, "Labels")
     counts_before = np.bincount(labels, minlength=num_classes)
     if not (counts_before > 0).all():
         missing = np.flatnonzero(counts_before == 0).tolist()
@@ -174,7 +181,10 @@ def corrupt(
     if noise.startswith("human_"):
         if human_labels is None:
             raise InputError(f"Noise {noise!r} needs human labels, and none were given.")
-        noisy, noise_rate = np.asarray(human_labels)[index].astype(np.int32), float("nan")
+        human_labels = _check_labels(human_labels, num_classes, "Human labels")
+        if len(human_labels) != len(labels):
+            raise InputError(f"There are {len(human_labels)} human labels for {len(labels)} images.")
+        noisy, noise_rate = human_labels[index].astype(np.int32), float("nan")
     else:
         matrix = label_noise.transition_matrix(
             noise, noise_rate, num_classes, map_seed=map_seed, class_counts=np.bincount(clean)
@@ -220,7 +230,7 @@ def load_corruption(path: pathlib.Path) -> Corruption:
             digest = str(file["sha256"])
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.\n{remedy}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path} is not a readable corrupted set: {error}\n{remedy}") from None
     corruption = Corruption(**values)
     if corruption.sha256 != digest:
@@ -242,6 +252,18 @@ def describe(corruption: Corruption) -> str:
     if (corruption.class_map >= 0).any():
         lines.append(f"class map                 {_shorten(corruption.class_map)}")
     return "\n".join(lines)
+
+
+def _check_labels(labels, num_classes, what):
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0:
+        raise InputError(f"{what} must be integers [M], got {labels.dtype} {list(labels.shape)}.")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise InputError(
+            f"{what} must be in [0, {num_classes}), got {labels.min()} to {labels.max()}. "
+            "Check num_classes, or number the classes from 0."
+        )
+    return labels
 
 
 def _shorten(counts):

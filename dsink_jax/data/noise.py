@@ -137,6 +137,8 @@ def draw_labels(
     """
     generator = np.random.default_rng(seed)
     observed = np.array(labels, np.int32)
+    if exact_count == 0:
+        return observed
     if exact_count is None:
         chosen = np.arange(len(observed))
     else:

@@ -1,5 +1,7 @@
 """Trace-time checks shared by the losses."""
 
+import math
+
 import jax.numpy as jnp
 
 
@@ -39,6 +41,12 @@ def check_per_class(values, logits, name):
     """Raises `ValueError` unless `values` is `[C]` for `logits` `[N, C]`."""
     if values.shape != logits.shape[1:]:
         raise ValueError(f"{name} must have shape [C] = [{logits.shape[1]}], got {list(values.shape)}.")
+
+
+def check_at_least(value, name, low):
+    """Raises `ValueError` unless the Python number is finite and at least `low`."""
+    if not (value >= low and math.isfinite(value)):
+        raise ValueError(f"{name} must be at least {low} and finite, got {value}.")
 
 
 def check_range(value, name, low, high, *, low_open=False):

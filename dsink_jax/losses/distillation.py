@@ -110,13 +110,15 @@ def naive_distillation_loss(
         logits, noise_robust_logits=noise_robust_logits, imbalance_robust_logits=imbalance_robust_logits
     )
     check_range(noise_weight, "noise_weight", 0.0, 1.0)
-    noise_robust, imbalance_robust = (
-        jax.nn.softmax(jax.lax.stop_gradient(teacher).astype(jnp.float32), axis=-1)
-        for teacher in (noise_robust_logits, imbalance_robust_logits)
-    )
-    return noise_weight * divergence_from_labels(logits, noise_robust, where=where) + (
-        1.0 - noise_weight
-    ) * divergence_from_labels(logits, imbalance_robust, where=where)
+    total = jnp.zeros(logits.shape[0], jnp.float32)
+    for weight, teacher in (
+        (noise_weight, noise_robust_logits),
+        (1.0 - noise_weight, imbalance_robust_logits),
+    ):
+        if weight > 0:  # a teacher without weight has no part, even where its divergence is infinite
+            predictions = jax.nn.softmax(teacher.astype(jnp.float32), axis=-1)
+            total += weight * divergence_from_labels(logits, predictions, where=where)
+    return total
 
 
 def divergence_from_labels(
@@ -150,6 +152,8 @@ def divergence_from_labels(
         # Cleaned before the arithmetic, so that NaN in padding reaches neither value nor gradient.
         logits = jnp.where(where[:, None], logits, 0.0)
         labels = jnp.where(where[:, None], labels, 0.0)
+    # Large logits keep their differences if the largest is taken away first.
+    logits = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     log_normaliser = jax.nn.logsumexp(logits, axis=-1)
     # A class without mass contributes nothing even where its logit is -inf.
     score = jnp.where(labels == 0, 0.0, labels * jnp.where(labels == 0, 0.0, logits)).sum(-1)

@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from dsink_jax.losses._checks import check_labels, check_per_class
+from dsink_jax.losses._checks import check_at_least, check_labels, check_per_class
+from dsink_jax.losses._cross_entropy import integer_cross_entropy
 
 
 def logit_adjusted_cross_entropy(
@@ -38,9 +38,8 @@ def logit_adjusted_cross_entropy(
     """
     check_labels(labels, logits)
     check_per_class(class_prior, logits, "class_prior")
-    if tau < 0:
-        raise ValueError(f"tau must be at least 0, got {tau}.")
+    check_at_least(tau, "tau", 0)
     adjusted = logits.astype(jnp.float32)
     if tau > 0:
         adjusted = adjusted + tau * jnp.log(class_prior.astype(jnp.float32))
-    return optax.losses.softmax_cross_entropy_with_integer_labels(adjusted, labels)
+    return integer_cross_entropy(adjusted, labels)

@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from dsink_jax.losses._checks import check_labels, check_logits, check_range
+from dsink_jax.losses._checks import check_at_least, check_labels, check_logits, check_range
+from dsink_jax.losses._cross_entropy import integer_cross_entropy
 
 # ELR's published code keeps probabilities in [1e-4, 1 - 1e-4]; the same bound keeps log(1 - <t, p>) finite.
 _ELR_CLIP = 1e-4
@@ -34,9 +34,7 @@ def generalized_cross_entropy(logits: jax.Array, labels: jax.Array, q: float = 0
     check_labels(labels, logits)
     check_range(q, "q", 0.0, 1.0, low_open=True)
     # p_y^q as exp(q log p_y): exact and differentiable where p_y underflows.
-    log_likelihood = -optax.losses.softmax_cross_entropy_with_integer_labels(
-        logits.astype(jnp.float32), labels
-    )
+    log_likelihood = -integer_cross_entropy(logits, labels)
     return -jnp.expm1(q * log_likelihood) / q
 
 
@@ -72,10 +70,9 @@ def early_learning_regularized(
     """
     check_labels(labels, logits)
     check_logits(logits, targets=targets)
-    if weight < 0:
-        raise ValueError(f"weight must be at least 0, got {weight}.")
+    check_at_least(weight, "weight", 0)
     logits = logits.astype(jnp.float32)
-    cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    cross_entropy = integer_cross_entropy(logits, labels)
     agreement = (jax.lax.stop_gradient(targets.astype(jnp.float32)) * _clipped_softmax(logits)).sum(-1)
     return cross_entropy + weight * jnp.log(1.0 - agreement)
 

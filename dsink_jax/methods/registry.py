@@ -3,10 +3,10 @@
 import dataclasses
 import difflib
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from dsink_jax.errors import InputError
-from dsink_jax.losses._checks import check_range
+from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.methods.base import Method, TrainingFacts
 from dsink_jax.methods.single import (
     CrossEntropy,
@@ -38,10 +38,12 @@ class MethodOptions:
     elr_momentum: float = 0.7
 
     def __post_init__(self):
+        if self.prior not in get_args(Prior):
+            raise InputError(f"Unknown prior {self.prior!r}. Known priors: {', '.join(get_args(Prior))}.")
         try:
-            check_range(self.tau, "tau", 0.0, float("inf"))
+            check_at_least(self.tau, "tau", 0)
             check_range(self.gce_q, "gce_q", 0.0, 1.0, low_open=True)
-            check_range(self.elr_weight, "elr_weight", 0.0, float("inf"))
+            check_at_least(self.elr_weight, "elr_weight", 0)
             check_range(self.elr_momentum, "elr_momentum", 0.0, 1.0)
         except ValueError as error:
             raise InputError(str(error)) from None

@@ -40,8 +40,9 @@ def from_linen(make_module: Callable[..., nn.Module], axis_name: str | None = No
     # Shapes and initial values do not depend on the axis, which is not mapped at initialisation.
     initial = make_module(axis_name=None)
 
+    @jax.jit
     def init(key, images):
-        return dict(jax.jit(lambda k, x: initial.init(k, x, train=False))(key, images))
+        return dict(initial.init(key, images, train=False))
 
     def apply(variables, images, train):
         if train and "batch_stats" in variables:

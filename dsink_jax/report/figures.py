@@ -69,5 +69,9 @@ def _axes(width, height):
 
 
 def _save(figure, path):
-    # Without the date, equal runs give equal files.
-    figure.savefig(path, format="svg", metadata={"Date": None})
+    import matplotlib
+
+    # Without the date, and with ids that do not depend on chance, equal runs give equal files. The name
+    # in the salt keeps the ids of figures on one page apart.
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(path, format="svg", metadata={"Date": None})

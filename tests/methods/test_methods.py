@@ -56,9 +56,12 @@ def batch(where=None):
     )
 
 
-def evaluate(method, logits=LOGITS, state=None, epoch=0.0, where=None):
+def loss_of(method, logits=LOGITS, state=None, epoch=0.0, where=None):
     state = method.init(EXAMPLES, CLASSES) if state is None else state
     return method.loss(jnp.asarray(logits), batch(where), state, epoch=jnp.float32(epoch), axis_name=None)
+
+
+evaluate = jax.jit(loss_of, static_argnames=("method", "where"))
 
 
 # The same quantities in float64, by their definitions.
@@ -124,7 +127,7 @@ def dsink_values(where=(True,) * EXAMPLES):
 @functools.partial(jax.jit, static_argnames=("base", "loss_scale", "warmup", "ramp"))
 def dsink(alpha, epoch=0.0, *, base=BASES["cross_entropy"], loss_scale="sum", warmup=0, ramp=0):
     """What D-SINK's `loss` returns; the strength is traced, so that few problems are compiled."""
-    return evaluate(DSink(base, Weighting(alpha, warmup, ramp, loss_scale)), epoch=epoch)
+    return loss_of(DSink(base, Weighting(alpha, warmup, ramp, loss_scale)), epoch=epoch)
 
 
 # By name.
@@ -275,7 +278,7 @@ def test_base_losses_by_their_definitions(name):
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0])
 def test_logit_adjustment_is_the_loss_function(tau):
     prior = (0.6, 0.3, 0.1)
-    values = evaluate(LogitAdjustment(prior, tau)).values
+    values = loss_of(LogitAdjustment(prior, tau)).values
     expected = losses.logit_adjusted_cross_entropy(
         jnp.asarray(LOGITS), jnp.asarray(LABELS), jnp.array(prior), tau
     )
@@ -313,8 +316,8 @@ def test_elr_keeps_a_target_for_each_example():
 def test_elr_rows_do_not_depend_on_each_other():
     method = BASES["elr"]
     state = jnp.asarray(softmax(rows(7)), jnp.float32)
-    together = evaluate(method, state=state)
-    changed = evaluate(method, np.concatenate([LOGITS[:4], rows(9)[4:]]), state)
+    together = loss_of(method, state=state)
+    changed = loss_of(method, np.concatenate([LOGITS[:4], rows(9)[4:]]), state)
     np.testing.assert_array_equal(changed.example_state[:4], together.example_state[:4])
     np.testing.assert_array_equal(changed.values[:4], together.values[:4])
     assert (np.asarray(changed.example_state[4:]) != np.asarray(together.example_state[4:])).all()
@@ -491,7 +494,7 @@ def test_naive_distillation_by_hand(noise_weight):
 def test_gradient_of_dsink_by_hand(name):
     # On top of the base's gradient, alpha * (softmax(z) - q) in each row, q being constant.
     def total(logits, method):
-        return evaluate(method, logits).values.sum()
+        return loss_of(method, logits).values.sum()
 
     gradient = jax.jit(jax.grad(total), static_argnums=1)
     with_term = gradient(LOGITS, DSink(BASES[name], Weighting(2.0, loss_scale="sum")))
