@@ -35,11 +35,13 @@ def test_class_groups(counts, many, medium, few):
 def test_class_groups_are_a_partition_by_count(num_classes):
     counts = np.random.default_rng(num_classes).integers(0, 30, num_classes)
     many, medium, few = class_groups(counts)
-    assert sorted([*many, *medium, *few]) == list(range(num_classes))
+    by_count = sorted(range(num_classes), key=lambda index: (-counts[index], index))
+    assert [*many, *medium, *few] == [
+        *sorted(by_count[: len(many)]),
+        *sorted(by_count[len(many) : -len(few)]),
+        *sorted(by_count[-len(few) :]),
+    ]
     assert len(many) == len(few) == max(num_classes // 3, 1)
-    for larger, smaller in ((many, medium), (medium, few)):
-        if len(larger) and len(smaller):
-            assert counts[larger].min() >= counts[smaller].max()
 
 
 def test_per_class_accuracy():
@@ -91,7 +93,9 @@ def two_classes(confidences, correct):
     ("confidences", "correct", "bins", "expected"),
     [
         ([1.0, 1.0], [True, True], 15, 0.0),
-        ([1.0, 1.0], [False, False], 15, 1.0),  # confidence 1 belongs to the last bin
+        ([1.0, 1.0], [False, False], 15, 1.0),
+        # Confidence 1 belongs to the last bin, here with 0.75: |0 - 1 + 1 - 0.75| / 2.
+        ([1.0, 0.75], [False, True], 2, 0.375),
         ([0.75] * 4, [True, True, True, False], 10, 0.0),
         ([0.75] * 4, [True, False, False, False], 10, 0.5),
         # One bin of [0.5, 1): mean confidence 0.75, accuracy 1/2; the gaps of its members cancel.

@@ -240,10 +240,11 @@ def load_corruption(path: pathlib.Path) -> Corruption:
 
 def describe(corruption: Corruption) -> str:
     """The set in a few lines: size, counts before and after, rates, class map."""
+    nominal = "as given by people" if np.isnan(corruption.nominal_rate) else f"{corruption.nominal_rate:g}"
     lines = [
         f"{len(corruption.index):,} training images, imbalance ratio {corruption.imbalance_ratio:g}, "
         f"data seed {corruption.data_seed}",
-        f"noise {corruption.noise}: nominal rate {corruption.nominal_rate:g}, "
+        f"noise {corruption.noise}: nominal rate {nominal}, "
         f"realised {100 * corruption.realised_rate:.1f} % wrong labels",
         f"images by true label      {_shorten(corruption.clean_counts)}"
         f"  (of {_shorten(corruption.counts_before)})",
@@ -256,9 +257,9 @@ def describe(corruption: Corruption) -> str:
 
 def _check_labels(labels, num_classes, what):
     labels = np.asarray(labels)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0:
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{what} must be integers [M], got {labels.dtype} {list(labels.shape)}.")
-    if labels.min() < 0 or labels.max() >= num_classes:
+    if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
         raise InputError(
             f"{what} must be in [0, {num_classes}), got {labels.min()} to {labels.max()}. "
             "Check num_classes, or number the classes from 0."

@@ -220,8 +220,8 @@ def test_unknown_names_are_refused(name, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tau": -0.1}, "tau must be in .*got -0.1"),
-        ({"tau": float("nan")}, "tau must be in .*got nan"),
+        ({"tau": -0.1}, "tau must be at least 0.*got -0.1"),
+        ({"tau": float("nan")}, "tau must be at least 0.*got nan"),
         ({"gce_q": 0.0}, r"gce_q must be in \(0.0, 1.0\], got 0.0"),
         ({"gce_q": 1.1}, "gce_q .*got 1.1"),
         ({"gce_q": float("nan")}, "gce_q .*got nan"),
@@ -236,7 +236,6 @@ def test_options_out_of_range_are_refused(options, words):
 
 
 @pytest.mark.parametrize("name", ["tau", "elr_weight"])
-@pytest.mark.xfail(strict=True, reason="infinity passes the check and makes every loss NaN or infinite")
 def test_infinite_options_are_refused(name):
     with pytest.raises(InputError):
         MethodOptions(**{name: float("inf")})

@@ -331,7 +331,6 @@ def test_page_is_written_anew(tmp_path):
     assert "D-SINK on cifar100" in "".join(page.text)
 
 
-@pytest.mark.xfail(strict=True, reason="matplotlib salts the ids of its SVG with a random UUID")
 def test_equal_runs_give_equal_files(run_directory, tmp_path):
     write_report(write_run(tmp_path))
     for name in ("class_counts", "learning_curves", "per_class"):
