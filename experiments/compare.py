@@ -18,8 +18,9 @@ import tyro
 
 from dsink_jax.errors import InputError
 from dsink_jax.report import align
-from experiments import pipeline
+from experiments import pipeline, plan
 from experiments.config import DIGITS, Config
+from experiments.problem import Problem
 from experiments.run_directory import device_description, versions
 
 NAIVE_BASES = ("cross_entropy", "logit_adjustment", "elr")
@@ -43,20 +44,20 @@ class Comparison:
     """Whether to train D-SINK at every base and weight too, not at its default alone."""
 
 
-def make_plan(problem: pipeline.Problem, grid: bool) -> list[pipeline.Spec]:
+def make_plan(problem: Problem, grid: bool) -> list[plan.Spec]:
     """The models of one seed: the default run's, and naive distillation and D-SINK over bases and alphas."""
-    specs = pipeline.plan(problem)
+    specs = plan.plan(problem)
     for base in NAIVE_BASES:
         for alpha in NAIVE_ALPHAS:
             config = dataclasses.replace(problem.config, base=base, naive_alpha=alpha)
-            specs.append(pipeline.naive_spec(problem, config, f"naive_{base}_{alpha:g}"))
+            specs.append(plan.naive_spec(problem, config, f"naive_{base}_{alpha:g}"))
     if grid:
         for base in DSINK_BASES:
             for alpha in DSINK_ALPHAS:
                 config = dataclasses.replace(problem.config, base=base, alpha=alpha)
                 if config == problem.config:
                     continue  # the target itself
-                specs.append(pipeline.target_spec(problem, config, f"dsink_{base}_{alpha:g}"))
+                specs.append(plan.target_spec(problem, config, f"dsink_{base}_{alpha:g}"))
     return specs
 
 

@@ -1,82 +1,32 @@
 """The order of work of one run: data, corruption, auxiliary models, baselines, target, report."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
 from dsink_jax import evaluation, report
-from dsink_jax.data import batches, corruption, sources
-from dsink_jax.data.augment import Augmentation
-from dsink_jax.data.human_labels import load_human_labels
-from dsink_jax.errors import InputError
-from dsink_jax.methods import DSink, Method, NaiveDistillation, TrainingFacts, build_method
-from dsink_jax.models import Model, build_model
+from dsink_jax.data import batches, corruption
 from dsink_jax.training import (
-    AXIS,
     AuxiliaryPair,
     Checkpointer,
     DeviceData,
     FitSettings,
-    Preprocessing,
     TrainedAuxiliary,
     fit,
     make_predictor,
     make_progress,
     replicate,
 )
-from experiments.config import NAIVE, Config
-from experiments.run_directory import RunDirectory
-
-IMBALANCE_ROBUST, NOISE_ROBUST, TARGET = "imbalance_robust", "noise_robust", "target"
+from experiments.config import Config
+from experiments.plan import IMBALANCE_ROBUST, NOISE_ROBUST, Spec, auxiliary_specs, plan
+from experiments.problem import Problem, data_facts, load_problem
+from experiments.run_directory import RunDirectory, known
 
 # Auxiliaries draw from streams of their own. Target and baselines share one: the same initial parameters,
 # order and augmentation, so that they differ by their loss alone.
 _STREAMS = {IMBALANCE_ROBUST: 1, NOISE_ROBUST: 2}
-
-
-class Spec(NamedTuple):
-    """One model to train.
-
-    Attributes:
-      name: its name in results.json.
-      role: `auxiliary`, `baseline` or `target`.
-      label: its method in words.
-      method: what it optimises.
-    """
-
-    name: str
-    role: str
-    label: str
-    method: Method
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Problem:
-    """Everything the models of a run share."""
-
-    config: Config
-    data: sources.ImageData
-    corruption: corruption.Corruption
-    model: Model
-    preprocessing: Preprocessing
-    devices: Sequence[jax.Device]
-
-    @property
-    def images(self) -> np.ndarray:
-        """Training images `[M, H, W, channels]` that are left."""
-        return self.data.train.images[self.corruption.index]
-
-    @property
-    def facts(self) -> TrainingFacts:
-        """What methods may be told."""
-        return TrainingFacts(
-            self.data.num_classes,
-            tuple(self.corruption.noisy_counts.tolist()),
-            tuple(self.corruption.clean_counts.tolist()),
-        )
 
 
 def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None) -> dict[str, Any]:
@@ -112,114 +62,6 @@ def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None
     directory.save_results(results)
     finish(directory, results)
     return results
-
-
-def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.Device]) -> Problem:
-    """Loads the data and reads or draws the corrupted set."""
-    data = sources.load(config.dataset, config.data_dir, download=config.download)
-    if config.limit_test is not None:
-        kept = _equal_share(data.test.labels, data.num_classes, config.limit_test, "--limit-test")
-        test = sources.Split(data.test.images[kept], data.test.labels[kept])
-        data = dataclasses.replace(data, test=test)
-    drawn = directory.corruption()
-    if drawn is None:
-        drawn = read_or_draw(config, data)
-        directory.save_corruption(drawn)
-    check_fits(drawn, data)
-    model = build_model(
-        config.model,
-        data.num_classes,
-        compute_dtype=config.compute_dtype,
-        final_norm=config.final_norm,
-        axis_name=AXIS,
-    )
-    preprocessing = Preprocessing(Augmentation(config.crop_padding, config.flip), data.mean, data.std)
-    return Problem(config, data, drawn, model, preprocessing, devices)
-
-
-def read_or_draw(config: Config, data: sources.ImageData) -> corruption.Corruption:
-    """The corrupted set, from a file or drawn by the data seed."""
-    if config.corruption_file is not None:
-        return corruption.load_corruption(config.corruption_file)
-    labels = data.train.labels
-    human = None
-    if config.noise.startswith("human_"):
-        human = load_human_labels(
-            config.dataset,
-            config.noise.removeprefix("human_"),
-            config.data_dir,
-            config.human_labels,
-            clean_labels=labels,
-        )
-    subset = np.arange(len(labels))
-    if config.limit_train is not None:
-        subset = _equal_share(labels, data.num_classes, config.limit_train, "--limit-train")
-    drawn = corruption.corrupt(
-        labels[subset],
-        data.num_classes,
-        imbalance_ratio=config.imbalance_ratio,
-        noise=config.noise,
-        noise_rate=config.synthetic_rate,
-        data_seed=config.data_seed,
-        map_seed=config.map_seed,
-        human_labels=human,
-    )
-    return dataclasses.replace(drawn, index=subset[drawn.index].astype(np.int32))
-
-
-def check_fits(drawn: corruption.Corruption, data: sources.ImageData) -> None:
-    """Raises `InputError` unless the corrupted set is one of this data set."""
-    labels = data.train.labels
-    if (
-        drawn.num_classes != data.num_classes
-        or drawn.index.max() >= len(labels)
-        or not np.array_equal(labels[drawn.index], drawn.clean_labels)
-    ):
-        raise InputError(
-            f"The corrupted set was not drawn from {data.name}: its clean labels differ from the data's.\n"
-            "Give the corruption.npz of a run on the same data set."
-        )
-
-
-def plan(problem: Problem) -> list[Spec]:
-    """The models of a run in the order of training: auxiliaries, baselines, target."""
-    config = problem.config
-    return [
-        *auxiliary_specs(problem),
-        *(
-            naive_spec(problem, config) if name == NAIVE else _named_spec(problem, name, "baseline", name)
-            for name in config.baseline_names
-        ),
-        target_spec(problem, config),
-    ]
-
-
-def auxiliary_specs(problem: Problem) -> list[Spec]:
-    """f_L and f_N."""
-    config = problem.config
-    return [
-        _named_spec(problem, IMBALANCE_ROBUST, "auxiliary", config.imbalance_method),
-        _named_spec(problem, NOISE_ROBUST, "auxiliary", config.noise_method),
-    ]
-
-
-def naive_spec(problem: Problem, config: Config, name: str = NAIVE) -> Spec:
-    """Naive distillation with the settings of `config`."""
-    base = build_method(config.base, problem.facts, config.method_options)
-    method = NaiveDistillation(base, config.weighting(config.naive_alpha), config.naive_noise_weight)
-    return Spec(name, "baseline", f"{config.base} + {config.naive_alpha:g} naive", method)
-
-
-def target_spec(problem: Problem, config: Config, name: str = TARGET) -> Spec:
-    """D-SINK with the settings of `config`."""
-    base = build_method(config.base, problem.facts, config.method_options)
-    method = DSink(base, config.weighting(config.alpha), config.threshold, config.max_iterations)
-    return Spec(name, "target", f"{config.base} + {config.alpha:g} D-SINK", method)
-
-
-def _named_spec(problem, name, role, method):
-    built = build_method(method, problem.facts, problem.config.method_options)
-    return Spec(name, role, method, built)
 
 
 class Trainer:
@@ -323,9 +165,9 @@ class Trainer:
                 "mean_last_10": float(np.mean(curve[-10:])),
                 "best": max(curve),
             },
-            "per_class": [_known(share) for share in per_class.tolist()],
-            **{name: _known(last[name]) for name in ("many", "medium", "few")},
-            "noisy_corrected": _known(
+            "per_class": [known(share) for share in per_class.tolist()],
+            **{name: known(last[name]) for name in ("many", "medium", "few")},
+            "noisy_corrected": known(
                 evaluation.noisy_corrected(
                     train, problem.corruption.noisy_labels, problem.corruption.clean_labels
                 )
@@ -333,28 +175,6 @@ class Trainer:
             "calibration_error": evaluation.expected_calibration_error(probabilities, labels),
             "seconds": fitted.seconds,
         }
-
-
-def data_facts(problem: Problem) -> dict[str, Any]:
-    """The `data` entry of results.json."""
-    drawn = problem.corruption
-    return {
-        "name": problem.data.name,
-        "source": problem.data.source,
-        "num_classes": drawn.num_classes,
-        "train_images": len(drawn.index),
-        "test_images": len(problem.data.test.labels),
-        "imbalance_ratio": drawn.imbalance_ratio,
-        "noise": drawn.noise,
-        "nominal_rate": _known(drawn.nominal_rate),
-        "realised_rate": drawn.realised_rate,
-        "counts_before": drawn.counts_before.tolist(),
-        "clean_counts": drawn.clean_counts.tolist(),
-        "noisy_counts": drawn.noisy_counts.tolist(),
-        "class_map": drawn.class_map.tolist() if (drawn.class_map >= 0).any() else None,
-        "data_seed": drawn.data_seed,
-        "sha256": drawn.sha256,
-    }
 
 
 def finish(directory: RunDirectory, results: dict[str, Any]) -> None:
@@ -369,20 +189,6 @@ def finish(directory: RunDirectory, results: dict[str, Any]) -> None:
         print(f"\nReport: {page}")
 
 
-def _known(share):
-    """JSON has no NaN: a share of nothing is null."""
-    return None if np.isnan(share) else share
-
-
 def _model_seed(seed, name):
     """A seed for each stream of a training seed, as an integer of 32 bits."""
     return int(np.random.SeedSequence((seed, _STREAMS.get(name, 0))).generate_state(1)[0])
-
-
-def _equal_share(labels, num_classes, limit, flag):
-    """Positions of the first `limit // num_classes` examples of each class."""
-    share = limit // num_classes
-    if share < 1:
-        raise InputError(f"{flag} {limit} leaves no image for each of {num_classes} classes.")
-    members = [np.flatnonzero(labels == c)[:share] for c in range(num_classes)]
-    return np.sort(np.concatenate(members))

@@ -102,6 +102,11 @@ class RunDirectory:
         _write_text(path, "".join(kept))
 
 
+def known(number: float) -> float | None:
+    """JSON has no NaN: a share of nothing is null."""
+    return None if number != number else number
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, of this library and of what it computes with."""
     found = {"python": platform.python_version()}

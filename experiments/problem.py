@@ -1,0 +1,142 @@
+"""What the models of a run share: data, corrupted set, network, devices."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dsink_jax.data import corruption, sources
+from dsink_jax.data.augment import Augmentation
+from dsink_jax.data.human_labels import load_human_labels
+from dsink_jax.errors import InputError
+from dsink_jax.methods import TrainingFacts
+from dsink_jax.models import Model, build_model
+from dsink_jax.training import AXIS, Preprocessing
+from experiments.config import Config
+from experiments.run_directory import RunDirectory, known
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """Everything the models of a run share."""
+
+    config: Config
+    data: sources.ImageData
+    corruption: corruption.Corruption
+    model: Model
+    preprocessing: Preprocessing
+    devices: Sequence[jax.Device]
+
+    @property
+    def images(self) -> np.ndarray:
+        """Training images `[M, H, W, channels]` that are left."""
+        return self.data.train.images[self.corruption.index]
+
+    @property
+    def facts(self) -> TrainingFacts:
+        """What methods may be told."""
+        return TrainingFacts(
+            self.data.num_classes,
+            tuple(self.corruption.noisy_counts.tolist()),
+            tuple(self.corruption.clean_counts.tolist()),
+        )
+
+
+def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.Device]) -> Problem:
+    """Loads the data and reads or draws the corrupted set."""
+    data = sources.load(config.dataset, config.data_dir, download=config.download)
+    if config.limit_test is not None:
+        kept = _equal_share(data.test.labels, data.num_classes, config.limit_test, "--limit-test")
+        test = sources.Split(data.test.images[kept], data.test.labels[kept])
+        data = dataclasses.replace(data, test=test)
+    drawn = directory.corruption()
+    if drawn is None:
+        drawn = read_or_draw(config, data)
+        directory.save_corruption(drawn)
+    check_fits(drawn, data)
+    model = build_model(
+        config.model,
+        data.num_classes,
+        compute_dtype=config.compute_dtype,
+        final_norm=config.final_norm,
+        axis_name=AXIS,
+    )
+    preprocessing = Preprocessing(Augmentation(config.crop_padding, config.flip), data.mean, data.std)
+    return Problem(config, data, drawn, model, preprocessing, devices)
+
+
+def read_or_draw(config: Config, data: sources.ImageData) -> corruption.Corruption:
+    """The corrupted set, from a file or drawn by the data seed."""
+    if config.corruption_file is not None:
+        return corruption.load_corruption(config.corruption_file)
+    labels = data.train.labels
+    human = None
+    if config.noise.startswith("human_"):
+        human = load_human_labels(
+            config.dataset,
+            config.noise.removeprefix("human_"),
+            config.data_dir,
+            config.human_labels,
+            clean_labels=labels,
+        )
+    subset = np.arange(len(labels))
+    if config.limit_train is not None:
+        subset = _equal_share(labels, data.num_classes, config.limit_train, "--limit-train")
+    drawn = corruption.corrupt(
+        labels[subset],
+        data.num_classes,
+        imbalance_ratio=config.imbalance_ratio,
+        noise=config.noise,
+        noise_rate=config.synthetic_rate,
+        data_seed=config.data_seed,
+        map_seed=config.map_seed,
+        human_labels=human,
+    )
+    return dataclasses.replace(drawn, index=subset[drawn.index].astype(np.int32))
+
+
+def check_fits(drawn: corruption.Corruption, data: sources.ImageData) -> None:
+    """Raises `InputError` unless the corrupted set is one of this data set."""
+    labels = data.train.labels
+    if (
+        drawn.num_classes != data.num_classes
+        or drawn.index.max() >= len(labels)
+        or not np.array_equal(labels[drawn.index], drawn.clean_labels)
+    ):
+        raise InputError(
+            f"The corrupted set was not drawn from {data.name}: its clean labels differ from the data's.\n"
+            "Give the corruption.npz of a run on the same data set."
+        )
+
+
+def data_facts(problem: Problem) -> dict[str, Any]:
+    """The `data` entry of results.json."""
+    drawn = problem.corruption
+    return {
+        "name": problem.data.name,
+        "source": problem.data.source,
+        "num_classes": drawn.num_classes,
+        "train_images": len(drawn.index),
+        "test_images": len(problem.data.test.labels),
+        "imbalance_ratio": drawn.imbalance_ratio,
+        "noise": drawn.noise,
+        "nominal_rate": known(drawn.nominal_rate),
+        "realised_rate": drawn.realised_rate,
+        "counts_before": drawn.counts_before.tolist(),
+        "clean_counts": drawn.clean_counts.tolist(),
+        "noisy_counts": drawn.noisy_counts.tolist(),
+        "class_map": drawn.class_map.tolist() if (drawn.class_map >= 0).any() else None,
+        "data_seed": drawn.data_seed,
+        "sha256": drawn.sha256,
+    }
+
+
+def _equal_share(labels, num_classes, limit, flag):
+    """Positions of the first `limit // num_classes` examples of each class."""
+    share = limit // num_classes
+    if share < 1:
+        raise InputError(f"{flag} {limit} leaves no image for each of {num_classes} classes.")
+    members = [np.flatnonzero(labels == c)[:share] for c in range(num_classes)]
+    return np.sort(np.concatenate(members))
