@@ -109,8 +109,9 @@ def surrogate_labels(
     cost = jnp.where(valid[:, None], cost, 0.0)  # padding may hold anything, NaN included
     marginal = class_marginal.astype(jnp.float32)
     # One bad row makes the whole coupled problem meaningless, but OTT passes over NaN: say so.
-    sound = (marginal >= 0).all() & (marginal.sum() > 0)
-    marginal = marginal / marginal.sum()
+    mass = marginal.sum()
+    sound = (marginal >= 0).all() & (mass > 0) & jnp.isfinite(mass)
+    marginal = marginal / mass
 
     if axis_name is not None:
         cost, valid = jax.lax.all_gather((cost, valid), axis_name, tiled=True)
@@ -125,7 +126,7 @@ def surrogate_labels(
     # The sample half-step in closed form: exact row sums, and finite for rows without mass.
     labels = jax.nn.softmax((class_potential - cost) / EPSILON, axis=-1)
     labels = jnp.where(valid[:, None], labels, 0.0)
-    sound &= ~jnp.isnan(cost).any() & jnp.isfinite(marginal).all()
+    sound &= ~jnp.isnan(cost).any()
     labels = jnp.where(sound, labels, jnp.nan)
     converged &= sound
     marginal_error = jnp.abs(labels.sum(0) / count - marginal).sum()
