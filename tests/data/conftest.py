@@ -12,6 +12,7 @@ import typing
 import numpy as np
 import pytest
 
+from corruption_references import drawn
 from dsink_jax.data import cifar_files
 from dsink_jax.errors import InputError
 
@@ -269,3 +270,20 @@ def copy_prepared(_prepared_cifar):
         return pathlib.Path(shutil.copytree(prepared, data_dir / cifar.dataset / prepared.name))
 
     return copy
+
+
+@pytest.fixture(scope="module")
+def cifar10_labels():
+    """The labels of a balanced set of the size of CIFAR-10, in an order of no meaning."""
+    return np.random.default_rng(0).permutation(np.arange(50_000) % 10)
+
+
+@pytest.fixture(scope="module")
+def cifar100_labels():
+    return np.random.default_rng(0).permutation(np.arange(50_000) % 100)
+
+
+@pytest.fixture(scope="module")
+def small():
+    labels = np.arange(600) % 3
+    return drawn(labels, 3, noise="asymmetric", data_seed=4)
