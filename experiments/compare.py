@@ -40,7 +40,7 @@ class Comparison:
     """Where the runs are."""
     output: pathlib.Path = pathlib.Path("results/digits")
     """Where the table goes."""
-    grid: bool = True
+    grid: bool = False
     """Whether to train D-SINK at every base and weight too, not at its default alone."""
 
 
