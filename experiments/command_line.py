@@ -5,7 +5,7 @@ import io
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import tyro
 
@@ -34,10 +34,17 @@ def parse(default: Config, arguments: Sequence[str] | None = None) -> Config:
 
 def main(default: Config) -> None:
     """Runs one experiment from the command line of this process."""
-    try:
+    with errors_for_people():
         config = parse(default)
         _quieten()
         run(config)
+
+
+@contextlib.contextmanager
+def errors_for_people() -> Iterator[None]:
+    """Turns errors that a person can do something about into a line or two and an exit code."""
+    try:
+        yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

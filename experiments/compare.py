@@ -11,14 +11,15 @@ import csv
 import dataclasses
 import pathlib
 import statistics
-import sys
 import time
 
+import jax
 import tyro
 
 from dsink_jax.errors import InputError
 from dsink_jax.report import align
 from experiments import pipeline, plan
+from experiments.command_line import errors_for_people
 from experiments.config import DIGITS, Config
 from experiments.problem import Problem
 from experiments.run_directory import device_description, versions
@@ -150,7 +151,7 @@ def write_markdown(path: pathlib.Path, results: dict[int, dict]) -> None:
         verdict(results),
         f"```\n{table(results)}\n```",
         f"`python -m experiments.compare --seeds {seeds}`; {seconds / 3600:.1f} hours of training in all; "
-        f"{device_description()}; {found}; {time.strftime('%Y-%m-%d')}.",
+        f"{device_description(jax.local_devices())}; {found}; {time.strftime('%Y-%m-%d')}.",
     )
     path.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
 
@@ -158,11 +159,10 @@ def write_markdown(path: pathlib.Path, results: dict[int, dict]) -> None:
 def main() -> None:
     """Runs the comparison from the command line."""
     comparison = tyro.cli(Comparison, description=__doc__)
-    try:
+    with errors_for_people():
+        if not comparison.seeds:
+            raise InputError("--seeds needs at least one seed.")
         results = {seed: run_seed(comparison, seed) for seed in comparison.seeds}
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     comparison.output.mkdir(parents=True, exist_ok=True)
     write_csv(comparison.output / "comparison.csv", results)
     write_markdown(comparison.output / "comparison.md", results)

@@ -1,8 +1,10 @@
 """The settings of a run: one flat frozen dataclass, two presets."""
 
 import dataclasses
+import hashlib
+import json
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
@@ -15,6 +17,9 @@ from dsink_jax.models import check_model_name
 from dsink_jax.training.optimizer import OptimizerSettings, Schedule
 
 NAIVE = "naive_distillation"
+
+# Settings that may differ between a run and its continuation: they change where, not what.
+PLACE = ("run_dir", "data_dir", "download", "devices", "checkpoint_every")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +53,9 @@ class Config:
     download: bool = True
     """Whether to download a data set that is not in the folder."""
     run_dir: pathlib.Path | None = None
-    """Folder of the run; default runs/ and a name made of the settings."""
+    """Folder of the run; default runs/ and a name made of all settings."""
     corruption_file: pathlib.Path | None = None
-    """Read the corrupted set from this corruption.npz instead of drawing it."""
+    """Read the corrupted set from this corruption.npz; ratio, noise and data seed must be the file's."""
     limit_train: int | None = None
     """Use only this many training images, an equal share of every class, before the long tail."""
     limit_test: int | None = None
@@ -128,7 +133,9 @@ class Config:
 
     def __post_init__(self):
         check_model_name(self.model)
-        for name in (self.imbalance_method, self.noise_method, self.base, *self.baseline_names):
+        for name in (self.imbalance_method, self.noise_method, self.base):
+            check_method_name(name)
+        for name in self.baseline_names:
             if name != NAIVE:
                 check_method_name(name)
         check_noise(self.noise, self.noise_rate)
@@ -140,7 +147,7 @@ class Config:
         for name in ("seed", "data_seed", "map_seed"):
             self._check(name, 0 <= getattr(self, name) < 2**32, "in [0, 2^32)")
         self._check("naive_noise_weight", 0 <= self.naive_noise_weight <= 1, "in [0, 1]")
-        self._check("threshold", self.threshold > 0, "positive")
+        self._check("threshold", 0 < self.threshold < float("inf"), "positive")
         self._check("max_iterations", self.max_iterations >= 1, "at least 1")
         self._check("imbalance_ratio", 1 <= self.imbalance_ratio < float("inf"), "at least 1")
         for name in ("limit_train", "limit_test", "devices"):
@@ -199,8 +206,15 @@ class Config:
             return self.run_dir
         data = pathlib.Path(self.dataset).stem
         noise = self.noise if self.noise.startswith("human_") else f"{self.noise}-{self.synthetic_rate:g}"
-        name = f"{data}-ratio-{self.imbalance_ratio:g}-{noise}-{self.model}-seed-{self.seed}"
+        settings = {name: value for name, value in self.settings().items() if name not in PLACE}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        name = f"{data}-ratio-{self.imbalance_ratio:g}-{noise}-{self.model}-seed-{self.seed}-{digest}"
         return pathlib.Path("runs") / name
+
+    def settings(self) -> dict[str, Any]:
+        """All settings as JSON holds them."""
+        values = dataclasses.asdict(self)
+        return {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in values.items()}
 
     def local_devices(self) -> list[jax.Device]:
         """The devices to use."""

@@ -50,6 +50,7 @@ def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None
     results = directory.results()
     results["data"] = data_facts(problem)
     specs = (make_plan or plan)(problem)
+    directory.start(problem.corruption)
     todo = [spec for spec in specs if spec.name not in results["models"]]
     if not todo:
         print("All models are trained already.")
@@ -58,8 +59,10 @@ def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None
         if spec in todo:
             results["models"][spec.name] = trainer.train(spec)
             directory.save_results(results)
-    results["models"] = {spec.name: results["models"][spec.name] for spec in specs}
+    planned = {spec.name: results["models"][spec.name] for spec in specs}
+    results["models"] = planned | results["models"]  # in order of the plan; others are kept
     directory.save_results(results)
+    results["models"] = planned
     finish(directory, results)
     return results
 
@@ -141,7 +144,10 @@ class Trainer:
         groups = evaluation.class_groups(problem.corruption.clean_counts)
         return {
             "accuracy": float(np.mean(predictions == labels)),
-            **{name: evaluation.group_accuracy(per_class, getattr(groups, name)) for name in groups._fields},
+            **{
+                name: known(evaluation.group_accuracy(per_class, getattr(groups, name)))
+                for name in groups._fields
+            },
         }
 
     def _measure(self, spec, fitted, predict):
@@ -166,7 +172,7 @@ class Trainer:
                 "best": max(curve),
             },
             "per_class": [known(share) for share in per_class.tolist()],
-            **{name: known(last[name]) for name in ("many", "medium", "few")},
+            **{name: last[name] for name in ("many", "medium", "few")},
             "noisy_corrected": known(
                 evaluation.noisy_corrected(
                     train, problem.corruption.noisy_labels, problem.corruption.clean_labels

@@ -51,10 +51,7 @@ def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.
         kept = _equal_share(data.test.labels, data.num_classes, config.limit_test, "--limit-test")
         test = sources.Split(data.test.images[kept], data.test.labels[kept])
         data = dataclasses.replace(data, test=test)
-    drawn = directory.corruption()
-    if drawn is None:
-        drawn = read_or_draw(config, data)
-        directory.save_corruption(drawn)
+    drawn = directory.corruption() or read_or_draw(config, data)
     check_fits(drawn, data)
     model = build_model(
         config.model,
@@ -70,7 +67,7 @@ def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.
 def read_or_draw(config: Config, data: sources.ImageData) -> corruption.Corruption:
     """The corrupted set, from a file or drawn by the data seed."""
     if config.corruption_file is not None:
-        return corruption.load_corruption(config.corruption_file)
+        return _read(config)
     labels = data.train.labels
     human = None
     if config.noise.startswith("human_"):
@@ -95,6 +92,22 @@ def read_or_draw(config: Config, data: sources.ImageData) -> corruption.Corrupti
         human_labels=human,
     )
     return dataclasses.replace(drawn, index=subset[drawn.index].astype(np.int32))
+
+
+def _read(config):
+    """The corrupted set of a file, if it is the one that the flags describe."""
+    stored = corruption.load_corruption(config.corruption_file)
+    rate = float("nan") if config.noise.startswith("human_") else config.synthetic_rate
+    flags = {
+        "--imbalance-ratio": (stored.imbalance_ratio, config.imbalance_ratio),
+        "--noise": (stored.noise, config.noise),
+        "--noise-rate": (known(stored.nominal_rate), known(rate)),
+        "--data-seed": (stored.data_seed, config.data_seed),
+    }
+    other = [f"{flag} {there} (not {here})" for flag, (there, here) in flags.items() if there != here]
+    if other:
+        raise InputError(f"{config.corruption_file} was drawn with other settings. Give {', '.join(other)}.")
+    return stored
 
 
 def check_fits(drawn: corruption.Corruption, data: sources.ImageData) -> None:

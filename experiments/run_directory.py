@@ -1,21 +1,19 @@
 """The files of one run. Everything a run leaves behind is written here."""
 
-import dataclasses
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from dsink_jax.data.corruption import Corruption, load_corruption, save_corruption
 from dsink_jax.errors import InputError
-from experiments.config import Config
+from experiments.config import PLACE, Config
 
-# Settings that may differ between the run and its continuation: they change where, not what.
-_PLACE = ("run_dir", "data_dir", "download", "corruption_file", "human_labels", "devices", "checkpoint_every")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint", "numpy")
 
 
@@ -29,14 +27,10 @@ class RunDirectory:
           InputError: if it holds another configuration, or is not a directory that can be written.
         """
         self.path = config.directory
-        settings = _settings(config)
+        self._config = config
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._check_same(settings)
-            _write_json(
-                self.path / "config.json",
-                {"settings": settings, "versions": versions(), "device": device_description()},
-            )
+            self._check_same(config.settings())
         except OSError as error:
             raise InputError(
                 f"The run directory {self.path} cannot be written: {error.strerror}. Give another --run-dir."
@@ -51,7 +45,7 @@ class RunDirectory:
         there = stored.get("settings", {})
         different = [
             f"{name} is {there.get(name)} there and {settings.get(name)} here"
-            for name in sorted({*settings, *there} - set(_PLACE))
+            for name in sorted({*settings, *there} - set(PLACE))
             if there.get(name) != settings.get(name)
         ]
         if different:
@@ -60,14 +54,26 @@ class RunDirectory:
                 "Give another --run-dir, or remove that one."
             )
 
-    def corruption(self) -> Corruption | None:
-        """The corrupted set of this run if it was drawn already."""
-        path = self.path / "corruption.npz"
-        return load_corruption(path) if path.exists() else None
+    def start(self, corruption: Corruption) -> None:
+        """Writes config.json and corruption.npz when the settings have proved to fit, before any training.
 
-    def save_corruption(self, corruption: Corruption) -> None:
-        """Writes the corrupted set."""
-        save_corruption(self.path / "corruption.npz", corruption)
+        A run that is continued keeps what it was started with; other versions or another device are added
+        under `continued`.
+        """
+        path = self.path / "config.json"
+        now = {"versions": versions(), "device": device_description(self._config.local_devices())}
+        stored = _read_json(path)
+        if stored is None:
+            save_corruption(self.path / "corruption.npz", corruption)
+            _write_json(path, {"settings": self._config.settings(), **now})
+        elif now not in [{name: stored[name] for name in now}, *stored.get("continued", [])]:
+            _write_json(path, {**stored, "continued": [*stored.get("continued", []), now]})
+
+    def corruption(self) -> Corruption | None:
+        """The corrupted set of this run if it was started already."""
+        if not (self.path / "config.json").exists():
+            return None
+        return load_corruption(self.path / "corruption.npz")
 
     def checkpoints(self, model: str) -> pathlib.Path:
         """Where the checkpoints of a model are."""
@@ -84,7 +90,7 @@ class RunDirectory:
     def log(self, model: str, record: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl."""
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"model": model, **record}) + "\n")
+            file.write(json.dumps({"model": model, **record}, allow_nan=False) + "\n")
 
     def forget_after(self, model: str, epoch: int) -> None:
         """Takes back the lines of a model's epochs after `epoch`, which will be trained again."""
@@ -118,18 +124,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def device_description() -> str:
-    """The devices in words, such as `2 x cpu (x86_64, 2 cores)`."""
-    device = jax.devices()[0]
+def device_description(devices: Sequence[jax.Device]) -> str:
+    """The devices in words, such as `1 x cpu (x86_64, 2 cores)`."""
+    device = devices[0]
     detail = (
         f"{platform.machine()}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
     )
-    return f"{jax.device_count()} x {device.platform} ({detail})"
-
-
-def _settings(config):
-    values = dataclasses.asdict(config)
-    return {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in values.items()}
+    return f"{len(devices)} x {device.platform} ({detail})"
 
 
 def _read_json(path):
@@ -142,7 +143,7 @@ def _read_json(path):
 
 
 def _write_json(path, value):
-    _write_text(path, json.dumps(value, indent=2) + "\n")
+    _write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def _write_text(path, text):

@@ -87,7 +87,7 @@ def main() -> None:
         f"{SEEDS} seeds, threshold 1e-6: with iterations as many as it takes, and with the default limit of "
         f"{DEFAULT_MAX_ITERATIONS}. `scale` is the standard deviation of the logits.\n\n"
         f"```\n{align(rows, left=1)}\n```\n\n"
-        f"`python -m experiments.solver_accuracy`; {device_description()}; {found}; "
+        f"`python -m experiments.solver_accuracy`; {device_description(jax.local_devices())}; {found}; "
         f"{time.strftime('%Y-%m-%d')}.\n"
     )
     output.mkdir(parents=True, exist_ok=True)

@@ -194,6 +194,7 @@ def corrupt(
         if noise.startswith("asymmetric") and noise_rate > 0:
             full = label_noise.transition_matrix(noise, 1.0, num_classes, map_seed=map_seed)
             class_map = full.argmax(1).astype(np.int32)
+            class_map[class_map == np.arange(num_classes)] = -1
     return Corruption(
         index=index,
         clean_labels=clean,

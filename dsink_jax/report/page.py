@@ -35,7 +35,7 @@ def write_report(directory: pathlib.Path) -> pathlib.Path:
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingMatplotlibError(
-            'No figures and no page: they need matplotlib. Run pip install "dsink-jax[report]".'
+            "No figures and no page: they need matplotlib. Install matplotlib (extra `report`)."
         )
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     results = json.loads((directory / "results.json").read_text(encoding="utf-8"))
@@ -80,7 +80,17 @@ def _page(config, results, drawn):
 
 
 def _results(models):
-    head = ("model", "method", "last", "mean of last 10", "best", "many", "medium", "few", "noisy corrected")
+    head = (
+        "model",
+        "method",
+        "last",
+        "mean of last 10 evaluations",
+        "best",
+        "many",
+        "medium",
+        "few",
+        "noisy corrected",
+    )
     rows = ["<tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>"]
     for name, entry in models.items():
         accuracy = entry["accuracy"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dsink_jax.data import batches
@@ -30,7 +31,7 @@ Record = dict[str, Any]
 
 
 class TrainingDivergedError(RuntimeError):
-    """Raised when the loss of an epoch is not finite."""
+    """Raised when the loss of an epoch, or a parameter after it, is not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ def fit(
 
     Raises:
       InputError: if the batch size does not split over the devices.
-      TrainingDivergedError: if the loss of an epoch is not finite.
+      TrainingDivergedError: if the loss of an epoch, or a parameter after it, is not finite.
     """
     num_examples = len(data.labels)
     steps = batches.steps_per_epoch(num_examples, settings.batch_size)
@@ -146,7 +147,7 @@ def fit(
                 progress.step_dispatched(min(step * settings.steps_per_dispatch / steps, 1.0), metrics)
             epoch += 1
             record = {"epoch": epoch, "train": _mean_metrics(collected)}
-            _check_finite(record)
+            _check_finite(record, state.params)
             last = epoch == settings.epochs
             if last or epoch % settings.evaluate_every == 0:
                 record |= evaluate(state.variables)
@@ -196,11 +197,17 @@ def make_predictor(
     return predict
 
 
-def _check_finite(record):
+@jax.jit
+def _all_finite(tree):
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _check_finite(record, params):
     loss = record["train"]["loss"]
-    if not np.isfinite(loss):
+    what = "the loss" if not np.isfinite(loss) else "a parameter" if not _all_finite(params) else None
+    if what is not None:
         raise TrainingDivergedError(
-            f"The loss became {loss} in epoch {record['epoch']}. "
+            f"Training diverged: {what} was not finite in epoch {record['epoch']}. "
             "Try a lower learning rate, a lower alpha, or the loss scale `bounded`."
         )
 

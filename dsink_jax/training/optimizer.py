@@ -30,11 +30,11 @@ class OptimizerSettings:
     weight_decay: float
 
     def __post_init__(self):
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"The learning rate must be positive, got {self.learning_rate}.")
         if not 0 <= self.momentum < 1:
             raise InputError(f"Momentum must be in [0, 1), got {self.momentum}.")
-        if not self.weight_decay >= 0:
+        if not 0 <= self.weight_decay < float("inf"):
             raise InputError(f"Weight decay must be at least 0, got {self.weight_decay}.")
 
 

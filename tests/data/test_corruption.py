@@ -268,7 +268,7 @@ def test_rate_zero_leaves_the_labels(noise):
     [
         ({"noise": "asymmetric"}, MAP_10_SEED_1),
         ({"noise": "asymmetric", "map_seed": 25}, [5, 7, 8, 2, 9, 4, 4, 5, 1, 7]),
-        ({"noise": "asymmetric_dividemix"}, [0, 1, 0, 5, 7, 3, 6, 7, 8, 1]),
+        ({"noise": "asymmetric_dividemix"}, [-1, -1, 0, 5, 7, 3, -1, -1, -1, 1]),
         ({"noise": "asymmetric", "noise_rate": 0.0}, [-1] * 10),
         ({"noise": "symmetric"}, [-1] * 10),
         ({"noise": "none"}, [-1] * 10),

@@ -1,6 +1,7 @@
 """Bad input ends in exit code 2 and at most two lines that name it, without a traceback."""
 
 import contextlib
+import dataclasses
 import io
 
 import numpy as np
@@ -15,6 +16,9 @@ CASES = {
     "unknown f_L": (["--imbalance-method", "ldma"], "Known methods"),
     "unknown f_N": (["--noise-method", "erl"], "Did you mean 'elr'"),
     "unknown base": (["--base", "dsink"], "Known methods"),
+    "naive as a base": (["--base", "naive_distillation"], "Known methods"),
+    "learning rate infinite": (["--learning-rate", "inf"], "positive"),
+    "threshold infinite": (["--threshold", "inf"], "positive"),
     "unknown baseline": (["--baselines", "cross_entropy,nave"], "Unknown method 'nave'"),
     "unknown noise": (["--noise", "pink"], "pink"),
     "unknown flag": (["--alpah", "3"], "--alpha"),
@@ -106,7 +110,23 @@ def test_corrupted_set_of_other_data_is_refused(capsys, tmp_path, monkeypatch):
         np.arange(100) % 10, 10, imbalance_ratio=1, noise="symmetric", noise_rate=0.4, data_seed=0
     )
     save_corruption(tmp_path / "other.npz", other)
-    assert "not drawn from digits" in fails(capsys, ["--corruption-file", "other.npz"])
+    same = ["--corruption-file", "other.npz", "--imbalance-ratio", "1"]
+    assert "not drawn from digits" in fails(capsys, same)
+    assert "--imbalance-ratio 1.0" in fails(capsys, ["--corruption-file", "other.npz"])
+
+
+def test_a_refused_command_does_not_block_the_corrected_one(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no image" in fails(capsys, ["--limit-train", "5", "--run-dir", "run"])
+    assert "empty" in fails(capsys, ["--imbalance-ratio", "1000", "--run-dir", "run"])
+
+
+def test_every_setting_has_a_run_directory_of_its_own():
+    changed = [
+        dataclasses.replace(DIGITS, **c) for c in ({}, {"alpha": 1.0}, {"data_seed": 1}, {"base": "elr"})
+    ]
+    assert len({config.directory for config in changed}) == 4
+    assert dataclasses.replace(DIGITS, devices=1).directory == DIGITS.directory
 
 
 @pytest.mark.parametrize("preset", [DIGITS, CIFAR])

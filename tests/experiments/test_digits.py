@@ -127,7 +127,7 @@ def test_killed_run_goes_on_and_ends_the_same(finished, tmp_path):
 def test_corrupted_set_is_read_back_and_cached_auxiliaries_work(finished, tmp_path):
     """Another seed and cached predictions, on the same corrupted set, target alone."""
     arguments = ("--corruption-file", finished[0] / "corruption.npz", "--auxiliary-predictions", "cached")
-    arguments += ("--baselines", "none", "--data-seed", 5, "--devices", 2, "--run-dir", tmp_path / "run")
+    arguments += ("--baselines", "none", "--seed", 5, "--run-dir", tmp_path / "run")
     done = run(*QUICK, *arguments, "--base", "elr", "--epochs", 1)
     assert done.returncode == 0, done.stderr
     results = read(tmp_path / "run")
