@@ -23,9 +23,14 @@ def command(*arguments, module="experiments.digits"):
     return [sys.executable, "-m", module, *map(str, arguments)]
 
 
-def run(*arguments, module="experiments.digits"):
+def run(*arguments, module="experiments.digits", **environment):
     return subprocess.run(
-        command(*arguments, module=module), cwd=ROOT, capture_output=True, text=True, timeout=600
+        command(*arguments, module=module),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, **environment},
     )
 
 
@@ -125,11 +130,13 @@ def test_killed_run_goes_on_and_ends_the_same(finished, tmp_path):
 
 @pytest.mark.slow
 def test_corrupted_set_is_read_back_and_cached_auxiliaries_work(finished, tmp_path):
-    """Another seed and cached predictions, on the same corrupted set, target alone."""
+    """Another seed and cached predictions, on the same corrupted set, over two devices."""
     arguments = ("--corruption-file", finished[0] / "corruption.npz", "--auxiliary-predictions", "cached")
     arguments += ("--baselines", "none", "--seed", 5, "--run-dir", tmp_path / "run")
-    done = run(*QUICK, *arguments, "--base", "elr", "--epochs", 1)
+    arguments += ("--base", "elr", "--epochs", 1, "--devices", 2)
+    done = run(*QUICK, *arguments, JAX_NUM_CPU_DEVICES="2")
     assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["device"].startswith("2 x cpu")
     results = read(tmp_path / "run")
     assert results["data"]["sha256"] == read(finished[0])["data"]["sha256"]
     assert list(results["models"]) == ["imbalance_robust", "noise_robust", "target"]
