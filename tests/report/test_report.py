@@ -223,7 +223,17 @@ def test_page_states_the_data(page):
 def test_page_has_the_numbers_of_the_table(page):
     results = page.tables[0]
     assert results == [
-        ["model", "method", "last", "mean of last 10", "best", "many", "medium", "few", "noisy corrected"],
+        [
+            "model",
+            "method",
+            "last",
+            "mean of last 10 evaluations",
+            "best",
+            "many",
+            "medium",
+            "few",
+            "noisy corrected",
+        ],
         ["imbalance_robust", "logit_adjustment", "51.2", "50.1", "62.6", "91.0", "52.0", "13.0", "22.2"],
         ["noise_robust", "elr", "70.3", "70.0", "71.3", "95.0", "-", "2.0", "-"],
         ["target", "elr + 3 D-SINK", "88.9", "87.6", "89.0", "100.0", "77.7", "0.0", "-"],
@@ -359,7 +369,7 @@ def test_a_page_without_matplotlib_says_what_to_install(tmp_path, monkeypatch):
     )
     write_run(tmp_path)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(MissingMatplotlibError, match=r'pip install "dsink-jax\[report\]"'):
+    with pytest.raises(MissingMatplotlibError, match=r"Install matplotlib \(extra `report`\)"):
         write_report(tmp_path)
     assert sorted(tmp_path.iterdir()) == before  # no half of a report
     # The table needs none.
