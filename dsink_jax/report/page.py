@@ -6,7 +6,7 @@ import json
 import pathlib
 
 from dsink_jax.report import figures
-from dsink_jax.report.tables import percent
+from dsink_jax.report.tables import percent, percentages
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -93,10 +93,7 @@ def _results(models):
     )
     rows = ["<tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>"]
     for name, entry in models.items():
-        accuracy = entry["accuracy"]
-        shares = (accuracy["last"], accuracy["mean_last_10"], accuracy["best"])
-        shares += (entry["many"], entry["medium"], entry["few"], entry["noisy_corrected"])
-        cells = "".join(f"<td>{percent(share)}</td>" for share in shares)
+        cells = "".join(f"<td>{share}</td>" for share in percentages(entry))
         method = html.escape(entry["method"])
         rows.append(f'<tr><td>{html.escape(name)}</td><td class="text">{method}</td>{cells}</tr>')
     return "<p>Accuracy in percent.</p><table>" + "\n".join(rows) + "</table>"

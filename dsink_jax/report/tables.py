@@ -18,11 +18,16 @@ def results_table(results: dict[str, Any]) -> str:
     """
     rows = [("model", "method", *_COLUMNS)]
     for name, entry in results["models"].items():
-        accuracy = entry["accuracy"]
-        shares = (accuracy["last"], accuracy["mean_last_10"], accuracy["best"])
-        shares += (entry["many"], entry["medium"], entry["few"], entry["noisy_corrected"])
-        rows.append((name, entry["method"], *map(percent, shares), f"{entry['seconds']:.0f}"))
+        rows.append((name, entry["method"], *percentages(entry), f"{entry['seconds']:.0f}"))
     return align(rows, left=2)
+
+
+def percentages(entry: dict[str, Any]) -> list[str]:
+    """The shares of one model in percent: last, mean of last 10, best, many, medium, few, corrected."""
+    accuracy = entry["accuracy"]
+    shares = (accuracy["last"], accuracy["mean_last_10"], accuracy["best"])
+    shares += (entry["many"], entry["medium"], entry["few"], entry["noisy_corrected"])
+    return [percent(share) for share in shares]
 
 
 def percent(share: float | None) -> str:
