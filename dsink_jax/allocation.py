@@ -1,6 +1,6 @@
 """Surrogate labels Q: entropic optimal transport from a batch to the class marginal of f_L.
 
-The only module that uses OTT-JAX. D-SINK (Dual-Granularity Sinkhorn Distillation, arXiv 2510.08179)
+D-SINK (Dual-Granularity Sinkhorn Distillation, arXiv 2510.08179)
 asks for labels Q that minimise
 
     sum_i KL(q_i || f_N(x_i)) + KL(q_i || f(x_i))
@@ -10,11 +10,12 @@ Expanding the two divergences gives sum_i <q_i, P_i> + 2 <q_i, log q_i> with P =
 is entropic optimal transport with cost P and epsilon 2: Q = N diag(u) sqrt(f_N f) diag(v).
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from dsink_jax.transport import solve_transport
 
 # Two KL terms, each with the negative entropy of q once: epsilon is 2, not a free parameter.
 EPSILON = 2.0
@@ -116,24 +117,25 @@ def surrogate_labels(
     if axis_name is not None:
         cost, valid = jax.lax.all_gather((cost, valid), axis_name, tiled=True)
     count = jnp.maximum(valid.sum(), 1)
-    class_potential, iterations, converged = _solve(
+    solution = solve_transport(
         cost,
         valid.astype(jnp.float32) / count,
         marginal,
+        epsilon=EPSILON,
         threshold=threshold,
         max_iterations=max_iterations,
     )
     # The sample half-step in closed form: exact row sums, and finite for rows without mass.
-    labels = jax.nn.softmax((class_potential - cost) / EPSILON, axis=-1)
+    labels = jax.nn.softmax((solution.column_potential - cost) / EPSILON, axis=-1)
     labels = jnp.where(valid[:, None], labels, 0.0)
     sound &= ~jnp.isnan(cost).any()
     labels = jnp.where(sound, labels, jnp.nan)
-    converged &= sound
+    converged = solution.converged & sound
     marginal_error = jnp.abs(labels.sum(0) / count - marginal).sum()
     if axis_name is not None:
         start = jax.lax.axis_index(axis_name) * num_examples
         labels = jax.lax.dynamic_slice_in_dim(labels, start, num_examples)
-    return jax.lax.stop_gradient(Allocation(labels, marginal_error, iterations, converged))
+    return jax.lax.stop_gradient(Allocation(labels, marginal_error, solution.iterations, converged))
 
 
 def class_marginal(
@@ -172,28 +174,6 @@ def class_marginal(
     if axis_name is not None:
         total, count = jax.lax.psum((total, count), axis_name)
     return total / jnp.maximum(count, 1)
-
-
-@functools.partial(jax.jit, static_argnames="max_iterations")
-def _solve(cost, sample_marginal, class_marginal, *, threshold, max_iterations):
-    """Runs OTT and returns the class potential `[C]`, the iteration count and `converged`.
-
-    Jitted, because OTT's loop would otherwise be compiled anew by each call outside `jit`.
-    """
-    # Imported on the first call: OTT takes four times as long to import as JAX itself. That call is
-    # usually inside a trace, where module-level constants would become tracers.
-    with jax.ensure_compile_time_eval():
-        from ott.geometry import geometry
-        from ott.problems.linear import linear_problem
-        from ott.solvers.linear import sinkhorn
-
-    problem = linear_problem.LinearProblem(
-        geometry.Geometry(cost_matrix=cost, epsilon=EPSILON), a=sample_marginal, b=class_marginal
-    )
-    # Log mode: OTT's kernel mode can report convergence on a wrong plan.
-    solver = sinkhorn.Sinkhorn(lse_mode=True, threshold=threshold, max_iterations=max_iterations)
-    output = solver(problem)
-    return output.g, jnp.asarray(output.n_iters, jnp.int32), output.converged
 
 
 def _cost(logits, noise_robust_logits):

@@ -12,6 +12,7 @@ import tyro
 from dsink_jax.errors import InputError
 from dsink_jax.training.loop import TrainingDivergedError
 from experiments.config import Config
+from experiments.method_list import method_list
 from experiments.pipeline import run
 
 
@@ -35,6 +36,9 @@ def parse(default: Config, arguments: Sequence[str] | None = None) -> Config:
 def main(default: Config) -> None:
     """Runs one experiment from the command line of this process."""
     with errors_for_people():
+        if "--list-methods" in sys.argv[1:]:
+            print(method_list())
+            return
         config = parse(default)
         _quieten()
         run(config)

@@ -4,29 +4,55 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
+import tyro
 
 from dsink_jax.data.noise import HUMAN_KINDS, NoiseKind, check_noise
-from dsink_jax.errors import InputError
-from dsink_jax.methods import MethodOptions, Weighting, check_method_name
+from dsink_jax.errors import InputError, check_known
+from dsink_jax.methods import METHODS, TrainingFacts, Weighting, build_method, unused_options
 from dsink_jax.methods.distilled import LossScale
-from dsink_jax.methods.registry import Prior
+from dsink_jax.methods.registry import method_options, option_help, option_name
 from dsink_jax.models import check_model_name
 from dsink_jax.training.optimizer import OptimizerSettings, Schedule
 
-NAIVE = "naive_distillation"
+# Baselines that are no methods by name.
+NAIVE, NAIVE_TUNED = "naive_distillation", "naive_tuned"
+ADJUSTED, ENSEMBLE = "noise_robust_adjusted", "ensemble"
+_SHORT = {"naive": NAIVE}
+TUNED_NAIVE_ALPHA, TUNED_NAIVE_NOISE_WEIGHT = 10.0, 0.9
 
 # Settings that may differ between a run and its continuation: they change where, not what.
 PLACE = ("run_dir", "data_dir", "download", "devices", "checkpoint_every")
+
+
+def _with_help():
+    """`methods.MethodOptions` with what the methods' docstrings say, for `--help`."""
+    fields = [
+        (
+            option_name(name, option),
+            Annotated[field.type, tyro.conf.arg(help=f"{name}: {option_help(name)[option]}")],
+            dataclasses.field(default=field.default),
+        )
+        for name in METHODS
+        for option, field in method_options(name).items()
+    ]
+    return dataclasses.make_dataclass(
+        "MethodOptions", fields, frozen=True, namespace={"__module__": __name__}
+    )
+
+
+MethodOptions = _with_help()
+_DEFAULT_OPTIONS = MethodOptions()
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Trains two auxiliary models on long-tailed, mislabelled images, then the D-SINK target and baselines.
 
-    The same command again goes on where it was stopped, or says that it is done.
+    The same command again goes on where it was stopped, or says that it is done. `--list-methods` prints the
+    methods and ends.
     """
 
     dataset: str
@@ -79,9 +105,10 @@ class Config:
     noise_method: str = "elr"
     """Method of the noise-robust auxiliary model f_N."""
     base: str = "logit_adjustment"
-    """Method whose loss D-SINK and naive distillation are added to."""
+    """Method whose loss D-SINK and naive distillation are added to: any."""
     baselines: str = "cross_entropy,naive"
-    """Further models to train, separated by commas: any method, or naive. none for none."""
+    """Further models, separated by commas: any method, naive, naive_tuned (weights chosen on other seeds),
+    noise_robust_adjusted (f_N with adjusted logits), ensemble (of f_L and f_N). none for none."""
     alpha: float = 10.0
     """Weight of the D-SINK loss."""
     loss_scale: LossScale = "bounded"
@@ -101,16 +128,13 @@ class Config:
     naive_noise_weight: float = 0.5
     """Share of f_N in it; f_L has the rest."""
 
-    prior: Prior = "observed"
-    """Class prior of logit adjustment: counts of observed labels, of true labels, or none."""
-    tau: float = 1.0
-    """Strength of logit adjustment."""
-    gce_q: float = 0.7
-    """q of generalised cross-entropy."""
-    elr_weight: float = 3.0
-    """Strength of early-learning regularisation."""
-    elr_momentum: float = 0.7
-    """Momentum of its targets."""
+    prior: Literal["observed", "clean", "uniform"] = "observed"
+    """Class counts that methods may use: of observed labels; of true labels, which real data does not tell;
+    or none."""
+    posthoc_prior: Literal["predicted", "observed", "clean"] = "predicted"
+    """Prior of the baseline noise_robust_adjusted: f_N's mean prediction on the training set, or counts."""
+    state_dtype: Literal["float32", "float16"] = "float32"
+    """Type in which methods keep state of each example."""
 
     momentum: float = 0.9
     """Momentum of SGD."""
@@ -131,13 +155,13 @@ class Config:
     checkpoint_every: int = 10
     """Epochs between checkpoints."""
 
+    options: tyro.conf.OmitArgPrefixes[MethodOptions] = _DEFAULT_OPTIONS
+    """Options of the methods; `--list-methods` says which method does what."""
+
     def __post_init__(self):
         check_model_name(self.model)
-        for name in (self.imbalance_method, self.noise_method, self.base):
-            check_method_name(name)
         for name in self.baseline_names:
-            if name != NAIVE:
-                check_method_name(name)
+            check_known("method", name, (*METHODS, NAIVE, NAIVE_TUNED, ADJUSTED, ENSEMBLE))
         check_noise(self.noise, self.noise_rate)
         self._check_noise_fits()
         for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "steps_per_dispatch"):
@@ -152,8 +176,8 @@ class Config:
         self._check("imbalance_ratio", 1 <= self.imbalance_ratio < float("inf"), "at least 1")
         for name in ("limit_train", "limit_test", "devices"):
             self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
-        # Building them checks their own ranges.
-        _ = self.method_options, self.optimizer
+        _ = self.optimizer  # checks its own ranges
+        self._check_methods()
 
     def _check(self, name, good, expected):
         if not good:
@@ -171,22 +195,42 @@ class Config:
             if self.limit_train is not None:
                 raise InputError("--limit-train does not go with human labels, which cover all images.")
 
+    def _check_methods(self):
+        """Builds each method once, and refuses options of methods that are not trained."""
+        placeholder = TrainingFacts(
+            2, (1, 1), (1, 1), self.epochs, transition_matrix=((1.0, 0.0), (0.0, 1.0))
+        )
+        if self.noise.startswith("human_"):
+            placeholder = placeholder._replace(transition_matrix=None)
+        for name in sorted(self.method_names):
+            build_method(name, placeholder, self.options)
+        for option, name in unused_options(self.options, self.method_names):
+            raise InputError(
+                f"--{option.replace('_', '-')} is an option of {name}, which is not trained.\n"
+                f"Leave it out, or choose {name}: --imbalance-method, --noise-method, --base, --baselines."
+            )
+
+    @property
+    def method_names(self) -> set[str]:
+        """Names of all methods that are trained."""
+        return {self.imbalance_method, self.noise_method, self.base, *self.baseline_names} - {
+            NAIVE,
+            NAIVE_TUNED,
+            ADJUSTED,
+            ENSEMBLE,
+        }
+
     @property
     def baseline_names(self) -> tuple[str, ...]:
         """Names of the baselines as they stand in results.json."""
         names = [name.strip() for name in self.baselines.split(",")]
-        names = [NAIVE if name == "naive" else name for name in names if name not in ("", "none")]
+        names = [_SHORT.get(name, name) for name in names if name not in ("", "none")]
         return tuple(dict.fromkeys(names))
 
     @property
     def synthetic_rate(self) -> float:
         """The noise rate to draw with."""
         return 0.4 if self.noise_rate is None else self.noise_rate
-
-    @property
-    def method_options(self) -> MethodOptions:
-        """Options of the named methods."""
-        return MethodOptions(self.prior, self.tau, self.gce_q, self.elr_weight, self.elr_momentum)
 
     @property
     def optimizer(self) -> OptimizerSettings:
@@ -214,6 +258,7 @@ class Config:
     def settings(self) -> dict[str, Any]:
         """All settings as JSON holds them."""
         values = dataclasses.asdict(self)
+        values |= values.pop("options")
         return {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in values.items()}
 
     def local_devices(self) -> list[jax.Device]:

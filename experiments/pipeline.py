@@ -1,6 +1,6 @@
 """The order of work of one run: data, corruption, auxiliary models, baselines, target, report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -8,10 +8,10 @@ import numpy as np
 
 from dsink_jax import evaluation, report
 from dsink_jax.data import batches, corruption
+from dsink_jax.methods import bytes_per_example
 from dsink_jax.training import (
     AuxiliaryPair,
     Checkpointer,
-    DeviceData,
     FitSettings,
     TrainedAuxiliary,
     fit,
@@ -20,13 +20,9 @@ from dsink_jax.training import (
     replicate,
 )
 from experiments.config import Config
-from experiments.plan import IMBALANCE_ROBUST, NOISE_ROBUST, Spec, auxiliary_specs, plan
+from experiments.plan import Spec, plan
 from experiments.problem import Problem, data_facts, load_problem
 from experiments.run_directory import RunDirectory, known
-
-# Auxiliaries draw from streams of their own. Target and baselines share one: the same initial parameters,
-# order and augmentation, so that they differ by their loss alone.
-_STREAMS = {IMBALANCE_ROBUST: 1, NOISE_ROBUST: 2}
 
 
 def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None) -> dict[str, Any]:
@@ -54,7 +50,7 @@ def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None
     todo = [spec for spec in specs if spec.name not in results["models"]]
     if not todo:
         print("All models are trained already.")
-    trainer = Trainer(problem, directory)
+    trainer = Trainer(problem, directory, specs)
     for spec in specs:
         if spec in todo:
             results["models"][spec.name] = trainer.train(spec)
@@ -70,29 +66,57 @@ def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None
 class Trainer:
     """Trains the models of one run, and keeps the auxiliaries for those that need them."""
 
-    def __init__(self, problem: Problem, directory: RunDirectory):
+    def __init__(self, problem: Problem, directory: RunDirectory, specs: Sequence[Spec]):
         """Puts the test images on the devices."""
         self._problem, self._directory = problem, directory
+        self._specs = {spec.name: spec for spec in specs}
         self._test_images = replicate(problem.data.test.images, problem.devices)
         self._auxiliaries: dict[str, TrainedAuxiliary] = {}
+        for spec in specs:
+            if spec.is_trained:
+                problem.training_set(spec.method)  # refuses a meta set that does not fit before any training
 
     def train(self, spec: Spec) -> dict[str, Any]:
         """Trains one model, or finishes its training, and returns its entry of results.json."""
-        return self._measure(spec, *self._fit(spec))
+        if not spec.is_trained:
+            return self._combine(spec)
+        fitted, predict = self._fit(spec)
+        return self._measure(
+            spec,
+            predict(fitted.variables, self._test_images),
+            predict(fitted.variables, self._problem.images),
+            [record["accuracy"] for record in fitted.history],
+            fitted.seconds,
+        )
 
     def _fit(self, spec):
+        """Trains all stages, and returns what was fitted and how to predict with it."""
+        method, problem = spec.method, self._problem
+        self._say_state(spec)
+        first = None
+        if method.first_stage is not None:
+            first, _ = self._fit_stage(spec, f"{spec.name}_first_stage", method.first_stage)
+        fitted, predict = self._fit_stage(spec, spec.name, method, first)
+        if spec.role == "auxiliary":
+            self._auxiliaries[spec.name] = TrainedAuxiliary(
+                problem.model_for(method), method, fitted.variables
+            )
+        return fitted, predict
+
+    def _fit_stage(self, spec, name, method, first=None):
         problem, config = self._problem, self._problem.config
-        auxiliaries = self._auxiliary_pair() if spec.method.needs_auxiliaries else None
-        predict = make_predictor(problem.model, spec.method, problem.preprocessing, problem.devices)
-        data = DeviceData(problem.images, problem.corruption.noisy_labels)
+        model = problem.model_for(method)
+        auxiliaries = self._auxiliary_pair(spec) if method.needs_auxiliaries else None
+        predict = make_predictor(model, method, problem.preprocessing, problem.devices)
+        data = problem.training_set(spec.method)
         if auxiliaries is not None and config.auxiliary_predictions == "cached":
             data, auxiliaries = data._replace(**self._cached_logits(auxiliaries)), None
-        checkpointer = Checkpointer(self._directory.checkpoints(spec.name))
-        self._directory.forget_after(spec.name, checkpointer.latest_epoch())
+        checkpointer = Checkpointer(self._directory.checkpoints(name))
+        self._directory.forget_after(name, checkpointer.latest_epoch())
         try:
             fitted = fit(
-                problem.model,
-                spec.method,
+                model,
+                method,
                 data,
                 problem.preprocessing,
                 FitSettings(
@@ -102,45 +126,66 @@ class Trainer:
                     config.evaluate_every,
                     config.checkpoint_every,
                     config.steps_per_dispatch,
+                    config.state_dtype,
                 ),
                 num_classes=problem.data.num_classes,
-                seed=_model_seed(config.seed, spec.name),
+                seed=_model_seed(config.seed, spec.stream),
                 devices=problem.devices,
                 auxiliaries=auxiliaries,
+                start_from=None if first is None else first.variables,
                 evaluate=lambda variables: self._evaluate(predict(variables, self._test_images)),
                 checkpointer=checkpointer,
-                on_record=lambda record: self._directory.log(spec.name, record),
-                progress=make_progress(spec.name),
+                on_record=lambda record: self._directory.log(name, record),
+                progress=make_progress(name),
             )
         finally:
             checkpointer.close()
-        if spec.name in _STREAMS:
-            self._auxiliaries[spec.name] = TrainedAuxiliary(problem.model, spec.method, fitted.variables)
+        if first is not None:
+            fitted = fitted._replace(seconds=fitted.seconds + first.seconds)
         return fitted, predict
 
-    def _auxiliary_pair(self):
-        """f_N and f_L, from this process or from their last checkpoints."""
-        specs = {spec.name: spec for spec in auxiliary_specs(self._problem)}
-        for name in _STREAMS:
+    def _say_state(self, spec):
+        """Prints how much state the method keeps for the examples, if any."""
+        item = np.dtype(self._problem.config.state_dtype).itemsize
+        each = bytes_per_example(spec.method, self._problem.data.num_classes, item)
+        if each:
+            examples = len(self._problem.corruption.index)
+            print(
+                f"  {spec.name}: {each} bytes of state an example, {each * examples / 1e6:.3g} MB in all, "
+                f"on every device ({self._problem.config.state_dtype})"
+            )
+
+    def _auxiliary_pair(self, spec):
+        """f_N and f_L of a model, from this process or from their last checkpoints."""
+        for name in spec.auxiliaries:
             if name not in self._auxiliaries:
-                self._fit(specs[name])
-        return AuxiliaryPair(self._auxiliaries[NOISE_ROBUST], self._auxiliaries[IMBALANCE_ROBUST])
+                self._fit(self._specs[name])
+        return AuxiliaryPair(*(self._auxiliaries[name] for name in spec.auxiliaries))
 
     def _cached_logits(self, auxiliaries):
-        problem = self._problem
-        fields = {"noise_robust_logits": auxiliaries[0], "imbalance_robust_logits": auxiliaries[1]}
-        return {
-            name: make_predictor(model, method, problem.preprocessing, problem.devices)(
-                variables, problem.images
-            )
-            for name, (model, method, variables) in fields.items()
-        }
+        names = ("noise_robust_logits", "imbalance_robust_logits")
+        images = self._problem.images
+        return {name: self._predict(one, images) for name, one in zip(names, auxiliaries, strict=True)}
+
+    def _predict(self, auxiliary, images):
+        model, method, variables = auxiliary
+        return make_predictor(model, method, self._problem.preprocessing, self._problem.devices)(
+            variables, images
+        )
+
+    def _combine(self, spec):
+        """The entry of a model that is made of the auxiliaries."""
+        pair = self._auxiliary_pair(spec)
+        test = [self._predict(one, self._test_images) for one in pair]
+        train = [self._predict(one, self._problem.images) for one in pair]
+        test, train = (spec.method.combine(*logits, train[0]) for logits in (test, train))
+        return self._measure(spec, test, train, [self._evaluate(test)["accuracy"]], 0.0)
 
     def _evaluate(self, logits):
         problem = self._problem
-        labels = problem.data.test.labels
         predictions = logits.argmax(-1)
-        per_class = evaluation.per_class_accuracy(predictions, labels, problem.data.num_classes)
+        labels, num_classes = problem.data.test.labels, problem.data.num_classes
+        per_class = evaluation.per_class_accuracy(predictions, labels, num_classes)
         groups = evaluation.class_groups(problem.corruption.clean_counts)
         return {
             "accuracy": float(np.mean(predictions == labels)),
@@ -150,19 +195,17 @@ class Trainer:
             },
         }
 
-    def _measure(self, spec, fitted, predict):
+    def _measure(self, spec, test, train, curve, seconds):
+        """The entry of results.json, from logits on test and training images and the learning curve."""
         problem = self._problem
-        labels = problem.data.test.labels
-        test = predict(fitted.variables, self._test_images)
-        train = predict(fitted.variables, problem.images).argmax(-1)
-        per_class = evaluation.per_class_accuracy(test.argmax(-1), labels, problem.data.num_classes)
-        curve = [record["accuracy"] for record in fitted.history]
+        labels, num_classes = problem.data.test.labels, problem.data.num_classes
+        per_class = evaluation.per_class_accuracy(test.argmax(-1), labels, num_classes)
         last = self._evaluate(test)
         probabilities = np.asarray(jax.nn.softmax(test, axis=-1))
-        print(
-            f"  {spec.name} ({spec.label}): accuracy {100 * curve[-1]:.1f} % after "
-            f"{problem.config.epochs} epochs, {fitted.seconds:.0f} s"
+        corrected = evaluation.noisy_corrected(
+            train.argmax(-1), problem.corruption.noisy_labels, problem.corruption.clean_labels
         )
+        print(f"  {spec.name} ({spec.label}): accuracy {100 * curve[-1]:.1f} %, {seconds:.0f} s")
         return {
             "role": spec.role,
             "method": spec.label,
@@ -173,13 +216,9 @@ class Trainer:
             },
             "per_class": [known(share) for share in per_class.tolist()],
             **{name: last[name] for name in ("many", "medium", "few")},
-            "noisy_corrected": known(
-                evaluation.noisy_corrected(
-                    train, problem.corruption.noisy_labels, problem.corruption.clean_labels
-                )
-            ),
+            "noisy_corrected": known(corrected),
             "calibration_error": evaluation.expected_calibration_error(probabilities, labels),
-            "seconds": fitted.seconds,
+            "seconds": seconds,
         }
 
 
@@ -195,6 +234,6 @@ def finish(directory: RunDirectory, results: dict[str, Any]) -> None:
         print(f"\nReport: {page}")
 
 
-def _model_seed(seed, name):
+def _model_seed(seed, stream):
     """A seed for each stream of a training seed, as an integer of 32 bits."""
-    return int(np.random.SeedSequence((seed, _STREAMS.get(name, 0))).generate_state(1)[0])
+    return int(np.random.SeedSequence((seed, stream)).generate_state(1)[0])

@@ -10,10 +10,12 @@ import numpy as np
 from dsink_jax.data import corruption, sources
 from dsink_jax.data.augment import Augmentation
 from dsink_jax.data.human_labels import load_human_labels
+from dsink_jax.data.meta_set import draw_meta_set
+from dsink_jax.data.noise import transition_matrix
 from dsink_jax.errors import InputError
-from dsink_jax.methods import TrainingFacts
-from dsink_jax.models import Model, build_model
-from dsink_jax.training import AXIS, Preprocessing
+from dsink_jax.methods import Method, TrainingFacts
+from dsink_jax.models import Model, build_model, several
+from dsink_jax.training import AXIS, DeviceData, Preprocessing
 from experiments.config import Config
 from experiments.run_directory import RunDirectory, known
 
@@ -25,7 +27,6 @@ class Problem:
     config: Config
     data: sources.ImageData
     corruption: corruption.Corruption
-    model: Model
     preprocessing: Preprocessing
     devices: Sequence[jax.Device]
 
@@ -41,7 +42,46 @@ class Problem:
             self.data.num_classes,
             tuple(self.corruption.noisy_counts.tolist()),
             tuple(self.corruption.clean_counts.tolist()),
+            self.config.epochs,
+            self.config.prior,
+            self._transition_matrix(),
         )
+
+    def _transition_matrix(self):
+        """Rows P(observed | true) that synthetic noise was drawn with."""
+        drawn = self.corruption
+        if drawn.noise.startswith("human_"):
+            return None
+        matrix = transition_matrix(
+            drawn.noise,
+            0.0 if drawn.noise == "none" else drawn.nominal_rate,
+            drawn.num_classes,
+            map_seed=self.config.map_seed,
+            class_counts=drawn.clean_counts,
+        )
+        return tuple(map(tuple, matrix.tolist()))
+
+    def model_for(self, method: Method) -> Model:
+        """The network, or networks, with the last layer that a method needs."""
+        model = build_model(
+            self.config.model,
+            self.data.num_classes,
+            compute_dtype=self.config.compute_dtype,
+            final_norm=self.config.final_norm,
+            classifier=method.classifier,
+            axis_name=AXIS,
+        )
+        return several(model, method.networks)
+
+    def training_set(self, method: Method) -> DeviceData:
+        """Images and observed labels, and the meta set of a method that has one."""
+        data = DeviceData(self.images, self.corruption.noisy_labels)
+        if not method.meta_per_class:
+            return data
+        clean = method.meta_labels == "clean"
+        labels = self.corruption.clean_labels if clean else self.corruption.noisy_labels
+        index = draw_meta_set(labels, method.meta_per_class, self.data.num_classes, self.config.data_seed)
+        return data._replace(meta_index=index, meta_labels=labels[index])
 
 
 def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.Device]) -> Problem:
@@ -53,15 +93,8 @@ def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.
         data = dataclasses.replace(data, test=test)
     drawn = directory.corruption() or read_or_draw(config, data)
     check_fits(drawn, data)
-    model = build_model(
-        config.model,
-        data.num_classes,
-        compute_dtype=config.compute_dtype,
-        final_norm=config.final_norm,
-        axis_name=AXIS,
-    )
     preprocessing = Preprocessing(Augmentation(config.crop_padding, config.flip), data.mean, data.std)
-    return Problem(config, data, drawn, model, preprocessing, devices)
+    return Problem(config, data, drawn, preprocessing, devices)
 
 
 def read_or_draw(config: Config, data: sources.ImageData) -> corruption.Corruption:

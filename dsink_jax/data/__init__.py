@@ -1,7 +1,13 @@
 """Data: sources, corruption, the order of an epoch, augmentation."""
 
 from dsink_jax.data.augment import Augmentation, augment, example_keys, normalise
-from dsink_jax.data.batches import EpochOrder, evaluation_order, steps_per_epoch, training_order
+from dsink_jax.data.batches import (
+    EpochOrder,
+    class_balanced_order,
+    evaluation_order,
+    steps_per_epoch,
+    training_order,
+)
 from dsink_jax.data.corruption import (
     Corruption,
     corrupt,
@@ -11,6 +17,7 @@ from dsink_jax.data.corruption import (
     save_corruption,
 )
 from dsink_jax.data.human_labels import load_human_labels
+from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.data.noise import NOISE_KINDS, draw_labels, random_class_map, transition_matrix
 from dsink_jax.data.sources import ImageData, Split, from_arrays, load
 
@@ -22,8 +29,10 @@ __all__ = [
     "ImageData",
     "Split",
     "augment",
+    "class_balanced_order",
     "corrupt",
     "draw_labels",
+    "draw_meta_set",
     "evaluation_order",
     "example_keys",
     "from_arrays",

@@ -60,6 +60,39 @@ def training_order(
     return _split(order, batch_size, num_devices)
 
 
+def class_balanced_order(
+    labels: np.ndarray, num_classes: int, batch_size: int, num_devices: int, *, seed: int, epoch: int
+) -> EpochOrder:
+    """As many examples as there are, from every class equally often: rare ones come several times.
+
+    Args:
+      labels: integer `[M]`; classes without examples are passed over.
+      num_classes: C.
+      batch_size: examples a step over all devices.
+      num_devices: devices, which must divide the batch size.
+      seed: training seed.
+      epoch: number of the epoch; (seed, epoch) alone decide the order.
+
+    Raises:
+      InputError: if the batch size does not split over the devices.
+
+    Source: class-aware sampling as in Kang et al., ICLR 2020, arXiv 1910.09217.
+    """
+    check_batch_size(batch_size, num_devices)
+    rng = np.random.default_rng((seed, epoch))
+    members = [np.flatnonzero(labels == c) for c in range(num_classes)]
+    members = [own for own in members if len(own)]
+    each = math.ceil(len(labels) / len(members))
+    # Every class in a shuffled cycle, and the classes in turn.
+    cycles = [
+        np.concatenate([rng.permutation(own) for _ in range(math.ceil(each / len(own)))])[:each]
+        for own in members
+    ]
+    turns = np.stack(cycles, axis=1)
+    turns = np.take_along_axis(turns, rng.permuted(np.tile(np.arange(len(members)), (each, 1)), axis=1), 1)
+    return _split(turns.reshape(-1)[: len(labels)], batch_size, num_devices)
+
+
 def evaluation_order(num_examples: int, batch_size: int, num_devices: int) -> EpochOrder:
     """All examples once, in order, padded in the same way."""
     check_batch_size(batch_size, num_devices)

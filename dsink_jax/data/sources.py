@@ -5,7 +5,6 @@ image in every run and by every route.
 """
 
 import dataclasses
-import difflib
 import os
 import pathlib
 import zipfile
@@ -15,7 +14,7 @@ import numpy as np
 
 from dsink_jax.data import cifar_download, cifar_files, cifar_tfds
 from dsink_jax.data.image_data import ImageData, Split, channel_statistics, from_arrays
-from dsink_jax.errors import InputError
+from dsink_jax.errors import InputError, unknown
 
 __all__ = [
     "DATASETS",
@@ -81,11 +80,7 @@ def load(
         return _cifar(dataset, data_directory(data_dir), download)
     if dataset.endswith(".npz"):
         return _npz(pathlib.Path(dataset).expanduser())
-    near = difflib.get_close_matches(dataset.lower(), DATASETS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise InputError(
-        f"Unknown data set {dataset!r}.{hint}\nKnown are {', '.join(DATASETS)} and the path of an .npz file."
-    )
+    raise unknown("data set", dataset, (*DATASETS, "the path of an .npz file"))
 
 
 def data_directory(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:

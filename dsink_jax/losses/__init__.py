@@ -1,19 +1,39 @@
 """Per-example losses: logits `[N, C]` in, values `[N]` out; the caller reduces."""
 
 from dsink_jax.losses.distillation import divergence_from_labels, dsink_loss, naive_distillation_loss
-from dsink_jax.losses.imbalance import logit_adjusted_cross_entropy
+from dsink_jax.losses.imbalance import (
+    class_balanced_weights,
+    focal_cross_entropy,
+    ldam,
+    logit_adjusted_cross_entropy,
+)
 from dsink_jax.losses.noise import (
     early_learning_regularized,
     early_learning_targets,
+    forward_corrected_cross_entropy,
     generalized_cross_entropy,
+    hard_bootstrapping,
+    soft_bootstrapping,
+    symmetric_cross_entropy,
 )
+from dsink_jax.losses.reweighting import feature_cost, label_cost, transport_distance
 
 __all__ = [
+    "class_balanced_weights",
     "divergence_from_labels",
     "dsink_loss",
     "early_learning_regularized",
     "early_learning_targets",
+    "feature_cost",
+    "focal_cross_entropy",
+    "forward_corrected_cross_entropy",
     "generalized_cross_entropy",
+    "hard_bootstrapping",
+    "label_cost",
+    "ldam",
     "logit_adjusted_cross_entropy",
     "naive_distillation_loss",
+    "soft_bootstrapping",
+    "symmetric_cross_entropy",
+    "transport_distance",
 ]

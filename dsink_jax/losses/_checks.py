@@ -49,8 +49,10 @@ def check_at_least(value, name, low):
         raise ValueError(f"{name} must be at least {low} and finite, got {value}.")
 
 
-def check_range(value, name, low, high, *, low_open=False):
-    """Raises `ValueError` unless the Python number lies in `[low, high]`, or `(low, high]`."""
-    if not (low < value if low_open else low <= value) or not value <= high:
-        opening = "(" if low_open else "["
-        raise ValueError(f"{name} must be in {opening}{low}, {high}], got {value}.")
+def check_range(value, name, low, high, *, low_open=False, high_open=False):
+    """Raises `ValueError` unless the Python number lies between the bounds, included unless open."""
+    above = low < value if low_open else low <= value
+    below = value < high if high_open else value <= high
+    if not (above and below):
+        interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
+        raise ValueError(f"{name} must be in {interval}, got {value}.")

@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dsink_jax.losses._checks import check_at_least, check_labels, check_per_class
+from dsink_jax.losses._checks import check_at_least, check_labels, check_per_class, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
 
 
@@ -43,3 +44,126 @@ def logit_adjusted_cross_entropy(
     if tau > 0:
         adjusted = adjusted + tau * jnp.log(class_prior.astype(jnp.float32))
     return integer_cross_entropy(adjusted, labels)
+
+
+def ldam(
+    logits: jax.Array,
+    labels: jax.Array,
+    class_counts: jax.Array,
+    max_margin: float = 0.5,
+    scale: float = 30.0,
+) -> jax.Array:
+    """Label-distribution-aware margin loss: cross-entropy of scale * (cosines less a margin of the label).
+
+    The logit of the labelled class is lowered by max_margin * (n_min / n_c)^(1/4), widest for the rarest
+    class. Made for the cosines of a cosine classifier; predict with softmax(scale * logits).
+
+    Args:
+      logits: floating `[N, C]`, cosines in [-1, 1].
+      labels: integer `[N]` in [0, C).
+      class_counts: `[C]`, examples of each class, all positive.
+      max_margin: margin of the rarest class, at least 0.
+      scale: what the cosines are multiplied by before the softmax, at least 0.
+
+    Returns:
+      float32 `[N]`, in nats.
+
+    Raises:
+      ValueError: for wrong ranks, shapes or dtypes, a class without examples, or a negative option.
+
+    Source: Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, NeurIPS 2019,
+    arXiv 1906.07413. The quarter power is equation 13's; margin and scale are those of its code.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> counts = jnp.array([16.0, 1.0])
+    >>> print(np.asarray(ldam(jnp.zeros((2, 2)), jnp.array([0, 1]), counts, scale=4.0)).round(3))
+    [1.313 2.127]
+    """
+    check_labels(labels, logits)
+    check_at_least(max_margin, "max_margin", 0)
+    check_at_least(scale, "scale", 0)
+    check_per_class(class_counts, logits, "class_counts")
+    _check_positive_counts(class_counts)
+    counts = jnp.asarray(class_counts, jnp.float32)
+    margins = max_margin * (counts.min() / counts) ** 0.25
+    of_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    return integer_cross_entropy(scale * (logits.astype(jnp.float32) - margins * of_label), labels)
+
+
+def class_balanced_weights(class_counts: jax.Array, beta: float = 0.9999) -> jax.Array:
+    """Weight of each class by its effective number of examples: (1 - beta) / (1 - beta^n_c), mean 1.
+
+    beta 0 weighs all classes alike, beta towards 1 by the inverse of their counts.
+
+    Args:
+      class_counts: `[C]`, examples of each class, all positive.
+      beta: in [0, 1).
+
+    Returns:
+      float32 `[C]`, positive, summing to C.
+
+    Raises:
+      ValueError: if the counts are not one row, a class has no examples, or beta is outside [0, 1).
+
+    Source: Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019,
+    arXiv 1901.05555, equation 2.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> print(np.asarray(class_balanced_weights(jnp.array([2, 1]), beta=0.5)).round(3))
+    [0.8 1.2]
+    """
+    if class_counts.ndim != 1:
+        raise ValueError(f"class_counts must have shape [C], got {list(class_counts.shape)}.")
+    check_range(beta, "beta", 0.0, 1.0, high_open=True)
+    _check_positive_counts(class_counts)
+    counts = jnp.asarray(class_counts, jnp.float32)
+    # 1 - beta^n by expm1, because float32 loses it for beta near 1.
+    log_beta = np.log(beta) if beta > 0 else -np.inf
+    weights = 1.0 / -jnp.expm1(counts * log_beta)
+    return weights / weights.mean()
+
+
+def focal_cross_entropy(logits: jax.Array, labels: jax.Array, gamma: float = 2.0) -> jax.Array:
+    """Focal loss over a softmax: (1 - p_y)^gamma * cross-entropy.
+
+    Args:
+      logits: floating `[N, C]`.
+      labels: integer `[N]` in [0, C).
+      gamma: how much examples that are fitted already count less, at least 0; 0 is cross-entropy.
+
+    Returns:
+      float32 `[N]`, in nats, non-negative.
+
+    Raises:
+      ValueError: for wrong ranks, shapes or dtypes, or a negative gamma.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002, in the
+    softmax form that long-tailed classification uses.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> print(np.asarray(focal_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]))).round(3))
+    [0.173]
+    """
+    check_labels(labels, logits)
+    check_at_least(gamma, "gamma", 0)
+    cross_entropy = integer_cross_entropy(logits, labels)
+    if gamma == 0:
+        return cross_entropy
+    # 1 - p_y by expm1; kept off 0, where a power below 1 has no gradient.
+    miss = jnp.maximum(-jnp.expm1(-cross_entropy), jnp.finfo(jnp.float32).tiny)
+    return miss**gamma * cross_entropy
+
+
+def _check_positive_counts(class_counts):
+    """Raises `ValueError` for a class without examples; traced counts cannot be looked at."""
+    if isinstance(class_counts, jax.core.Tracer):
+        return
+    empty = np.flatnonzero(~(np.asarray(class_counts) > 0))
+    if empty.size:
+        raise ValueError(
+            f"class_counts must be positive, but class {empty[0]} has {class_counts[int(empty[0])]}. "
+            "Leave out classes without examples."
+        )

@@ -1,10 +1,15 @@
 """Losses for mislabelled examples: what a noise-robust auxiliary model f_N optimises."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 from dsink_jax.losses._checks import check_at_least, check_labels, check_logits, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
+
+# Symmetric cross-entropy's published code takes log 0 as log 1e-4.
+_SCE_LOG_ZERO = math.log(1e-4)
 
 # ELR's published code keeps probabilities in [1e-4, 1 - 1e-4]; the same bound keeps log(1 - <t, p>) finite.
 _ELR_CLIP = 1e-4
@@ -105,5 +110,146 @@ def early_learning_targets(logits: jax.Array, targets: jax.Array, momentum: floa
     return momentum * targets.astype(jnp.float32) + (1.0 - momentum) * predictions
 
 
+def symmetric_cross_entropy(
+    logits: jax.Array, labels: jax.Array, alpha: float = 0.1, beta: float = 1.0
+) -> jax.Array:
+    """Symmetric cross-entropy: alpha * CE + beta * reverse CE, the latter -sum_c p_c log(onehot_c).
+
+    With log 0 taken as log 1e-4 the reverse term is 9.21 * (1 - p_y), a multiple of the mean absolute error.
+
+    Args:
+      logits: floating `[N, C]`.
+      labels: integer `[N]` in [0, C).
+      alpha: weight of cross-entropy, at least 0.
+      beta: weight of reverse cross-entropy, at least 0.
+
+    Returns:
+      float32 `[N]`, in nats, non-negative.
+
+    Raises:
+      ValueError: for wrong ranks, shapes or dtypes, or a negative weight.
+
+    Source: Wang et al., Symmetric Cross Entropy for Robust Learning with Noisy Labels, ICCV 2019,
+    arXiv 1908.06112, equation 7.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> print(np.asarray(symmetric_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]))).round(3))
+    [4.674]
+    """
+    check_labels(labels, logits)
+    check_at_least(alpha, "alpha", 0)
+    check_at_least(beta, "beta", 0)
+    cross_entropy = integer_cross_entropy(logits, labels)
+    return alpha * cross_entropy + beta * _SCE_LOG_ZERO * jnp.expm1(-cross_entropy)
+
+
+def soft_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float = 0.95) -> jax.Array:
+    """Cross-entropy to a mixture of the label and the prediction: -sum_c (beta y_c + (1 - beta) p_c) log p_c.
+
+    The gradient flows through both p: it is cross-entropy with a share of entropy minimisation.
+
+    Args:
+      logits: floating `[N, C]`.
+      labels: integer `[N]` in [0, C).
+      beta: share of the label, in [0, 1].
+
+    Returns:
+      float32 `[N]`, in nats, non-negative.
+
+    Raises:
+      ValueError: for wrong ranks, shapes or dtypes, or beta outside [0, 1].
+
+    Source: Reed et al., Training Deep Neural Networks on Noisy Labels with Bootstrapping, ICLR 2015 workshop,
+    arXiv 1412.6596, equation 6; beta as published with it.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> logits = jnp.log(jnp.array([[0.8, 0.2]]))
+    >>> print(np.asarray(soft_bootstrapping(logits, jnp.array([1]), beta=0.5)).round(3))
+    [1.055]
+    """
+    check_labels(labels, logits)
+    check_range(beta, "beta", 0.0, 1.0)
+    log_predictions = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    entropy = -(jnp.exp(log_predictions) * _finite_log(log_predictions)).sum(-1)
+    return beta * integer_cross_entropy(logits, labels) + (1.0 - beta) * entropy
+
+
+def hard_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float = 0.8) -> jax.Array:
+    """Cross-entropy to a mixture of the label and the predicted class, which is a constant for the gradient.
+
+    Args:
+      logits: floating `[N, C]`.
+      labels: integer `[N]` in [0, C).
+      beta: share of the label, in [0, 1].
+
+    Returns:
+      float32 `[N]`, in nats, non-negative.
+
+    Raises:
+      ValueError: for wrong ranks, shapes or dtypes, or beta outside [0, 1].
+
+    Source: Reed et al., arXiv 1412.6596, equation 7. The default of beta is ours.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> logits = jnp.log(jnp.array([[0.8, 0.2]]))
+    >>> print(np.asarray(hard_bootstrapping(logits, jnp.array([1]), beta=0.5)).round(3))
+    [0.916]
+    """
+    check_labels(labels, logits)
+    check_range(beta, "beta", 0.0, 1.0)
+    to_label = integer_cross_entropy(logits, labels)
+    to_prediction = integer_cross_entropy(logits, logits.argmax(-1))
+    return beta * to_label + (1.0 - beta) * to_prediction
+
+
+def forward_corrected_cross_entropy(
+    logits: jax.Array, labels: jax.Array, transition_matrix: jax.Array
+) -> jax.Array:
+    """Cross-entropy of the observed label after the prediction went through the noise: -log (p T)_y.
+
+    Its minimiser predicts true labels if T is right.
+
+    Args:
+      logits: floating `[N, C]`, whose softmax p predicts the true label.
+      labels: integer `[N]` in [0, C), observed.
+      transition_matrix: floating `[C, C]`, T_ij = P(observed j | true i), rows summing to 1.
+
+    Returns:
+      float32 `[N]`, in nats; infinite where T makes the label impossible.
+
+    Raises:
+      ValueError: for wrong ranks, shapes or dtypes.
+
+    Source: Patrini et al., Making Deep Neural Networks Robust to Label Noise, CVPR 2017, arXiv 1609.03683,
+    theorem 2.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> matrix = jnp.array([[0.9, 0.1], [0.3, 0.7]])
+    >>> print(np.asarray(forward_corrected_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]), matrix)).round(3))
+    [0.511]
+    """
+    check_labels(labels, logits)
+    num_classes = logits.shape[-1]
+    if transition_matrix.shape != (num_classes, num_classes):
+        raise ValueError(
+            f"transition_matrix must have shape [C, C] = [{num_classes}, {num_classes}], "
+            f"got {list(transition_matrix.shape)}."
+        )
+    # log sum_c p_c T_cy from log p: exact where p underflows.
+    to_label = transition_matrix.astype(jnp.float32).T[labels]
+    log_likelihood = jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1, b=to_label)
+    values = jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1) - log_likelihood
+    return jnp.where((labels >= 0) & (labels < num_classes), values, jnp.nan)
+
+
 def _clipped_softmax(logits):
     return jnp.clip(jax.nn.softmax(logits, axis=-1), _ELR_CLIP, 1.0 - _ELR_CLIP)
+
+
+def _finite_log(log_predictions):
+    """Log-probabilities with 0 in place of -inf, so that 0 log 0 is 0 in value and gradient."""
+    return jnp.where(jnp.isneginf(log_predictions), 0.0, log_predictions)

@@ -1,36 +1,78 @@
 """Training methods: what an auxiliary model or the target optimises."""
 
-from dsink_jax.methods.base import Batch, Method, MethodLoss, TrainingFacts
+from dsink_jax.methods.base import Batch, Method, MethodLoss, Networks, SecondStage, TrainingFacts
+from dsink_jax.methods.bootstrapping import HardBootstrapping, SoftBootstrapping
+from dsink_jax.methods.class_balanced import ClassBalanced, Focal
+from dsink_jax.methods.combined import AdjustedNoiseRobust, Ensemble
+from dsink_jax.methods.coteaching import CoTeaching
+from dsink_jax.methods.cross_entropy import CrossEntropy, LabelSmoothing
+from dsink_jax.methods.decoupled import ClassifierRetraining, TauNormalization
 from dsink_jax.methods.distilled import DSink, NaiveDistillation, Weighting
+from dsink_jax.methods.dividemix import DivideMix
+from dsink_jax.methods.early_learning import EarlyLearningRegularization
+from dsink_jax.methods.forward_correction import ForwardCorrection
+from dsink_jax.methods.generalized_cross_entropy import (
+    GeneralizedCrossEntropy,
+    SymmetricCrossEntropy,
+    TruncatedGeneralizedCrossEntropy,
+)
+from dsink_jax.methods.ldam import LdamDrw
+from dsink_jax.methods.logit_adjustment import BalancedSoftmax, LogitAdjustment, PostHocLogitAdjustment
+from dsink_jax.methods.mixup import Mixup
 from dsink_jax.methods.registry import (
     METHODS,
+    Entry,
     MethodOptions,
     build_method,
+    bytes_per_example,
     check_method_name,
-    class_prior,
+    method_options,
+    unused_options,
 )
-from dsink_jax.methods.single import (
-    CrossEntropy,
-    EarlyLearningRegularization,
-    GeneralizedCrossEntropy,
-    LogitAdjustment,
-)
+from dsink_jax.methods.reweighting import TransportReweighting
+from dsink_jax.methods.transition import estimate_noise_rate, estimate_transition_matrix
 
 __all__ = [
     "METHODS",
+    "AdjustedNoiseRobust",
+    "BalancedSoftmax",
     "Batch",
+    "ClassBalanced",
+    "ClassifierRetraining",
+    "CoTeaching",
     "CrossEntropy",
     "DSink",
+    "DivideMix",
     "EarlyLearningRegularization",
+    "Ensemble",
+    "Entry",
+    "Focal",
+    "ForwardCorrection",
     "GeneralizedCrossEntropy",
+    "HardBootstrapping",
+    "LabelSmoothing",
+    "LdamDrw",
     "LogitAdjustment",
     "Method",
     "MethodLoss",
     "MethodOptions",
+    "Mixup",
     "NaiveDistillation",
+    "Networks",
+    "PostHocLogitAdjustment",
+    "SecondStage",
+    "SoftBootstrapping",
+    "SymmetricCrossEntropy",
+    "TauNormalization",
     "TrainingFacts",
+    "TransportReweighting",
+    "TruncatedGeneralizedCrossEntropy",
     "Weighting",
     "build_method",
+    "bytes_per_example",
     "check_method_name",
-    "class_prior",
+    "estimate_noise_rate",
+    "estimate_transition_matrix",
+    "method_options",
+    "unused_options",
 ]

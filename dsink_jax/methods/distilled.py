@@ -55,7 +55,12 @@ class Weighting:
 
 @dataclasses.dataclass(frozen=True)
 class _Distilled(Method):
-    """Common part: a base method, and a distillation term on the base method's prediction."""
+    """Common part: a base method, and a distillation term on the base method's prediction.
+
+    The term acts on every network of the base, each by its own prediction, and on the images as they are:
+    where the base is fed something else, such as mixtures, the images join its inputs. A base of two stages
+    has the term in both.
+    """
 
     base: Method
     weighting: Weighting
@@ -65,28 +70,88 @@ class _Distilled(Method):
         """The term always reads both auxiliary models."""
         return True
 
+    @property
+    def first_stage(self):
+        """The base's first stage with the same term."""
+        first = self.base.first_stage
+        return None if first is None else dataclasses.replace(self, base=first)
+
     def init(self, num_examples: int, num_classes: int) -> Any:
         """The base method's per-example state."""
         return self.base.init(num_examples, num_classes)
+
+    def init_shared(self, num_classes: int) -> Any:
+        """The base method's shared state."""
+        return self.base.init_shared(num_classes)
+
+    def refresh_before(self, epoch):
+        """When the base method wants it."""
+        return self.base.refresh_before(epoch)
+
+    def refresh(self, logits, labels, example_state, shared_state):
+        """The base method's."""
+        return self.base.refresh(logits, labels, example_state, shared_state)
+
+    def start(self, trained, fresh):
+        """The base method's."""
+        return self.base.start(trained, fresh)
+
+    def deployed(self, variables):
+        """The base method's."""
+        return self.base.deployed(variables)
 
     def predict(self, logits):
         """The base method's prediction; the distillation term acts on the same."""
         return self.base.predict(logits)
 
+    def prepare(self, batch, example_state, networks, key, *, epoch, axis_name):
+        """The base method's inputs, and the images unless they are those."""
+        batch = self.base.prepare(batch, example_state, networks, key, epoch=epoch, axis_name=axis_name)
+        if batch.inputs is None:
+            return batch
+        own = batch.inputs if isinstance(batch.inputs, tuple) else (batch.inputs,)
+        joined = tuple(jnp.concatenate([inputs, batch.images]) for inputs in own)
+        return batch._replace(inputs=joined if isinstance(batch.inputs, tuple) else joined[0])
+
     def loss(self, logits, batch, example_state, *, epoch, axis_name):
         """See `Method.loss`."""
+        of_images = logits
+        if batch.inputs is not None:
+            count = logits.shape[-2] - len(batch.labels)
+            logits, of_images = logits[..., :count, :], logits[..., count:, :]
         base = self.base.loss(logits, batch, example_state, epoch=epoch, axis_name=axis_name)
-        distillation, metrics = self._distill(self.predict(logits), batch, axis_name)
+        distillation, metrics = self._distill_each(of_images, batch, axis_name)
         values = self.weighting.combine(base.values, distillation, epoch)
         return MethodLoss(
             values,
             base.example_state,
             {**base.metrics, "base": base.values, "distillation": distillation, **metrics},
+            self.predict(of_images),
         )
+
+    def _distill_each(self, logits, batch, axis_name):
+        """Sum over the networks of the distillation loss `[n]`, and the diagnostics of the last."""
+        each = [logits] if self.networks == 1 else list(logits[:, None])
+        total = jnp.zeros(len(batch.labels), jnp.float32)
+        for one in each:
+            values, metrics = self._distill(self.predict(one), batch, axis_name)
+            total += values
+        return total, metrics
 
     def _distill(self, logits, batch, axis_name):
         """Per-example distillation loss `[n]` and diagnostics."""
         raise NotImplementedError
+
+
+def _of_base(name):
+    return property(lambda self: getattr(self.base, name), doc=f"The base method's `{name}`.")
+
+
+for _name in (
+    *("networks", "views", "forward_passes", "classifier", "needs_features"),
+    *("second_stage", "meta_per_class", "meta_labels"),
+):
+    setattr(_Distilled, _name, _of_base(_name))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,52 +1,32 @@
-"""Methods by name, as the command lines choose them."""
+"""Methods by name, as the command lines choose them, and their options by name."""
 
 import dataclasses
-import difflib
-from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal
 
-from dsink_jax.errors import InputError
-from dsink_jax.losses._checks import check_at_least, check_range
+import docstring_parser
+import jax
+
+from dsink_jax.errors import InputError, check_known
 from dsink_jax.methods.base import Method, TrainingFacts
-from dsink_jax.methods.single import (
-    CrossEntropy,
-    EarlyLearningRegularization,
+from dsink_jax.methods.bootstrapping import HardBootstrapping, SoftBootstrapping
+from dsink_jax.methods.class_balanced import ClassBalanced, Focal
+from dsink_jax.methods.coteaching import CoTeaching
+from dsink_jax.methods.cross_entropy import CrossEntropy, LabelSmoothing
+from dsink_jax.methods.decoupled import ClassifierRetraining, TauNormalization
+from dsink_jax.methods.dividemix import DivideMix
+from dsink_jax.methods.early_learning import EarlyLearningRegularization
+from dsink_jax.methods.forward_correction import ForwardCorrection
+from dsink_jax.methods.generalized_cross_entropy import (
     GeneralizedCrossEntropy,
-    LogitAdjustment,
+    SymmetricCrossEntropy,
+    TruncatedGeneralizedCrossEntropy,
 )
+from dsink_jax.methods.ldam import LdamDrw
+from dsink_jax.methods.logit_adjustment import BalancedSoftmax, LogitAdjustment, PostHocLogitAdjustment
+from dsink_jax.methods.mixup import Mixup
+from dsink_jax.methods.reweighting import TransportReweighting
 
-Prior = Literal["observed", "clean", "uniform"]
-
-
-@dataclasses.dataclass(frozen=True)
-class MethodOptions:
-    """Options of the named methods.
-
-    Attributes:
-      prior: class prior of logit adjustment. `observed` counts the labels as given; `clean` counts the
-        true labels, which real data does not tell; `uniform` makes it plain cross-entropy.
-      tau: strength of logit adjustment, at least 0.
-      gce_q: q of generalised cross-entropy, in (0, 1].
-      elr_weight: strength of early-learning regularisation, at least 0.
-      elr_momentum: momentum of its targets, in [0, 1].
-    """
-
-    prior: Prior = "observed"
-    tau: float = 1.0
-    gce_q: float = 0.7
-    elr_weight: float = 3.0
-    elr_momentum: float = 0.7
-
-    def __post_init__(self):
-        if self.prior not in get_args(Prior):
-            raise InputError(f"Unknown prior {self.prior!r}. Known priors: {', '.join(get_args(Prior))}.")
-        try:
-            check_at_least(self.tau, "tau", 0)
-            check_range(self.gce_q, "gce_q", 0.0, 1.0, low_open=True)
-            check_at_least(self.elr_weight, "elr_weight", 0)
-            check_range(self.elr_momentum, "elr_momentum", 0.0, 1.0)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+Role = Literal["imbalance", "noise", "nothing"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,62 +34,119 @@ class Entry:
     """One named method.
 
     Attributes:
-      build: makes the method from what is known of the training set and the options.
-      robust_to: what it is meant for: `imbalance`, `noise` or `nothing`.
-      summary: one line with the source.
+      method: its class.
+      robust_to: what it is meant for.
+      source: the paper.
     """
 
-    build: Callable[[TrainingFacts, MethodOptions], Method]
-    robust_to: Literal["imbalance", "noise", "nothing"]
-    summary: str
-
-
-def class_prior(prior: Prior, facts: TrainingFacts) -> tuple[float, ...]:
-    """Class prior, C numbers summing to 1, from observed counts, true counts or nothing."""
-    counts = {
-        "observed": facts.observed_counts,
-        "clean": facts.clean_counts,
-        "uniform": (1,) * facts.num_classes,
-    }[prior]
-    total = sum(counts)
-    return tuple(count / total for count in counts)
+    method: type[Method]
+    robust_to: Role
+    source: str
 
 
 METHODS: dict[str, Entry] = {
-    "cross_entropy": Entry(
-        lambda facts, options: CrossEntropy(), "nothing", "cross-entropy on the observed labels"
-    ),
-    "logit_adjustment": Entry(
-        lambda facts, options: LogitAdjustment(class_prior(options.prior, facts), options.tau),
-        "imbalance",
-        "logit-adjusted cross-entropy (Menon et al., arXiv 2007.07314)",
-    ),
-    "gce": Entry(
-        lambda facts, options: GeneralizedCrossEntropy(options.gce_q),
-        "noise",
-        "generalised cross-entropy (Zhang and Sabuncu, arXiv 1805.07836)",
-    ),
-    "elr": Entry(
-        lambda facts, options: EarlyLearningRegularization(options.elr_weight, options.elr_momentum),
-        "noise",
-        "early-learning regularisation (Liu et al., arXiv 2007.00151)",
-    ),
+    "cross_entropy": Entry(CrossEntropy, "nothing", "-"),
+    "logit_adjustment": Entry(LogitAdjustment, "imbalance", "Menon et al., arXiv 2007.07314"),
+    "posthoc_logit_adjustment": Entry(PostHocLogitAdjustment, "imbalance", "Menon et al., arXiv 2007.07314"),
+    "balanced_softmax": Entry(BalancedSoftmax, "imbalance", "Ren et al., arXiv 2007.10740"),
+    "ldam_drw": Entry(LdamDrw, "imbalance", "Cao et al., arXiv 1906.07413"),
+    "class_balanced": Entry(ClassBalanced, "imbalance", "Cui et al., arXiv 1901.05555"),
+    "focal": Entry(Focal, "imbalance", "Lin et al., arXiv 1708.02002"),
+    "crt": Entry(ClassifierRetraining, "imbalance", "Kang et al., arXiv 1910.09217"),
+    "tau_norm": Entry(TauNormalization, "imbalance", "Kang et al., arXiv 1910.09217"),
+    "ot_reweighting": Entry(TransportReweighting, "imbalance", "Guo et al., arXiv 2208.02951"),
+    "elr": Entry(EarlyLearningRegularization, "noise", "Liu et al., arXiv 2007.00151"),
+    "gce": Entry(GeneralizedCrossEntropy, "noise", "Zhang and Sabuncu, arXiv 1805.07836"),
+    "truncated_gce": Entry(TruncatedGeneralizedCrossEntropy, "noise", "Zhang and Sabuncu, arXiv 1805.07836"),
+    "sce": Entry(SymmetricCrossEntropy, "noise", "Wang et al., arXiv 1908.06112"),
+    "label_smoothing": Entry(LabelSmoothing, "noise", "Lukasik et al., arXiv 2003.02819"),
+    "mixup": Entry(Mixup, "noise", "Zhang et al., arXiv 1710.09412"),
+    "soft_bootstrapping": Entry(SoftBootstrapping, "noise", "Reed et al., arXiv 1412.6596"),
+    "hard_bootstrapping": Entry(HardBootstrapping, "noise", "Reed et al., arXiv 1412.6596"),
+    "forward_correction": Entry(ForwardCorrection, "noise", "Patrini et al., arXiv 1609.03683"),
+    "coteaching": Entry(CoTeaching, "noise", "Han et al., arXiv 1804.06872"),
+    "dividemix": Entry(DivideMix, "noise", "Li et al., arXiv 2002.07394"),
 }
+
+
+def method_options(name: str) -> dict[str, dataclasses.Field]:
+    """The options of a method: its fields that have a default and can be given."""
+    fields = dataclasses.fields(METHODS[name].method)
+    return {f.name: f for f in fields if f.default is not dataclasses.MISSING and f.init}
+
+
+def option_name(method: str, option: str) -> str:
+    """The name of a method's option among those of all methods."""
+    return f"{method}_{option}"
+
+
+def option_help(name: str) -> dict[str, str]:
+    """What the docstring of a method's class says about each attribute, on one line."""
+    documented = docstring_parser.parse(METHODS[name].method.__doc__, docstring_parser.Style.GOOGLE)
+    return {entry.arg_name: " ".join(entry.description.split()) for entry in documented.params}
+
+
+# Options of all methods in one flat dataclass, such as `elr_momentum` for the momentum of elr: flags of a
+# command line come from its fields.
+MethodOptions = dataclasses.make_dataclass(
+    "MethodOptions",
+    [
+        (option_name(name, option), field.type, dataclasses.field(default=field.default))
+        for name in METHODS
+        for option, field in method_options(name).items()
+    ],
+    frozen=True,
+    namespace={"__module__": __name__},
+)
+MethodOptions.__doc__ = "Options of all named methods."
 
 
 def check_method_name(name: str) -> None:
     """Raises `InputError` for an unknown name, with the nearest known one."""
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"Unknown method {name!r}.{hint} Known methods: {', '.join(METHODS)}.")
+    check_known("method", name, METHODS)
 
 
-def build_method(name: str, facts: TrainingFacts, options: MethodOptions | None = None) -> Method:
+def build_method(name: str, facts: TrainingFacts, options: Any = None) -> Method:
     """The method called `name`, ready to train.
 
+    Args:
+      name: one of `METHODS`.
+      facts: what is known of the training set.
+      options: `MethodOptions`; defaults if left out.
+
     Raises:
-      InputError: for an unknown name.
+      InputError: for an unknown name, an option that is out of range, or one that has to be told and is not.
     """
     check_method_name(name)
-    return METHODS[name].build(facts, options or MethodOptions())
+    options = options or MethodOptions()
+    chosen = {option: getattr(options, option_name(name, option)) for option in method_options(name)}
+    method = METHODS[name].method
+    for option, example in method.told.items():
+        if chosen[option] is None:
+            flag = "--" + option_name(name, option).replace("_", "-")
+            about = option_help(name)[option].removesuffix("; to be told.")
+            raise InputError(
+                f"{name} must be told {option.replace('_', ' ')}: give {flag}, such as {flag} {example}.\n"
+                f"It is {about}"
+            )
+    try:
+        return method.from_facts(facts, **chosen)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def unused_options(options: Any, names: set[str]) -> list[tuple[str, str]]:
+    """Options that differ from their defaults although their method is none of `names`: (option, method)."""
+    default = MethodOptions()
+    return [
+        (full, name)
+        for name in METHODS
+        for option in method_options(name)
+        if name not in names and getattr(options, full := option_name(name, option)) != getattr(default, full)
+    ]
+
+
+def bytes_per_example(method: Method, num_classes: int, item_bytes: int = 4) -> int:
+    """Bytes of state that a method keeps for each training example."""
+    state = jax.eval_shape(lambda: method.init(1, num_classes))
+    return item_bytes * sum(leaf.size for leaf in jax.tree.leaves(state))

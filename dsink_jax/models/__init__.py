@@ -1,7 +1,7 @@
 """Flax networks behind an (init, apply) pair."""
 
 from dsink_jax.models.cnn import SmallCNN
-from dsink_jax.models.interface import Model, from_linen
+from dsink_jax.models.interface import Model, from_linen, several
 from dsink_jax.models.registry import COMPUTE_DTYPES, MODELS, build_model, check_model_name
 from dsink_jax.models.resnet import CifarResNet, PreActResNet18
 
@@ -15,4 +15,5 @@ __all__ = [
     "build_model",
     "check_model_name",
     "from_linen",
+    "several",
 ]

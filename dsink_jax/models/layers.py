@@ -1,10 +1,15 @@
-"""The convolution and the batch normalisation that all networks here share."""
+"""The convolution, the batch normalisation and the last layer that all networks here share."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+
+from dsink_jax.errors import check_known
+
+Classifier = Literal["linear", "cosine"]
 
 # He et al. 2015 (arXiv 1502.01852), fan-out: the usual choice for residual networks.
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -35,3 +40,45 @@ def batch_norm(train: bool, axis_name: str | None, dtype: Any) -> partial[nn.Bat
         dtype=dtype,
         param_dtype=jnp.float32,
     )
+
+
+class CosineClassifier(nn.Module):
+    """Cosines `[N, C]` of the features with one direction for each class: in [-1, 1], no bias.
+
+    Attributes:
+      num_classes: C.
+      dtype: type of the computation.
+    """
+
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features):
+        """Cosines of features `[N, D]`."""
+        shape = (features.shape[-1], self.num_classes)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        return _unit(features.astype(self.dtype), -1) @ _unit(kernel.astype(self.dtype), 0)
+
+
+def classifier_layer(kind: Classifier, num_classes: int, dtype: Any) -> nn.Module:
+    """The last layer, from features `[N, D]` to logits `[N, C]`; its parameters are under "classifier".
+
+    Args:
+      kind: `linear`; or `cosine`, whose logits are cosines, as LDAM needs them (a softmax of them has to be
+        scaled first).
+      num_classes: C.
+      dtype: type of the computation; parameters stay float32.
+
+    Raises:
+      InputError: for an unknown kind.
+    """
+    check_known("classifier", kind, get_args(Classifier))
+    if kind == "cosine":
+        return CosineClassifier(num_classes, dtype, name="classifier")
+    return nn.Dense(num_classes, dtype=dtype, name="classifier")
+
+
+def _unit(x, axis):
+    """Vectors of length 1 along an axis; 0 stays 0, and the gradient there is finite."""
+    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(axis, keepdims=True), 1e-12))

@@ -1,13 +1,13 @@
 """Networks by name, as the command lines choose them."""
 
-import difflib
 from functools import partial
 
 import jax.numpy as jnp
 
-from dsink_jax.errors import InputError
+from dsink_jax.errors import InputError, check_known
 from dsink_jax.models.cnn import SmallCNN
 from dsink_jax.models.interface import Model, from_linen
+from dsink_jax.models.layers import Classifier
 from dsink_jax.models.resnet import CifarResNet, PreActResNet18
 
 MODELS = {
@@ -22,10 +22,7 @@ COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 def check_model_name(name: str) -> None:
     """Raises `InputError` for an unknown name, with the nearest known one."""
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"Unknown model {name!r}.{hint} Known models: {', '.join(MODELS)}.")
+    check_known("model", name, MODELS)
 
 
 def build_model(
@@ -34,6 +31,7 @@ def build_model(
     *,
     compute_dtype: str = "float32",
     final_norm: bool = True,
+    classifier: Classifier = "linear",
     axis_name: str | None = None,
 ) -> Model:
     """The network called `name`.
@@ -43,6 +41,7 @@ def build_model(
       num_classes: C.
       compute_dtype: `float32` or `bfloat16`; parameters and logits are float32 in both.
       final_norm: only for `preact_resnet18`; see `PreActResNet18`.
+      classifier: last layer; see `models.layers.classifier_layer`.
       axis_name: mapped axis over which batch statistics are shared, or None.
 
     Raises:
@@ -51,7 +50,7 @@ def build_model(
     check_model_name(name)
     if compute_dtype not in COMPUTE_DTYPES:
         raise InputError(f"Unknown compute type {compute_dtype!r}. Known types: {', '.join(COMPUTE_DTYPES)}.")
-    options = {"num_classes": num_classes, "dtype": COMPUTE_DTYPES[compute_dtype]}
+    options = {"num_classes": num_classes, "dtype": COMPUTE_DTYPES[compute_dtype], "classifier": classifier}
     if name == "preact_resnet18":
         options["final_norm"] = final_norm
     return from_linen(partial(MODELS[name], **options), axis_name)

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dsink_jax.models.layers import batch_norm, convolution
+from dsink_jax.models.layers import Classifier, batch_norm, classifier_layer, convolution
 
 
 class CifarResNet(nn.Module):
@@ -16,18 +16,20 @@ class CifarResNet(nn.Module):
     Attributes:
       num_classes: C.
       blocks: residual blocks a stage; 3 is ResNet-20, 5 is ResNet-32.
+      classifier: last layer, `linear` or `cosine`.
       dtype: type of the computation; parameters stay float32.
       axis_name: mapped axis over which batch statistics are shared.
     """
 
     num_classes: int
     blocks: int = 3
+    classifier: Classifier = "linear"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images, train: bool):
-        """Logits `[N, C]` of images `[N, H, W, channels]`."""
+    def __call__(self, images, train: bool, features_only: bool = False):
+        """Logits `[N, C]` of images `[N, H, W, channels]`, or the features `[N, D]` they are made from."""
         norm = batch_norm(train, self.axis_name, self.dtype)
         x = images.astype(self.dtype)
         x = nn.relu(norm()(convolution(16, 3, dtype=self.dtype)(x)))
@@ -40,7 +42,10 @@ class CifarResNet(nn.Module):
                 y = nn.relu(norm()(convolution(features, 3, stride, dtype=self.dtype)(x)))
                 y = norm()(convolution(features, 3, dtype=self.dtype)(y))
                 x = nn.relu(y + shortcut)
-        return nn.Dense(self.num_classes, dtype=self.dtype)(x.mean((1, 2)))
+        features = x.mean((1, 2))
+        if features_only:
+            return features
+        return classifier_layer(self.classifier, self.num_classes, self.dtype)(features)
 
 
 class PreActResNet18(nn.Module):
@@ -53,18 +58,20 @@ class PreActResNet18(nn.Module):
       num_classes: C.
       final_norm: whether the last block is followed by normalisation and ReLU, as in the paper. Public
         noisy-label code since DivideMix, TABASCO included, leaves them out.
+      classifier: last layer, `linear` or `cosine`.
       dtype: type of the computation; parameters stay float32.
       axis_name: mapped axis over which batch statistics are shared.
     """
 
     num_classes: int
     final_norm: bool = True
+    classifier: Classifier = "linear"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images, train: bool):
-        """Logits `[N, C]` of images `[N, H, W, channels]`."""
+    def __call__(self, images, train: bool, features_only: bool = False):
+        """Logits `[N, C]` of images `[N, H, W, channels]`, or the features `[N, D]` they are made from."""
         norm = batch_norm(train, self.axis_name, self.dtype)
         x = images.astype(self.dtype)
         x = nn.relu(norm()(convolution(64, 3, dtype=self.dtype)(x)))
@@ -79,4 +86,7 @@ class PreActResNet18(nn.Module):
                 x = x + y
         if self.final_norm:
             x = nn.relu(norm()(x))
-        return nn.Dense(self.num_classes, dtype=self.dtype)(x.mean((1, 2)))
+        features = x.mean((1, 2))
+        if features_only:
+            return features
+        return classifier_layer(self.classifier, self.num_classes, self.dtype)(features)

@@ -21,6 +21,7 @@ from dsink_jax.training.step import (
     AuxiliaryPair,
     DeviceData,
     Preprocessing,
+    StateDtype,
     create_state,
     make_predict_step,
     make_train_step,
@@ -46,6 +47,7 @@ class FitSettings:
       checkpoint_every: epochs between checkpoints; the last epoch is always saved.
       steps_per_dispatch: training steps in one call to the device. More than 1 hides the host's time on
         accelerators; on CPU a convolution inside the loop this needs is many times slower.
+      state_dtype: type in which per-example state is kept.
     """
 
     epochs: int
@@ -54,6 +56,7 @@ class FitSettings:
     evaluate_every: int = 1
     checkpoint_every: int = 10
     steps_per_dispatch: int = 1
+    state_dtype: StateDtype = "float32"
 
 
 class TrainedAuxiliary(NamedTuple):
@@ -89,6 +92,7 @@ def fit(
     seed: int,
     devices: Sequence[jax.Device],
     auxiliaries: AuxiliaryPair | None = None,
+    start_from: Variables | None = None,
     evaluate: Callable[[Variables], Record] = lambda variables: {},
     checkpointer: Checkpointer | None = None,
     on_record: Callable[[Record], None] = lambda record: None,
@@ -106,6 +110,8 @@ def fit(
       seed: decides initial parameters, order and augmentation.
       devices: devices to train on.
       auxiliaries: a pair of `TrainedAuxiliary` to run on the student's own view, or None.
+      start_from: what the method's first stage trained, or None. If it is given, the method's second stage is
+        trained, whose length and learning rate follow from the settings, which are the first stage's.
       evaluate: called with variables on the devices; what it returns joins the record of the epoch.
       checkpointer: where to save and resume, or None.
       on_record: called with each new record.
@@ -113,38 +119,61 @@ def fit(
 
     Raises:
       InputError: if the batch size does not split over the devices.
+      ValueError: if the model does not go with the method.
       TrainingDivergedError: if the loss of an epoch, or a parameter after it, is not finite.
     """
-    num_examples = len(data.labels)
-    steps = batches.steps_per_epoch(num_examples, settings.batch_size)
     batches.check_batch_size(settings.batch_size, len(devices))
-    optimizer = build_optimizer(settings.optimizer, steps * settings.epochs)
+    stage = None if start_from is None else method.second_stage
+    if stage is not None:
+        settings = _second_stage_settings(settings, stage)
+    order = _Order(data, settings.batch_size, len(devices), num_classes, seed, stage)
+    optimizer = build_optimizer(
+        settings.optimizer,
+        order.steps * settings.epochs,
+        only="classifier" if stage is not None and stage.only_classifier else None,
+    )
     init_key, step_key = jax.random.split(jax.random.key(seed))
-    state = create_state(model, method, optimizer, init_key, data.images[:1], num_examples, num_classes)
+    state = create_state(
+        model,
+        method,
+        optimizer,
+        init_key,
+        data.images[:1],
+        len(data.labels),
+        num_classes,
+        state_dtype=settings.state_dtype,
+    )
+    if start_from is not None:
+        start = method.start(start_from, state.variables)
+        state = state._replace(params=start["params"], batch_stats=start["batch_stats"])
+        state = state._replace(opt_state=optimizer.init(state.params))
     epoch, history, seconds = 0, [], 0.0
     if checkpointer is not None and (saved := checkpointer.restore(state)) is not None:
         state, epoch, history, seconds = saved
     if epoch >= settings.epochs:
         return Fitted(jax.device_get(state.variables), history, seconds)
 
-    train_step = _mapped_step(model, method, optimizer, preprocessing, steps, settings, auxiliaries, devices)
+    train_step = _mapped_step(
+        model, method, optimizer, preprocessing, order.steps, settings, auxiliaries, stage, devices
+    )
+    outputs = make_predictor(model, None, preprocessing, devices)
     weights = None if auxiliaries is None else AuxiliaryPair(*(a.variables for a in auxiliaries))
     state, data, weights, step_key = parallel.replicate((state, data, weights, step_key), devices)
     progress = progress or SilentProgress()
-    progress.start(settings.epochs, epoch, num_examples)
+    progress.start(settings.epochs, epoch, order.num_examples)
     started = time.monotonic() - seconds
     try:
         while epoch < settings.epochs:
-            order = batches.training_order(
-                num_examples, settings.batch_size, len(devices), seed=seed, epoch=epoch
-            )
+            if method.refresh_before(epoch):
+                state = _refreshed(state, method, data, outputs, devices)
             collected = []
-            for step, (index, where) in enumerate(_dispatches(order, settings.steps_per_dispatch), start=1):
+            dispatches = _dispatches(order.of_epoch(epoch), settings.steps_per_dispatch)
+            for step, (index, where) in enumerate(dispatches, start=1):
                 state, metrics = train_step(state, data, weights, step_key, index, where)
                 collected.append(metrics)
                 if parallel.must_read(step, devices):
                     jax.block_until_ready(metrics)
-                progress.step_dispatched(min(step * settings.steps_per_dispatch / steps, 1.0), metrics)
+                progress.step_dispatched(min(step * settings.steps_per_dispatch / order.steps, 1.0), metrics)
             epoch += 1
             record = {"epoch": epoch, "train": _mean_metrics(collected)}
             _check_finite(record, state.params)
@@ -163,7 +192,7 @@ def fit(
 
 def make_predictor(
     model: Model,
-    method: Method,
+    method: Method | None,
     preprocessing: Preprocessing,
     devices: Sequence[jax.Device],
     batch_size: int = 512,
@@ -175,7 +204,7 @@ def make_predictor(
 
     Args:
       model: the network.
-      method: what it was trained with.
+      method: what it was trained with; None for the networks' outputs as `Method.refresh` gets them.
       preprocessing: its normalisation is used, its augmentation is not.
       devices: devices to predict on.
       batch_size: largest number of images on each device at once.
@@ -191,10 +220,51 @@ def make_predictor(
             logits.append(step(variables, images, index))
             if parallel.must_read(number, devices):
                 jax.block_until_ready(logits[-1])
-        logits = np.concatenate([np.asarray(part) for part in logits], axis=None)
-        return logits.reshape(order.where.size, -1)[: len(images)]
+        logits = np.stack([np.asarray(part) for part in logits])
+        return logits.reshape(order.where.size, *logits.shape[3:])[: len(images)]
 
     return predict
+
+
+class _Order:
+    """The order of the epochs of one training."""
+
+    def __init__(self, data, batch_size, num_devices, num_classes, seed, stage):
+        kept = np.arange(len(data.labels))
+        if data.meta_index is not None:
+            kept = np.setdiff1d(kept, data.meta_index)
+        self._kept, self._labels = kept.astype(np.int32), np.asarray(data.labels)[kept]
+        self._split, self._seed, self._num_classes = (batch_size, num_devices), seed, num_classes
+        self._class_balanced = stage is not None and stage.class_balanced
+        self.num_examples = len(kept)
+        self.steps = batches.steps_per_epoch(len(kept), batch_size)
+
+    def of_epoch(self, epoch):
+        """Index and where of an epoch's steps."""
+        if self._class_balanced:
+            order = batches.class_balanced_order(
+                self._labels, self._num_classes, *self._split, seed=self._seed, epoch=epoch
+            )
+        else:
+            order = batches.training_order(self.num_examples, *self._split, seed=self._seed, epoch=epoch)
+        return order._replace(index=self._kept[order.index])
+
+
+def _second_stage_settings(settings, stage):
+    rate = settings.optimizer.learning_rate * stage.learning_rate_factor
+    optimizer = dataclasses.replace(settings.optimizer, learning_rate=rate)
+    return dataclasses.replace(settings, epochs=stage.epochs, optimizer=optimizer)
+
+
+def _refreshed(state, method, data, outputs, devices):
+    """The state after the method has looked at the whole training set."""
+    logits = outputs(state.variables, data.images)
+    example_state, shared_state = jax.device_get((state.example_state, state.shared_state))
+    new = method.refresh(logits, np.asarray(data.labels), example_state, shared_state)
+    # In the types it had.
+    new = jax.tree.map(lambda to, of: np.asarray(to, of.dtype), new, (example_state, shared_state))
+    example_state, shared_state = parallel.replicate(new, devices)
+    return state._replace(example_state=example_state, shared_state=shared_state)
 
 
 @jax.jit
@@ -212,7 +282,7 @@ def _check_finite(record, params):
         )
 
 
-def _mapped_step(model, method, optimizer, preprocessing, steps, settings, auxiliaries, devices):
+def _mapped_step(model, method, optimizer, preprocessing, steps, settings, auxiliaries, stage, devices):
     if auxiliaries is not None:
         auxiliaries = AuxiliaryPair(*(Auxiliary(a.model, a.method) for a in auxiliaries))
     step = make_train_step(
@@ -222,6 +292,7 @@ def _mapped_step(model, method, optimizer, preprocessing, steps, settings, auxil
         preprocessing,
         steps,
         auxiliaries=auxiliaries,
+        stage=stage,
         axis_name=parallel.AXIS,
     )
     if settings.steps_per_dispatch > 1:

@@ -38,14 +38,26 @@ class OptimizerSettings:
             raise InputError(f"Weight decay must be at least 0, got {self.weight_decay}.")
 
 
-def build_optimizer(settings: OptimizerSettings, total_steps: int) -> optax.GradientTransformation:
-    """The optimiser for a training of `total_steps` steps."""
+def build_optimizer(
+    settings: OptimizerSettings, total_steps: int, only: str | None = None
+) -> optax.GradientTransformation:
+    """The optimiser for a training of `total_steps` steps.
+
+    Args:
+      settings: how to step.
+      total_steps: length of the schedule.
+      only: name of the one part of the parameters that is trained, or None for all. The
+        others' gradients must be 0.
+    """
     rate = settings.learning_rate
     if settings.schedule == "cosine":
         rate = optax.cosine_decay_schedule(rate, max(total_steps, 1))
     elif settings.schedule == "step":
         rate = optax.piecewise_constant_schedule(rate, {total_steps // 2: 0.1, 3 * total_steps // 4: 0.1})
-    return optax.chain(
+    optimizer = optax.chain(
         optax.add_decayed_weights(settings.weight_decay),
         optax.sgd(rate, momentum=settings.momentum, nesterov=settings.nesterov),
     )
+    if only is None:
+        return optimizer
+    return optax.masked(optimizer, lambda params: {name: name == only for name in params})

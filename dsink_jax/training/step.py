@@ -5,15 +5,20 @@ no axis, plain `jit`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from dsink_jax.data.augment import Augmentation, augment, example_keys, normalise
-from dsink_jax.methods.base import Batch, Method
+from dsink_jax.methods.base import Batch, Method, Networks, SecondStage
 from dsink_jax.models.interface import Model, Variables
+
+StateDtype = Literal["float32", "float16"]
+
+# Folded into the key of a step, beside the examples' indices, which never get so large.
+_SECOND_VIEW, _METHOD = 2**32 - 1, 2**32 - 2
 
 
 class TrainState(NamedTuple):
@@ -25,6 +30,7 @@ class TrainState(NamedTuple):
       batch_stats: moving averages of batch normalisation.
       opt_state: state of the optimiser.
       example_state: the method's per-example state, a pytree of `[M, ...]`, M training examples.
+      shared_state: the method's state of the whole training set.
     """
 
     step: jax.Array
@@ -32,6 +38,7 @@ class TrainState(NamedTuple):
     batch_stats: Any
     opt_state: Any
     example_state: Any
+    shared_state: Any = ()
 
     @property
     def variables(self) -> Variables:
@@ -47,12 +54,17 @@ class DeviceData(NamedTuple):
       labels: int32 `[M]`, observed labels.
       noise_robust_logits: float32 `[M, C]`, f_N's logits on the unaugmented images, or None.
       imbalance_robust_logits: float32 `[M, C]`, the same of f_L, or None.
+      meta_index: int32 `[K]`, positions of the meta set, class by class, or None. They are left out of the
+        order of the epochs.
+      meta_labels: int32 `[K]`, its labels, or None.
     """
 
     images: jax.Array
     labels: jax.Array
     noise_robust_logits: jax.Array | None = None
     imbalance_robust_logits: jax.Array | None = None
+    meta_index: jax.Array | None = None
+    meta_labels: jax.Array | None = None
 
 
 class Auxiliary(NamedTuple):
@@ -85,6 +97,8 @@ def create_state(
     images: jax.Array,
     num_examples: int,
     num_classes: int,
+    *,
+    state_dtype: StateDtype = "float32",
 ) -> TrainState:
     """The state before the first step.
 
@@ -96,14 +110,28 @@ def create_state(
       images: one or more inputs `[n, H, W, channels]`, for their shape.
       num_examples: size of the training set.
       num_classes: C.
+      state_dtype: type in which per-example state is kept; it is computed with in float32.
+
+    Raises:
+      ValueError: if the model is not as many networks as the method trains.
     """
+    if model.networks != method.networks:
+        raise ValueError(
+            f"The method trains {method.networks} networks and the model is {model.networks}. "
+            f"Give it several(model, {method.networks})."
+        )
     variables = model.init(key, jnp.asarray(images, jnp.float32))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
-        example_state=method.init(num_examples, num_classes),
+        example_state=jax.tree.map(
+            # Copies: the state is donated, so no two leaves may share a buffer.
+            lambda leaf: jnp.array(leaf, state_dtype),
+            method.init(num_examples, num_classes),
+        ),
+        shared_state=method.init_shared(num_classes),
     )
 
 
@@ -115,6 +143,7 @@ def make_train_step(
     steps_per_epoch: int,
     *,
     auxiliaries: AuxiliaryPair | None = None,
+    stage: SecondStage | None = None,
     axis_name: str | None = None,
 ) -> Callable:
     """Builds the training step.
@@ -127,6 +156,7 @@ def make_train_step(
       steps_per_epoch: to tell the method how far training is.
       auxiliaries: a pair of `Auxiliary` to run in evaluation mode on the same augmented images; None if
         the method needs none or the data carries their logits.
+      stage: the method's second stage, if this is it: batch statistics stay as they are.
       axis_name: mapped axis over which the batch is split, or None.
 
     Returns:
@@ -138,26 +168,51 @@ def make_train_step(
     def total(value):
         return value if axis_name is None else jax.lax.psum(value, axis_name)
 
+    def view(key, data, index):
+        images = augment(preprocessing.augmentation, example_keys(key, index), data.images[index])
+        return normalise(images, preprocessing.mean, preprocessing.std)
+
+    def make_batch(state, data, auxiliary_variables, key, index, where):
+        images = view(key, data, index)
+        batch = Batch(images, data.labels[index], where, shared_state=state.shared_state)
+        if method.views == 2:
+            second_key = jax.random.fold_in(key, _SECOND_VIEW)
+            batch = batch._replace(second_view=view(second_key, data, index))
+        if method.meta_per_class:
+            meta_images = data.images[data.meta_index]
+            meta_images = normalise(meta_images, preprocessing.mean, preprocessing.std)
+            batch = batch._replace(meta_images=meta_images, meta_labels=data.meta_labels)
+        return _with_auxiliaries(batch, data, auxiliaries, auxiliary_variables, index)
+
     def train_step(state, data, auxiliary_variables, key, index, where):
-        keys = example_keys(jax.random.fold_in(key, state.step), index)
-        images = augment(preprocessing.augmentation, keys, data.images[index])
-        images = normalise(images, preprocessing.mean, preprocessing.std)
-        batch = Batch(images, data.labels[index], where)
-        batch = _with_auxiliaries(batch, data, auxiliaries, auxiliary_variables, index)
+        key = jax.random.fold_in(key, state.step)
+        batch = make_batch(state, data, auxiliary_variables, key, index, where)
+        rows = jax.tree.map(lambda s: s[index].astype(jnp.float32), state.example_state)
         count = total(where.sum()).astype(jnp.float32)
         epoch = state.step / steps_per_epoch
+        batch = method.prepare(
+            batch,
+            rows,
+            _present_networks(model, state.variables),
+            jax.random.fold_in(key, _METHOD),
+            epoch=epoch,
+            axis_name=axis_name,
+        )
+        inputs = batch.images if batch.inputs is None else batch.inputs
 
         def local_loss(params):
+            if stage is not None and stage.only_classifier:
+                params = {**jax.lax.stop_gradient(params), "classifier": params["classifier"]}
             logits, batch_stats = model.apply(
-                {"params": params, "batch_stats": state.batch_stats}, images, True
+                {"params": params, "batch_stats": state.batch_stats}, inputs, stage is None
             )
-            rows = jax.tree.map(lambda s: s[index], state.example_state)
             result = method.loss(logits, batch, rows, epoch=epoch, axis_name=axis_name)
             return jnp.where(where, result.values, 0.0).sum() / count, (result, logits, batch_stats)
 
         gradient, (result, logits, batch_stats) = jax.grad(local_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(total(gradient), state.opt_state, state.params)
-        correct = method.predict(logits).argmax(-1) == batch.labels
+        predictions = method.predict(logits) if result.predictions is None else result.predictions
+        correct = predictions.argmax(-1) == batch.labels
         metrics = {"loss": result.values, "accuracy": correct.astype(jnp.float32), **result.metrics}
         metrics = {
             name: total(jnp.where(where, value, 0.0).sum()) / count if value.ndim else value
@@ -169,22 +224,26 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
             example_state=_write_rows(state.example_state, result.example_state, index, where, axis_name),
+            shared_state=state.shared_state,
         )
         return state, {**metrics, "examples": count}
 
     return train_step
 
 
-def make_predict_step(model: Model, method: Method, preprocessing: Preprocessing) -> Callable:
+def make_predict_step(model: Model, method: Method | None, preprocessing: Preprocessing) -> Callable:
     """Builds `predict(variables, images, index) -> logits [n, C]` on unaugmented images, in evaluation mode.
 
-    The softmax of the logits is the method's prediction.
+    The softmax of the logits is the method's prediction. Without a method they are the networks' outputs as
+    `Method.refresh` gets them, `[n, C]` or `[n, K, C]`.
     """
 
     def predict_step(variables, images, index):
         inputs = normalise(images[index], preprocessing.mean, preprocessing.std)
+        if method is not None:
+            return _predict(model, method, variables, inputs)
         logits, _ = model.apply(variables, inputs, False)
-        return method.predict(logits)
+        return logits if logits.ndim == 2 else logits.swapaxes(0, 1)
 
     return predict_step
 
@@ -201,11 +260,28 @@ def repeat_step(train_step: Callable) -> Callable:
     return steps
 
 
+def _predict(model, method, variables, inputs):
+    """The method's prediction, as logits `[n, C]`."""
+    logits, _ = model.apply(method.deployed(variables), inputs, False)
+    return method.predict(logits)
+
+
+def _present_networks(model, variables):
+    """The networks as they are, in evaluation mode."""
+
+    def features(images):
+        if model.features is None:
+            raise ValueError("Features are needed, which this model does not tell: see `Model.features`.")
+        return model.features(variables, images)
+
+    return Networks(lambda images: model.apply(variables, images, False)[0], features)
+
+
 def _with_auxiliaries(batch, data, auxiliaries, variables, index):
     """Adds the auxiliary logits: computed on the batch's own view, or looked up."""
     if auxiliaries is not None:
         logits = [
-            auxiliary.method.predict(auxiliary.model.apply(weights, batch.images, False)[0])
+            _predict(auxiliary.model, auxiliary.method, weights, batch.images)
             for auxiliary, weights in zip(auxiliaries, variables, strict=True)
         ]
     elif data.noise_robust_logits is not None:

@@ -130,7 +130,7 @@ def test_preact_stages():
         expected += [before, stage, stage, stage]
         before = stage
     assert of_norm == [*expected, stages[3]]  # and the final one
-    assert layers["Dense_0"] == (2, 10)
+    assert layers["classifier"] == (2, 10)
 
 
 @pytest.mark.parametrize(("blocks", "depth"), [(1, 8), (3, 20), (5, 32)])

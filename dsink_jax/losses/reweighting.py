@@ -1,0 +1,103 @@
+"""The transport problem that weights examples against a balanced meta set."""
+
+import jax
+import jax.numpy as jnp
+
+from dsink_jax.transport import solve_transport
+
+# What an example outside the problem weighs in place of 0, whose gradient OTT does not have.
+_NO_MASS = 1e-9
+
+
+def transport_distance(
+    weights: jax.Array,
+    cost: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    epsilon: float = 0.1,
+    threshold: float = 1e-4,
+    max_iterations: int = 200,
+) -> jax.Array:
+    """Transport cost <plan, cost> between a weighted batch and a balanced meta set, smooth in the weights.
+
+    The batch's marginal is softmax(weights), the meta set's is uniform; the plan is the entropic one. The
+    gradient with respect to `weights` goes through the Sinkhorn iterations, also under `pmap`; none goes to
+    `cost`.
+
+    Args:
+      weights: floating `[N]`, the batch's example weights.
+      cost: floating `[N, M]`, cost of moving an example to a member of the meta set; see `feature_cost` and
+        `label_cost`.
+      where: bool `[N]`, False for padding: such examples have next to no mass, and gradient 0.
+      epsilon: weight of the entropy, positive.
+      threshold: L1 error of the meta set's marginal at which the solver stops.
+      max_iterations: limit of Sinkhorn iterations.
+
+    Returns:
+      float32 `[]`.
+
+    Raises:
+      ValueError: for wrong ranks or shapes, or an epsilon that is not positive.
+
+    Source: Guo et al., Learning to Re-weight Examples with Optimal Transport for Imbalanced Classification,
+    NeurIPS 2022, arXiv 2208.02951; epsilon and the limit as in its code.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> cost = jnp.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    >>> uphill = jax.grad(transport_distance)(jnp.zeros(3), cost)
+    >>> bool(uphill[2] < 0 < uphill[0])  # the only example of the second class is to gain weight
+    True
+    """
+    if cost.ndim != 2 or weights.shape != cost.shape[:1]:
+        raise ValueError(
+            f"weights must have shape [N] for cost [N, M], got {list(weights.shape)} and {list(cost.shape)}."
+        )
+    if not epsilon > 0:
+        raise ValueError(f"epsilon must be positive, got {epsilon}.")
+    cost = jax.lax.stop_gradient(cost.astype(jnp.float32))
+    weights = weights.astype(jnp.float32)
+    if where is not None:
+        cost = jnp.where(where[:, None], cost, 0.0)
+        weights = jnp.where(where, weights, -jnp.inf)
+    marginal = jnp.maximum(jax.nn.softmax(weights), _NO_MASS)
+    marginal = marginal / marginal.sum()
+    members = cost.shape[1]
+    solution = solve_transport(
+        cost,
+        marginal,
+        jnp.full((members,), 1.0 / members),
+        epsilon=epsilon,
+        threshold=threshold,
+        max_iterations=max_iterations,
+    )
+    potentials = solution.row_potential[:, None] + solution.column_potential
+    plan = jnp.exp((potentials - cost) / epsilon)
+    return (plan * cost).sum()
+
+
+def feature_cost(features: jax.Array, meta_features: jax.Array) -> jax.Array:
+    """1 - cosine of the features: float32 `[N, M]` in [0, 2], from `[N, D]` and `[M, D]`.
+
+    >>> import jax.numpy as jnp
+    >>> print(feature_cost(jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 3.0]])))
+    [[0. 1.]]
+    """
+    return 1.0 - _unit(features) @ _unit(meta_features).T
+
+
+def label_cost(labels: jax.Array, meta_labels: jax.Array, num_classes: int) -> jax.Array:
+    """Mean squared difference of one-hot labels: float32 `[N, M]`, 0 for the same class, else 2 / C.
+
+    >>> import jax.numpy as jnp
+    >>> print(label_cost(jnp.array([0]), jnp.array([0, 1]), num_classes=10))
+    [[0.  0.2]]
+    """
+    return jnp.where(labels[:, None] == meta_labels, 0.0, 2.0 / num_classes).astype(jnp.float32)
+
+
+def _unit(features):
+    features = features.astype(jnp.float32)
+    norm = jnp.sqrt((features * features).sum(-1, keepdims=True))
+    return features / jnp.maximum(norm, 1e-12)

@@ -1,0 +1,72 @@
+"""Cross-entropy weighted by class, and the focal loss."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from dsink_jax import losses
+from dsink_jax.errors import InputError
+from dsink_jax.losses._checks import check_at_least, check_range
+from dsink_jax.losses._cross_entropy import integer_cross_entropy
+from dsink_jax.methods.base import Method, MethodLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassBalanced(Method):
+    """Cross-entropy weighted by the effective number of examples of the class.
+
+    Cui et al., CVPR 2019, arXiv 1901.05555.
+
+    Attributes:
+      class_counts: C positive numbers.
+      beta: in [0, 1); towards 1 the weights are those of inverse counts.
+    """
+
+    class_counts: tuple[int, ...]
+    beta: float = 0.9999
+
+    def __post_init__(self):
+        self.check(check_range, "beta", 0.0, 1.0, high_open=True)
+
+    @classmethod
+    def from_facts(cls, facts, **options):
+        """With the counts of the training set, in which no class may be empty."""
+        check_no_empty_class(facts.class_counts)
+        return cls(facts.class_counts, **options)
+
+    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+        """See `Method.loss`."""
+        weights = losses.class_balanced_weights(np.asarray(self.class_counts), self.beta)
+        values = weights[batch.labels] * integer_cross_entropy(logits, batch.labels)
+        return MethodLoss(values, example_state, {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Focal(Method):
+    """Focal loss over a softmax (Lin et al., ICCV 2017, arXiv 1708.02002). Weak on long tails: a baseline.
+
+    Attributes:
+      gamma: how much examples that are fitted already count less, at least 0.
+    """
+
+    gamma: float = 2.0
+
+    def __post_init__(self):
+        self.check(check_at_least, "gamma", 0)
+
+    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+        """See `Method.loss`."""
+        values = losses.focal_cross_entropy(logits.astype(jnp.float32), batch.labels, self.gamma)
+        return MethodLoss(values, example_state, {})
+
+
+def check_no_empty_class(class_counts: Sequence[int]) -> None:
+    """Raises `InputError` if a class has no examples."""
+    empty = [c for c, count in enumerate(class_counts) if not count > 0]
+    if empty:
+        raise InputError(
+            f"needs examples of every class, but class {empty[0]} has none. "
+            "Lower the imbalance ratio, or choose another method."
+        )

@@ -1,0 +1,63 @@
+"""What can be had from two trained auxiliary models without training a third: baselines. NumPy only."""
+
+import dataclasses
+
+import numpy as np
+
+from dsink_jax.methods.class_balanced import check_no_empty_class
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """The mean of both auxiliary models' probabilities."""
+
+    def combine(
+        self, noise_robust: np.ndarray, imbalance_robust: np.ndarray, training_noise_robust: np.ndarray
+    ) -> np.ndarray:
+        """Logits `[M, C]` of the combination.
+
+        Args:
+          noise_robust: float `[M, C]`, logits of f_N.
+          imbalance_robust: float `[M, C]`, logits of f_L.
+          training_noise_robust: float `[T, C]`, logits of f_N on the training set; not used.
+        """
+        del training_noise_robust
+        return np.logaddexp(_log_softmax(noise_robust), _log_softmax(imbalance_robust)) - np.log(2.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdjustedNoiseRobust:
+    """f_N with its logits adjusted after training: the cheap cure of imbalance.
+
+    Post-hoc logit adjustment (Menon et al., ICLR 2021, arXiv 2007.07314) of the noise-robust model.
+
+    Attributes:
+      class_prior: C positive numbers; None for the mean prediction of f_N on the training set, which is
+        closer to the true shares than counts of wrong labels are.
+      tau: strength, at least 0.
+    """
+
+    class_prior: tuple[float, ...] | None = None
+    tau: float = 1.0
+
+    def __post_init__(self):
+        if self.class_prior is not None:
+            check_no_empty_class(self.class_prior)
+
+    def combine(
+        self, noise_robust: np.ndarray, imbalance_robust: np.ndarray, training_noise_robust: np.ndarray
+    ) -> np.ndarray:
+        """Logits `[M, C]`; arguments as for `Ensemble.combine`, f_L's are not used."""
+        del imbalance_robust
+        log_prior = (
+            np.logaddexp.reduce(_log_softmax(training_noise_robust)) - np.log(len(training_noise_robust))
+            if self.class_prior is None
+            else np.log(np.asarray(self.class_prior))
+        )
+        return _log_softmax(noise_robust) - self.tau * log_prior
+
+
+def _log_softmax(logits):
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

@@ -1,0 +1,185 @@
+"""DivideMix: two networks, a mixture model of their losses, MixMatch."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsink_jax.errors import InputError
+from dsink_jax.losses._checks import check_at_least, check_range
+from dsink_jax.losses._cross_entropy import integer_cross_entropy
+from dsink_jax.methods.base import Method, MethodLoss, total
+from dsink_jax.methods.mixup import partners
+
+
+@dataclasses.dataclass(frozen=True)
+class DivideMix(Method):
+    """DivideMix (Li et al., ICLR 2020, arXiv 2002.07394).
+
+    After a warm-up of cross-entropy, before each epoch a mixture of two Gaussians is fitted to each network's
+    losses on the training set; the component of small losses gives the probability that a label is right.
+    Each network is trained on the other's division: labels that are probably right are refined, the others
+    replaced, by the networks' sharpened predictions on two views; pairs are mixed.
+
+    Differences from the published code: both networks are trained in the same step and guess in evaluation
+    mode; labelled and unlabelled examples come as the batch has them, not as many of each; the prior of the
+    penalty is the class prior methods may know (`penalty` uniform is the published one, wrong on long tails).
+    The prediction is the mean of both networks' logits.
+
+    Attributes:
+      class_prior: C non-negative numbers summing to 1.
+      epochs: epochs of the training.
+      warmup: share of the training before the first division, in (0, 1).
+      lambda_u: weight of the unlabelled loss, at least 0; published values go from 0 to 150 by noise. One
+        default for all.
+      temperature: of the sharpening, positive.
+      mix_alpha: coefficients are drawn from Beta(alpha, alpha), the larger of l and 1 - l taken; positive.
+      clean_bound: probability from which a label counts as right, in [0, 1].
+      ramp: share of the training in which lambda_u grows from 0, in (0, 1].
+      penalty: prior that the mean prediction is drawn to, `prior` or `uniform`; `none` for no penalty.
+    """
+
+    class_prior: tuple[float, ...]
+    epochs: int
+    warmup: float = 0.1
+    lambda_u: float = 25.0
+    temperature: float = 0.5
+    mix_alpha: float = 4.0
+    clean_bound: float = 0.5
+    ramp: float = 0.05
+    penalty: Literal["prior", "uniform", "none"] = "prior"
+
+    networks = 2
+    views = 2
+    forward_passes = 10
+
+    def __post_init__(self):
+        self.check(check_range, "warmup", 0.0, 1.0, low_open=True, high_open=True)
+        self.check(check_at_least, "lambda_u", 0)
+        self.check(check_range, "temperature", 0.0, 1e6, low_open=True)
+        self.check(check_range, "mix_alpha", 0.0, 1e6, low_open=True)
+        self.check(check_range, "clean_bound", 0.0, 1.0)
+        self.check(check_range, "ramp", 0.0, 1.0, low_open=True)
+        if self.penalty not in ("prior", "uniform", "none"):
+            raise InputError(f"penalty must be prior, uniform or none, got {self.penalty!r}.")
+
+    @classmethod
+    def from_facts(cls, facts, **options):
+        """With the prior of the training set and the length of the training."""
+        return cls(facts.class_prior, facts.epochs, **options)
+
+    @property
+    def _warmup_epochs(self):
+        return max(round(self.warmup * self.epochs), 1)
+
+    def init(self, num_examples, num_classes):
+        """Probability that a label is right, by each network: 1 during the warm-up. float32 `[M, 2]`."""
+        return jnp.ones((num_examples, 2), jnp.float32)
+
+    def refresh_before(self, epoch):
+        """Before every epoch after the warm-up."""
+        return epoch >= self._warmup_epochs
+
+    def refresh(self, logits, labels, example_state, shared_state):
+        """Divides the training set by each network's losses."""
+        columns = [probably_clean(np.asarray(integer_cross_entropy(logits[:, k], labels))) for k in range(2)]
+        return np.stack(columns, -1), shared_state
+
+    def prepare(self, batch, example_state, networks, key, *, epoch, axis_name):
+        """Refines or replaces labels and mixes both views, for each network by the other's division."""
+        num_classes = len(self.class_prior)
+        one_hot = jnp.eye(num_classes, dtype=jnp.float32)[batch.labels]
+        views = jnp.concatenate([batch.images, batch.second_view])
+        logits = networks.logits(views)
+        predictions = jax.nn.softmax(logits, axis=-1).reshape(2, 2, -1, num_classes).mean(1)
+        guess = predictions.mean(0)
+        warm = epoch < self._warmup_epochs - 1e-4
+        inputs, extra = [], []
+        for k, own_key in enumerate(jax.random.split(key)):
+            clean = example_state[:, 1 - k, None]
+            labelled = clean[:, 0] > self.clean_bound
+            refined = clean * one_hot + (1.0 - clean) * predictions[k]
+            sharp = self._sharpened(jnp.where(labelled[:, None], refined, guess))
+            targets = jnp.tile(jnp.where(warm, one_hot, sharp), (2, 1))
+            partner_key, mix_key = jax.random.split(own_key)
+            coefficient = jax.random.beta(mix_key, self.mix_alpha, self.mix_alpha)
+            coefficient = jnp.where(warm, 1.0, jnp.maximum(coefficient, 1.0 - coefficient))
+            other_views, other_targets = partners((views, targets), partner_key, axis_name)
+            inputs.append(coefficient * views + (1.0 - coefficient) * other_views)
+            extra.append((coefficient * targets + (1.0 - coefficient) * other_targets, labelled))
+        return batch._replace(inputs=tuple(inputs), extra=(tuple(extra), logits[:, : len(batch.labels)]))
+
+    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+        """See `Method.loss`. The sum of the two networks' losses."""
+        networks, guessed = batch.extra
+        values = sum(
+            self._network_loss(own, targets, labelled, batch.where, epoch, axis_name)
+            for own, (targets, labelled) in zip(logits, networks, strict=True)
+        )
+        metrics = {"clean": example_state.mean(-1)}
+        return MethodLoss(values, example_state, metrics, self.predict(guessed))
+
+    def _network_loss(self, logits, targets, labelled, where, epoch, axis_name):
+        """Loss `[n]` of one network from its logits `[2n, C]`: means over the views and over each kind."""
+        log_predictions = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+        predictions = jnp.exp(log_predictions)
+        cross_entropy = _over_views(-(targets * log_predictions).sum(-1))
+        squared = _over_views(((predictions - targets) ** 2).mean(-1))
+        labelled_share, unlabelled_share, mean = self._batch_means(predictions, labelled, where, axis_name)
+        started = epoch - self._warmup_epochs
+        ramp = jnp.clip(started / max(self.ramp * self.epochs, 1.0), 0.0, 1.0)
+        values = jnp.where(
+            labelled, cross_entropy / labelled_share, self.lambda_u * ramp * squared / unlabelled_share
+        )
+        if self.penalty != "none":
+            prior = jnp.asarray(self.class_prior, jnp.float32)
+            prior = prior if self.penalty == "prior" else jnp.full_like(prior, 1.0 / len(prior))
+            penalty = (jax.scipy.special.xlogy(prior, prior) - prior * jnp.log(mean + 1e-12)).sum()
+            values += jnp.where(started < -1e-4, 0.0, penalty)
+        return values
+
+    def _batch_means(self, predictions, labelled, where, axis_name):
+        """Shares of labelled and unlabelled examples, and the mean prediction `[C]`, over all devices."""
+        valid = where.astype(jnp.float32)
+        views = jnp.tile(valid, 2)
+        number, right, summed = total(
+            (valid.sum(), (valid * labelled).sum(), (views[:, None] * predictions).sum(0)), axis_name
+        )
+        number = jnp.maximum(number, 1.0)
+        return (
+            jnp.maximum(right, 1.0) / number,
+            jnp.maximum(number - right, 1.0) / number,
+            summed / (2.0 * number),
+        )
+
+    def _sharpened(self, probabilities):
+        return jax.nn.softmax(jnp.log(probabilities + 1e-12) / self.temperature, axis=-1)
+
+
+def probably_clean(losses: np.ndarray) -> np.ndarray:
+    """Probability that each label is right: the posterior of the small-loss one of two Gaussians.
+
+    Args:
+      losses: float `[M]`, each example's loss.
+
+    Returns:
+      float32 `[M]` in [0, 1]; 1 where all losses are equal.
+
+    Source: Li et al., arXiv 2002.07394, section 3.1; limits of the fit as in its code.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    low, high = losses.min(), losses.max()
+    if not high > low:
+        return np.ones(len(losses), np.float32)
+    scaled = ((losses - low) / (high - low)).reshape(-1, 1).astype(np.float64)
+    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0)
+    posterior = mixture.fit(scaled).predict_proba(scaled)
+    return posterior[:, mixture.means_.argmin()].astype(np.float32)
+
+
+def _over_views(values: Any):
+    """Mean `[n]` over the two views of `[2n]`."""
+    return values.reshape(2, -1).mean(0)

@@ -1,0 +1,63 @@
+"""LDAM with deferred re-weighting."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from dsink_jax import losses
+from dsink_jax.losses._checks import check_at_least, check_range
+from dsink_jax.methods.base import Method, MethodLoss
+from dsink_jax.methods.class_balanced import check_no_empty_class
+
+
+@dataclasses.dataclass(frozen=True)
+class LdamDrw(Method):
+    """Label-distribution-aware margins on a cosine classifier, class weights late in training.
+
+    Cao et al., NeurIPS 2019, arXiv 1906.07413.
+
+    Attributes:
+      class_counts: C positive numbers.
+      epochs: epochs of the training.
+      max_margin: margin of the rarest class, at least 0.
+      scale: factor of the cosines in the softmax, of the loss and of the prediction; positive.
+      deferral: share of the training before the weights set in, in [0, 1]; the published recipe's is 160 of
+        200 epochs.
+      beta: of the class-balanced weights, in [0, 1).
+    """
+
+    class_counts: tuple[int, ...]
+    epochs: int
+    max_margin: float = 0.5
+    scale: float = 30.0
+    deferral: float = 0.8
+    beta: float = 0.9999
+
+    classifier = "cosine"
+
+    def __post_init__(self):
+        self.check(check_at_least, "max_margin", 0)
+        self.check(check_range, "scale", 0.0, 1e6, low_open=True)
+        self.check(check_range, "deferral", 0.0, 1.0)
+        self.check(check_range, "beta", 0.0, 1.0, high_open=True)
+
+    @classmethod
+    def from_facts(cls, facts, **options):
+        """With the counts of the training set, in which no class may be empty."""
+        check_no_empty_class(facts.class_counts)
+        return cls(facts.class_counts, facts.epochs, **options)
+
+    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+        """See `Method.loss`."""
+        counts = np.asarray(self.class_counts)
+        values = losses.ldam(logits, batch.labels, counts, self.max_margin, self.scale)
+        weights = losses.class_balanced_weights(counts, self.beta)
+        # Epochs are a quotient of steps, a hair below the whole number at times.
+        deferred = epoch + 1e-4 >= self.deferral * self.epochs
+        values = values * jnp.where(deferred, weights, 1.0)[batch.labels]
+        return MethodLoss(values, example_state, {})
+
+    def predict(self, logits):
+        """Scaled cosines, whose softmax is the prediction."""
+        return self.scale * logits

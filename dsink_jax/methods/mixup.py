@@ -1,0 +1,50 @@
+"""Mixup."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from dsink_jax.losses._checks import check_range
+from dsink_jax.losses._cross_entropy import integer_cross_entropy
+from dsink_jax.methods.base import Method, MethodLoss, gather, own_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixup(Method):
+    """Cross-entropy on convex combinations of pairs of examples (Zhang et al., ICLR 2018, arXiv 1710.09412).
+
+    One coefficient and one permutation for a batch, over all devices.
+
+    Attributes:
+      alpha: the coefficient is drawn from Beta(alpha, alpha); positive.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self):
+        self.check(check_range, "alpha", 0.0, 1e6, low_open=True)
+
+    def prepare(self, batch, example_state, networks, key, *, epoch, axis_name):
+        """Mixes the images; `extra` is the coefficient and the partners' labels."""
+        coefficient_key, partner_key = jax.random.split(key)
+        coefficient = jax.random.beta(coefficient_key, self.alpha, self.alpha)
+        images, labels = partners((batch.images, batch.labels), partner_key, axis_name)
+        mixed = coefficient * batch.images + (1.0 - coefficient) * images
+        return batch._replace(inputs=mixed, extra=(coefficient, labels))
+
+    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+        """See `Method.loss`."""
+        coefficient, labels = batch.extra
+        values = coefficient * integer_cross_entropy(logits, batch.labels)
+        values += (1.0 - coefficient) * integer_cross_entropy(logits, labels)
+        return MethodLoss(values, example_state, {})
+
+
+def partners(tree, key, axis_name):
+    """The same rows in an order drawn over the batch of all devices: each one's partner to mix with."""
+    count = jax.tree.leaves(tree)[0].shape[0]
+    whole = gather(tree, axis_name)
+    order = jax.random.permutation(key, jax.tree.leaves(whole)[0].shape[0])
+    own = own_rows(order, count, axis_name)
+    return jax.tree.map(lambda leaf: jnp.take(leaf, own, axis=0), whole)

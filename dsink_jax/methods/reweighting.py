@@ -1,0 +1,159 @@
+"""Re-weighting of examples by optimal transport to a balanced meta set."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsink_jax import losses
+from dsink_jax.errors import InputError
+from dsink_jax.losses._checks import check_at_least, check_range
+from dsink_jax.losses._cross_entropy import integer_cross_entropy
+from dsink_jax.methods.base import Method, MethodLoss, SecondStage, gather, own_rows
+from dsink_jax.methods.class_balanced import check_no_empty_class
+from dsink_jax.methods.cross_entropy import CrossEntropy
+
+_CHOICES = {
+    "meta_labels": ("observed", "clean"),
+    "cost": ("combined", "feature", "label"),
+    "meta_set": ("prototypes", "whole"),
+    "trains": ("classifier", "network"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TransportReweighting(Method):
+    """Example weights that bring the batch close to a small balanced meta set in transport cost.
+
+    Guo et al., NeurIPS 2022, arXiv 2208.02951. The first stage is cross-entropy. In the second, weights start
+    at the class-balanced ones; each step first moves the weights of its examples down the gradient of the
+    transport cost between the weighted batch and the meta set, then trains on weighted cross-entropy plus
+    cross-entropy on the meta set. Batch statistics stay those of the first stage.
+
+    The meta set is taken out of the training set, `meta_per_class` images of each class; its images then
+    train through the second term. Which labels it is drawn by has to be said: clean ones are an assumption
+    that real data may not meet.
+
+    Attributes:
+      class_counts: C positive numbers.
+      epochs: epochs of the first stage.
+      meta_per_class: images of each class in the meta set, at least 1; to be told.
+      meta_labels: labels of the meta set, `observed` or `clean`; to be told.
+      cost: of moving an example to a member of the meta set: `feature`, which is 1 - cosine, `label`, or
+        `combined`, half of each.
+      meta_set: `prototypes`, the mean image of each class, or `whole`, all images.
+      trains: `classifier`, the last layer, or the whole `network`, in the second stage.
+      share: epochs of the second stage as a share of the first's, in (0, 1].
+      learning_rate_factor: highest learning rate of the second stage over that of the first, positive.
+      meta_weight: weight of the meta set's cross-entropy, at least 0.
+      weight_rate: learning rate of the weights, at least 0.
+      weight_momentum: momentum of their steps, in [0, 1).
+      weight_decay: decay of the weights, at least 0.
+      epsilon: weight of the entropy in the transport problem, positive.
+      beta: of the class-balanced weights, in [0, 1).
+    """
+
+    class_counts: tuple[int, ...]
+    epochs: int
+    meta_per_class: int | None = None
+    meta_labels: Literal["observed", "clean"] | None = None
+    cost: Literal["combined", "feature", "label"] = "combined"
+    meta_set: Literal["prototypes", "whole"] = "prototypes"
+    trains: Literal["classifier", "network"] = "classifier"
+    share: float = 0.25
+    learning_rate_factor: float = 0.1
+    meta_weight: float = 10.0
+    weight_rate: float = 0.01
+    weight_momentum: float = 0.9
+    weight_decay: float = 5e-4
+    epsilon: float = 0.1
+    beta: float = 0.9999
+
+    forward_passes = 2
+    needs_features = True
+    told = {"meta_per_class": 5, "meta_labels": "observed"}  # noqa: RUF012
+
+    def __post_init__(self):
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise InputError(f"{name} must be {' or '.join(choices)}, got {value!r}.")
+        if self.meta_per_class is not None:
+            self.check(check_at_least, "meta_per_class", 1)
+        self.check(check_range, "share", 0.0, 1.0, low_open=True)
+        self.check(check_range, "learning_rate_factor", 0.0, 1e6, low_open=True)
+        for name in ("meta_weight", "weight_rate", "weight_decay"):
+            self.check(check_at_least, name, 0)
+        self.check(check_range, "weight_momentum", 0.0, 1.0, high_open=True)
+        self.check(check_range, "epsilon", 0.0, 1e6, low_open=True)
+        self.check(check_range, "beta", 0.0, 1.0, high_open=True)
+
+    @classmethod
+    def from_facts(cls, facts, **options):
+        """With the counts of the training set and its length."""
+        check_no_empty_class(facts.class_counts)
+        return cls(facts.class_counts, facts.epochs, **options)
+
+    @property
+    def first_stage(self):
+        """Cross-entropy on the training set without the meta set."""
+        return CrossEntropy()
+
+    @property
+    def second_stage(self):
+        """Training with the weights."""
+        epochs = max(round(self.share * self.epochs), 1)
+        return SecondStage(epochs, self.learning_rate_factor, only_classifier=self.trains == "classifier")
+
+    def init(self, num_examples, num_classes):
+        """What is added to the class-balanced weight of each example, and its momentum: `[M]` each."""
+        zeros = jnp.zeros((num_examples,), jnp.float32)
+        return {"shift": zeros, "momentum": zeros}
+
+    def prepare(self, batch, example_state, networks, key, *, epoch, axis_name):
+        """Moves the weights of the batch's examples; the meta set's images join the inputs."""
+        features = networks.features(batch.images)
+        meta_features, meta_labels = self._meta(batch, networks)
+        start = self._class_weights()[batch.labels]
+        rows = (features, batch.labels, batch.where, start + example_state["shift"])
+        features, labels, where, weights = gather(rows, axis_name)
+        cost = self._cost(features, labels, meta_features, meta_labels)
+        gradient = jax.grad(losses.transport_distance)(weights, cost, where=where, epsilon=self.epsilon)
+        gradient, weights = own_rows((gradient, weights), len(start), axis_name)
+        momentum = gradient + self.weight_decay * weights + self.weight_momentum * example_state["momentum"]
+        weights = weights - self.weight_rate * momentum
+        inputs = jnp.concatenate([batch.images, batch.meta_images])
+        return batch._replace(
+            inputs=inputs, extra=(weights, {"shift": weights - start, "momentum": momentum})
+        )
+
+    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+        """See `Method.loss`."""
+        weights, example_state = batch.extra
+        count = len(batch.labels)
+        values = weights * integer_cross_entropy(logits[:count], batch.labels)
+        meta = integer_cross_entropy(logits[count:], batch.meta_labels).mean()
+        values += self.meta_weight * meta
+        return MethodLoss(values, example_state, {"weight": weights}, logits[:count])
+
+    def _class_weights(self):
+        return losses.class_balanced_weights(np.asarray(self.class_counts), self.beta)
+
+    def _meta(self, batch, networks):
+        """Features and labels of what the batch is moved to."""
+        if self.meta_set == "whole":
+            return networks.features(batch.meta_images), batch.meta_labels
+        num_classes = len(self.class_counts)
+        by_class = batch.meta_images.reshape(num_classes, -1, *batch.meta_images.shape[1:])
+        return networks.features(by_class.mean(1)), jnp.arange(num_classes)
+
+    def _cost(self, features, labels, meta_features, meta_labels):
+        of_features = losses.feature_cost(features, meta_features)
+        of_labels = losses.label_cost(labels, meta_labels, len(self.class_counts))
+        return {
+            "feature": of_features,
+            "label": of_labels,
+            "combined": 0.5 * of_features + 0.5 * of_labels,
+        }[self.cost]
