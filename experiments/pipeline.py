@@ -74,7 +74,7 @@ class Trainer:
         self._auxiliaries: dict[str, TrainedAuxiliary] = {}
         for spec in specs:
             if spec.is_trained:
-                problem.training_set(spec.method)  # refuses a meta set that does not fit before any training
+                problem.meta_set(spec.method)  # one that does not fit is refused before any training
 
     def train(self, spec: Spec) -> dict[str, Any]:
         """Trains one model, or finishes its training, and returns its entry of results.json."""
@@ -108,7 +108,7 @@ class Trainer:
         model = problem.model_for(method)
         auxiliaries = self._auxiliary_pair(spec) if method.needs_auxiliaries else None
         predict = make_predictor(model, method, problem.preprocessing, problem.devices)
-        data = problem.training_set(spec.method)
+        data = problem.training_set(method)
         if auxiliaries is not None and config.auxiliary_predictions == "cached":
             data, auxiliaries = data._replace(**self._cached_logits(auxiliaries)), None
         checkpointer = Checkpointer(self._directory.checkpoints(name))

@@ -74,7 +74,7 @@ def auxiliary_specs(problem: Problem) -> list[Spec]:
 
 
 def auxiliary_spec(problem: Problem, method: str, name: str, *, for_noise: bool) -> Spec:
-    """An auxiliary model by the name of its method."""
+    """An auxiliary model called `name` by the name of its method."""
     stream = _NOISE_STREAM if for_noise else _IMBALANCE_STREAM
     return Spec(name, "auxiliary", method, _build(problem, method), stream)
 

@@ -75,13 +75,20 @@ class Problem:
 
     def training_set(self, method: Method) -> DeviceData:
         """Images and observed labels, and the meta set of a method that has one."""
-        data = DeviceData(self.images, self.corruption.noisy_labels)
+        return DeviceData(self.images, self.corruption.noisy_labels, **self.meta_set(method))
+
+    def meta_set(self, method: Method) -> dict[str, np.ndarray]:
+        """Positions and labels of a method's meta set, nothing for a method without.
+
+        Raises:
+          InputError: if it is larger than a class.
+        """
         if not method.meta_per_class:
-            return data
+            return {}
         clean = method.meta_labels == "clean"
         labels = self.corruption.clean_labels if clean else self.corruption.noisy_labels
         index = draw_meta_set(labels, method.meta_per_class, self.data.num_classes, self.config.data_seed)
-        return data._replace(meta_index=index, meta_labels=labels[index])
+        return {"meta_index": index, "meta_labels": labels[index]}
 
 
 def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.Device]) -> Problem:

@@ -13,13 +13,28 @@ from dsink_jax.methods import (
     EarlyLearningRegularization,
     GeneralizedCrossEntropy,
     LogitAdjustment,
+    MethodOptions,
+    Networks,
     TrainingFacts,
     Weighting,
+    build_method,
 )
 
 CLASSES = 3
 EXAMPLES = 8
-FACTS = TrainingFacts(CLASSES, observed_counts=(50, 30, 20), clean_counts=(70, 20, 10))
+FACTS = TrainingFacts(
+    CLASSES,
+    observed_counts=(50, 30, 20),
+    clean_counts=(70, 20, 10),
+    epochs=20,
+    transition_matrix=((0.8, 0.1, 0.1), (0.2, 0.7, 0.1), (0.0, 0.3, 0.7)),
+)
+# What a person has to decide.
+TOLD = {
+    "coteaching_noise_rate": 0.4,
+    "ot_reweighting_meta_per_class": 2,
+    "ot_reweighting_meta_labels": "observed",
+}
 BASES = {
     "cross_entropy": CrossEntropy(),
     "logit_adjustment": LogitAdjustment((0.5, 0.3, 0.2)),
@@ -28,8 +43,13 @@ BASES = {
 }
 
 
-def rows(seed, scale=2.0):
-    return np.random.default_rng(seed).normal(0, scale, (EXAMPLES, CLASSES)).astype(np.float32)
+def build(name, facts=FACTS, **options):
+    """The method called `name`, told what it must be told."""
+    return build_method(name, facts, MethodOptions(**(TOLD | options)))
+
+
+def rows(seed, scale=2.0, count=EXAMPLES):
+    return np.random.default_rng(seed).normal(0, scale, (count, CLASSES)).astype(np.float32)
 
 
 LOGITS, NOISE_ROBUST, IMBALANCE_ROBUST = rows(0), rows(1), rows(2)
@@ -43,6 +63,44 @@ def batch(where=None):
         where=jnp.ones(EXAMPLES, bool) if where is None else jnp.asarray(where),
         noise_robust_logits=jnp.asarray(NOISE_ROBUST),
         imbalance_robust_logits=jnp.asarray(IMBALANCE_ROBUST),
+    )
+
+
+def full_batch(seed=10):
+    """A batch with everything a method may ask for: distinct images, a second view, two meta images a class."""
+    rng = np.random.default_rng(seed)
+    images, second, meta = (rng.normal(size=(n, 2, 2, 1)).astype(np.float32) for n in (EXAMPLES, EXAMPLES, 6))
+    return batch()._replace(
+        images=jnp.asarray(images),
+        second_view=jnp.asarray(second),
+        meta_images=jnp.asarray(meta),
+        meta_labels=jnp.asarray(np.repeat(np.arange(CLASSES), 2), jnp.int32),
+    )
+
+
+def linear_networks(count=1, seed=20):
+    """Networks that are one matrix each: logits are pixels times the matrix, features other combinations."""
+    rng = np.random.default_rng(seed)
+    kernels = rng.normal(size=(count, 4, CLASSES)).astype(np.float32)
+    feature_kernel = rng.normal(size=(4, 5)).astype(np.float32)
+
+    def logits(images):
+        all_logits = jnp.einsum("md,kdc->kmc", images.reshape(len(images), -1), kernels)
+        return all_logits[0] if count == 1 else all_logits
+
+    def features(images):
+        return images.reshape(len(images), -1) @ feature_kernel
+
+    return Networks(logits, features)
+
+
+def prepared(method, batch, state=None, key=0, epoch=5.0, axis_name=None):
+    """The batch after `prepare` with linear networks."""
+    state = method.init(EXAMPLES, CLASSES) if state is None else state
+    batch = batch._replace(shared_state=method.init_shared(CLASSES))
+    networks = linear_networks(method.networks)
+    return method.prepare(
+        batch, state, networks, jax.random.key(key), epoch=jnp.float32(epoch), axis_name=axis_name
     )
 
 
@@ -67,8 +125,8 @@ def softmax(logits):
     return np.exp(log_softmax(logits))
 
 
-def cross_entropy(logits):
-    return -log_softmax(logits)[np.arange(EXAMPLES), LABELS]
+def cross_entropy(logits, labels=LABELS):
+    return -log_softmax(logits)[np.arange(len(labels)), labels]
 
 
 def divergence(labels, logits):
@@ -96,8 +154,13 @@ def base_values(name):
 def surrogate_labels(where=(True,) * EXAMPLES):
     """Q by a plain Sinkhorn iteration on the kernel sqrt(f_N f), rows of the valid examples."""
     where = np.array(where)
-    kernel = np.sqrt(softmax(NOISE_ROBUST[where]) * softmax(LOGITS[where]))
-    marginal = softmax(IMBALANCE_ROBUST[where]).mean(0)
+    return allocation(LOGITS[where], NOISE_ROBUST[where], IMBALANCE_ROBUST[where])
+
+
+def allocation(logits, noise_robust=NOISE_ROBUST, imbalance_robust=IMBALANCE_ROBUST):
+    """Q of a batch of predictions."""
+    kernel = np.sqrt(softmax(noise_robust) * softmax(logits))
+    marginal = softmax(imbalance_robust).mean(0)
     scale = np.ones(len(kernel))
     for _ in range(2_000):
         of_class = marginal / (kernel.T @ scale)

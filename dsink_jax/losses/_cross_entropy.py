@@ -10,5 +10,15 @@ def integer_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Optax gives NaN above the range, but counts negative labels from the end.
     """
+    logits = logits.astype(jnp.float32)
+    # Large logits keep their differences if the largest is taken away first.
+    logits = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     labels = jnp.where(labels < 0, logits.shape[-1], labels)
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def share_of(weight: float, cross_entropy: jax.Array) -> jax.Array:
+    """Weighted cross-entropy: 0 for weight 0 even where it is infinite, NaN for a label out of range."""
+    if weight > 0:
+        return weight * cross_entropy
+    return jnp.where(jnp.isnan(cross_entropy), jnp.nan, 0.0)

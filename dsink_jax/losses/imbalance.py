@@ -1,5 +1,7 @@
 """Losses for long-tailed classes: what an imbalance-robust auxiliary model f_L optimises."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,7 +122,7 @@ def class_balanced_weights(class_counts: jax.Array, beta: float = 0.9999) -> jax
     _check_positive_counts(class_counts)
     counts = jnp.asarray(class_counts, jnp.float32)
     # 1 - beta^n by expm1, because float32 loses it for beta near 1.
-    log_beta = np.log(beta) if beta > 0 else -np.inf
+    log_beta = math.log(beta) if beta > 0 else -math.inf
     weights = 1.0 / -jnp.expm1(counts * log_beta)
     return weights / weights.mean()
 
@@ -153,7 +155,8 @@ def focal_cross_entropy(logits: jax.Array, labels: jax.Array, gamma: float = 2.0
     if gamma == 0:
         return cross_entropy
     # 1 - p_y by expm1; kept off 0, where a power below 1 has no gradient.
-    miss = jnp.maximum(-jnp.expm1(-cross_entropy), jnp.finfo(jnp.float32).tiny)
+    finite = jnp.where(jnp.isposinf(cross_entropy), 100.0, cross_entropy)
+    miss = jnp.maximum(-jnp.expm1(-finite), jnp.finfo(jnp.float32).tiny)
     return miss**gamma * cross_entropy
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dsink_jax.losses._checks import check_at_least, check_labels, check_logits, check_range
-from dsink_jax.losses._cross_entropy import integer_cross_entropy
+from dsink_jax.losses._cross_entropy import integer_cross_entropy, share_of
 
 # Symmetric cross-entropy's published code takes log 0 as log 1e-4.
 _SCE_LOG_ZERO = math.log(1e-4)
@@ -141,7 +141,7 @@ def symmetric_cross_entropy(
     check_at_least(alpha, "alpha", 0)
     check_at_least(beta, "beta", 0)
     cross_entropy = integer_cross_entropy(logits, labels)
-    return alpha * cross_entropy + beta * _SCE_LOG_ZERO * jnp.expm1(-cross_entropy)
+    return share_of(alpha, cross_entropy) + beta * _SCE_LOG_ZERO * jnp.expm1(-cross_entropy)
 
 
 def soft_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float = 0.95) -> jax.Array:
@@ -173,7 +173,7 @@ def soft_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float = 0.95)
     check_range(beta, "beta", 0.0, 1.0)
     log_predictions = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     entropy = -(jnp.exp(log_predictions) * _finite_log(log_predictions)).sum(-1)
-    return beta * integer_cross_entropy(logits, labels) + (1.0 - beta) * entropy
+    return share_of(beta, integer_cross_entropy(logits, labels)) + (1.0 - beta) * entropy
 
 
 def hard_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float = 0.8) -> jax.Array:
@@ -202,7 +202,7 @@ def hard_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float = 0.8) 
     check_range(beta, "beta", 0.0, 1.0)
     to_label = integer_cross_entropy(logits, labels)
     to_prediction = integer_cross_entropy(logits, logits.argmax(-1))
-    return beta * to_label + (1.0 - beta) * to_prediction
+    return share_of(beta, to_label) + (1.0 - beta) * to_prediction
 
 
 def forward_corrected_cross_entropy(
@@ -218,7 +218,8 @@ def forward_corrected_cross_entropy(
       transition_matrix: floating `[C, C]`, T_ij = P(observed j | true i), rows summing to 1.
 
     Returns:
-      float32 `[N]`, in nats; infinite where T makes the label impossible.
+      float32 `[N]`, in nats; infinite, without a gradient, where no class that the logits allow can have
+      the label.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes.
@@ -239,10 +240,12 @@ def forward_corrected_cross_entropy(
             f"transition_matrix must have shape [C, C] = [{num_classes}, {num_classes}], "
             f"got {list(transition_matrix.shape)}."
         )
+    logits = logits.astype(jnp.float32)
+    logits = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     # log sum_c p_c T_cy from log p: exact where p underflows.
     to_label = transition_matrix.astype(jnp.float32).T[labels]
-    log_likelihood = jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1, b=to_label)
-    values = jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1) - log_likelihood
+    log_likelihood = jax.nn.logsumexp(logits, axis=-1, b=to_label)
+    values = jax.nn.logsumexp(logits, axis=-1) - log_likelihood
     return jnp.where((labels >= 0) & (labels < num_classes), values, jnp.nan)
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from dsink_jax.losses._checks import check_where
 from dsink_jax.transport import solve_transport
 
 # What an example outside the problem weighs in place of 0, whose gradient OTT does not have.
@@ -56,11 +57,13 @@ def transport_distance(
         )
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}.")
+    check_where(where, cost)
     cost = jax.lax.stop_gradient(cost.astype(jnp.float32))
     weights = weights.astype(jnp.float32)
     if where is not None:
         cost = jnp.where(where[:, None], cost, 0.0)
-        weights = jnp.where(where, weights, -jnp.inf)
+        # A batch without a valid example is left as it is: any finite value will do.
+        weights = jnp.where(where | ~where.any(), weights, -jnp.inf)
     marginal = jnp.maximum(jax.nn.softmax(weights), _NO_MASS)
     marginal = marginal / marginal.sum()
     members = cost.shape[1]

@@ -1,6 +1,7 @@
 """DivideMix: two networks, a mixture model of their losses, MixMatch."""
 
 import dataclasses
+import warnings
 from typing import Any, Literal
 
 import jax
@@ -169,6 +170,7 @@ def probably_clean(losses: np.ndarray) -> np.ndarray:
 
     Source: Li et al., arXiv 2002.07394, section 3.1; limits of the fit as in its code.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     low, high = losses.min(), losses.max()
@@ -176,7 +178,11 @@ def probably_clean(losses: np.ndarray) -> np.ndarray:
         return np.ones(len(losses), np.float32)
     scaled = ((losses - low) / (high - low)).reshape(-1, 1).astype(np.float64)
     mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0)
-    posterior = mixture.fit(scaled).predict_proba(scaled)
+    with warnings.catch_warnings():
+        # Ten steps are what the method takes, converged or not.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(scaled)
+    posterior = mixture.predict_proba(scaled)
     return posterior[:, mixture.means_.argmin()].astype(np.float32)
 
 

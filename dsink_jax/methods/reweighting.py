@@ -32,9 +32,9 @@ class TransportReweighting(Method):
     transport cost between the weighted batch and the meta set, then trains on weighted cross-entropy plus
     cross-entropy on the meta set. Batch statistics stay those of the first stage.
 
-    The meta set is taken out of the training set, `meta_per_class` images of each class; its images then
-    train through the second term. Which labels it is drawn by has to be said: clean ones are an assumption
-    that real data may not meet.
+    The meta set is taken out of the training set, `meta_per_class` images of each class; in the second stage
+    its images train through the second term alone. No image is used that other methods do not get. Which
+    labels the set is drawn by has to be said: clean ones are an assumption that real data may not meet.
 
     Attributes:
       class_counts: C positive numbers.
@@ -98,7 +98,7 @@ class TransportReweighting(Method):
 
     @property
     def first_stage(self):
-        """Cross-entropy on the training set without the meta set."""
+        """Cross-entropy on all images, those of the meta set included."""
         return CrossEntropy()
 
     @property

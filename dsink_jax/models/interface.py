@@ -79,7 +79,12 @@ def several(model: Model, networks: int) -> Model:
     Returns:
       A `Model` whose variables have a level more, named `network_0` and so on, and whose logits are
       `[K, N, C]`. All networks get the same images, or a tuple of K arrays gives each its own.
+
+    Raises:
+      ValueError: for no network.
     """
+    if networks < 1:
+        raise ValueError(f"networks must be at least 1, got {networks}.")
     if networks == 1:
         return model
     names = [f"network_{k}" for k in range(networks)]

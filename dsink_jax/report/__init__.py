@@ -1,6 +1,7 @@
 """Tables, figures and the page of a run. Reads run directories; imports nothing from training."""
 
+from dsink_jax.report.figures import heat_map_figure
 from dsink_jax.report.page import MissingMatplotlibError, write_report
 from dsink_jax.report.tables import align, percent, results_table
 
-__all__ = ["MissingMatplotlibError", "align", "percent", "results_table", "write_report"]
+__all__ = ["MissingMatplotlibError", "align", "heat_map_figure", "percent", "results_table", "write_report"]

@@ -1,6 +1,7 @@
 """Figures of one run, from its files alone."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 # Okabe and Ito's palette, told apart by people of any colour vision.
@@ -54,6 +55,34 @@ def per_class_figure(results: dict[str, Any], path: pathlib.Path) -> None:
         )
     axes.set(xlabel="class", ylabel="test accuracy (%)")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
+def heat_map_figure(
+    cells: Sequence[Sequence[float]],
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    path: pathlib.Path,
+    *,
+    row_label: str,
+    column_label: str,
+    title: str,
+) -> None:
+    """Signed numbers as a table of colours around 0, each printed in its cell, as an SVG file."""
+    figure, axes = _axes(2.2 + 0.95 * len(column_names), 1.6 + 0.5 * len(row_names))
+    largest = max(abs(value) for row in cells for value in row) or 1.0
+    # Orange to purple: told apart by people of any colour vision, and white at 0.
+    axes.imshow(cells, cmap="PuOr_r", vmin=-largest, vmax=largest, aspect="auto")
+    for i, row in enumerate(cells):
+        for j, value in enumerate(row):
+            strong = abs(value) > 0.6 * largest
+            colour = "white" if strong else "black"
+            axes.text(j, i, f"{value:+.1f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(column_names)), column_names, rotation=30, ha="right", fontsize=8)
+    axes.set_yticks(range(len(row_names)), row_names, fontsize=8)
+    axes.set(xlabel=column_label, ylabel=row_label)
+    axes.set_title(title, fontsize=9)
+    axes.grid(False)
     _save(figure, path)
 
 

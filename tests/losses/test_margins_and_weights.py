@@ -124,10 +124,10 @@ def test_ldam_properties(logits, labels, constant, order):
     np.testing.assert_allclose(moved, got, rtol=1e-6, atol=1e-5)
     assert (got >= 0).all()
     # A margin can only cost, and at most itself times the scale.
-    without = np.asarray(plain_cross_entropy(30 * logits, labels))
-    assert (got >= without * (1 - 1e-6)).all()
+    without = exact_ldam(logits, labels, max_margin=0.0)
+    assert (got >= without * (1 - 1e-6) - 1e-5).all()
     margins = 0.5 * (COUNTS.min() / COUNTS[labels]) ** 0.25
-    assert (got <= (without + 30 * margins) * (1 + 1e-6)).all()
+    assert (got <= (without + 30 * margins) * (1 + 1e-6) + 1e-5).all()
 
 
 # Thirty times the margin of class 0.
@@ -256,7 +256,7 @@ def test_focal_by_its_definition(gamma, num_examples):
 
 def test_focal_tends_to_cross_entropy():
     expected = plain_cross_entropy(draw(), LABELS)
-    np.testing.assert_array_equal(focal_cross_entropy(draw(), LABELS, gamma=0.0), expected)
+    np.testing.assert_allclose(focal_cross_entropy(draw(), LABELS, gamma=0.0), expected, rtol=1e-6)
     np.testing.assert_allclose(focal_cross_entropy(draw(), LABELS, gamma=1e-6), expected, rtol=1e-5)
 
 
@@ -270,8 +270,7 @@ def test_focal_properties(logits, labels, constant, gamma, order):
     moved = focal_cross_entropy(logits[:, order], np.argsort(order)[labels], gamma)
     np.testing.assert_allclose(moved, got, rtol=1e-4, atol=1e-6)
     assert (got >= 0).all()
-    cross_entropy = np.asarray(plain_cross_entropy(logits, labels))
-    assert (got <= cross_entropy * (1 + 1e-6)).all()
+    assert (got <= -np.log(likelihood(logits, labels)) * (1 + 1e-6) + 2e-6).all()
     # Down-weighted the more, the larger gamma is.
     assert (focal_cross_entropy(logits, labels, gamma + 1) <= got * (1 + 1e-6)).all()
 
@@ -309,16 +308,7 @@ def test_focal_of_a_class_that_the_logits_rule_out(gamma):
     "gamma",
     [
         0.0,
-        *(
-            pytest.param(
-                gamma,
-                marks=pytest.mark.xfail(
-                    strict=True,
-                    reason="d(miss^gamma) * CE is 0 * inf: the gradient of an infinite loss is NaN",
-                ),
-            )
-            for gamma in (0.5, 1.0, 2.0)
-        ),
+        *(gamma for gamma in (0.5, 1.0, 2.0)),
     ],
 )
 def test_focal_of_a_label_that_the_logits_rule_out(gamma):

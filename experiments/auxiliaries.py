@@ -1,0 +1,286 @@
+"""The auxiliary methods on the digits: each alone, and D-SINK over a grid of pairs.
+
+    python -m experiments.auxiliaries imbalance     # imbalance-robust methods without label noise
+    python -m experiments.auxiliaries noise         # noise-robust methods without imbalance
+    python -m experiments.auxiliaries reweighting   # optimal-transport re-weighting in its variants
+    python -m experiments.auxiliaries grid          # D-SINK for every pair of f_L and f_N
+
+trains what is missing of each seed's run under --runs-dir, then writes a table (.md), all numbers (.csv)
+and, for the grid, a heat map (.svg) to --output. Several seeds can be trained by several processes at once,
+each with its own --seeds; a last call with all of them gathers the results.
+"""
+
+import dataclasses
+import pathlib
+import statistics
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import tyro
+
+from dsink_jax.errors import InputError
+from dsink_jax.methods import METHODS, build_method
+from dsink_jax.report import align, heat_map_figure
+from experiments import pipeline
+from experiments.command_line import errors_for_people
+from experiments.config import DIGITS, Config, MethodOptions
+from experiments.plan import Spec, auxiliary_spec, baseline_spec, target_spec
+from experiments.problem import Problem
+from experiments.summary import (
+    LEGEND,
+    Results,
+    differences,
+    over_seeds,
+    provenance,
+    setting,
+    spread,
+    write_csv,
+)
+
+# What the methods have to be told: nothing that a person with such data would not know.
+TOLD = {
+    "ot_reweighting_meta_per_class": 5,
+    "ot_reweighting_meta_labels": "observed",
+    "coteaching_noise_rate": "estimated",
+}
+# Variants of optimal-transport re-weighting beside the default.
+VARIANTS = {
+    "ot_reweighting_feature": {"cost": "feature"},
+    "ot_reweighting_label": {"cost": "label"},
+    "ot_reweighting_whole": {"meta_set": "whole"},
+    "ot_reweighting_network": {"trains": "network"},
+    "ot_reweighting_frozen": {"weight_rate": 0.0, "weight_decay": 0.0},
+}
+GRID_IMBALANCE = (
+    "logit_adjustment",
+    "posthoc_logit_adjustment",
+    "ldam_drw",
+    "class_balanced",
+    "crt",
+    "ot_reweighting",
+)
+GRID_NOISE = ("elr", "gce", "truncated_gce", "sce", "mixup", "coteaching", "dividemix")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Runs one study of the auxiliary methods on the digits, over seeds."""
+
+    study: Annotated[Literal["imbalance", "noise", "reweighting", "grid"], tyro.conf.Positional]
+    """Which study."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds; each decides the corrupted set and the training."""
+    runs_dir: pathlib.Path = pathlib.Path("runs/auxiliaries")
+    """Where the runs are."""
+    output: pathlib.Path = pathlib.Path("results/auxiliaries")
+    """Where the tables go."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One study.
+
+    Attributes:
+      title: of its table.
+      changes: what is changed in the digits' settings.
+      methods: names of the methods in it.
+      make_plan: its models.
+      describe: paragraphs between the setting and the provenance.
+    """
+
+    title: str
+    changes: dict
+    methods: tuple[str, ...]
+    make_plan: Callable[[Problem], list[Spec]]
+    describe: Callable[[Results], list[str]]
+
+
+def _methods_for(robust_to):
+    return tuple(name for name, entry in METHODS.items() if entry.robust_to == robust_to)
+
+
+def _alone(names):
+    """Cross-entropy and each method by itself, all from the same start."""
+    return lambda problem: [baseline_spec(problem, name) for name in ("cross_entropy", *names)]
+
+
+def _reweighting_plan(problem):
+    specs = _alone(("class_balanced", "logit_adjustment", "crt", "ot_reweighting"))(problem)
+    for name, changes in VARIANTS.items():
+        changes = {f"ot_reweighting_{option}": value for option, value in changes.items()}
+        options = dataclasses.replace(problem.config.options, **changes)
+        method = build_method("ot_reweighting", problem.facts, options)
+        specs.append(Spec(name, "baseline", name, method))
+    return specs
+
+
+def _grid_plan(problem):
+    specs = [auxiliary_spec(problem, name, f"f_L_{name}", for_noise=False) for name in GRID_IMBALANCE]
+    specs += [auxiliary_spec(problem, name, f"f_N_{name}", for_noise=True) for name in GRID_NOISE]
+    for imbalance in GRID_IMBALANCE:
+        for noise in GRID_NOISE:
+            spec = target_spec(problem, problem.config, f"dsink_{imbalance}_{noise}")
+            specs.append(spec._replace(auxiliaries=(f"f_N_{noise}", f"f_L_{imbalance}")))
+    return specs
+
+
+def _against_cross_entropy(measure):
+    """Paragraphs: a table, and which methods are not ahead of cross-entropy in `measure`."""
+
+    def describe(results):
+        models = next(iter(results.values()))["models"]
+        plain = over_seeds(results, "cross_entropy", measure)
+        ahead_by = f"{measure} ahead of cross-entropy by"
+        rows = [("method", "accuracy", "few", "corrected", ahead_by, "seeds ahead")]
+        behind = []
+        for name in models:
+            ahead = differences(over_seeds(results, name, measure), plain)
+            of_seeds = f"{sum(value > 0 for value in ahead)} of {len(ahead)}"
+            rows.append(
+                (
+                    name,
+                    *(spread(over_seeds(results, name, key)) for key in ("last", "few", "noisy_corrected")),
+                    "" if name == "cross_entropy" else spread(ahead),
+                    "" if name == "cross_entropy" else of_seeds,
+                )
+            )
+            if name != "cross_entropy" and not statistics.mean(ahead) > 0:
+                behind.append(name)
+        verdict = (
+            f"Not ahead of cross-entropy on average: {', '.join(behind)}."
+            if behind
+            else "Every method is ahead of cross-entropy on average."
+        )
+        return [verdict, f"```\n{align(rows, left=1)}\n```"]
+
+    return describe
+
+
+def _describe_grid(results):
+    rows = [("f_L", "f_N", "f_L alone", "f_N alone", "D-SINK", "ahead of the better part", "seeds")]
+    means, single, failing = {}, [], []
+    for imbalance in GRID_IMBALANCE:
+        for noise in GRID_NOISE:
+            parts = [over_seeds(results, name, "last") for name in (f"f_L_{imbalance}", f"f_N_{noise}")]
+            target = over_seeds(results, f"dsink_{imbalance}_{noise}", "last")
+            ahead = differences(target, [max(pair) for pair in zip(*parts, strict=True)])
+            means[imbalance, noise] = statistics.mean(ahead)
+            single += ahead
+            if not means[imbalance, noise] > 0:
+                failing.append(f"{imbalance} x {noise} ({100 * means[imbalance, noise]:+.1f})")
+            wins = f"{sum(value > 0 for value in ahead)} of {len(ahead)}"
+            rows.append((imbalance, noise, *map(spread, parts), spread(target), spread(ahead), wins))
+    won = [value for value in means.values() if value > 0]
+    verdict = (
+        f"D-SINK is ahead of the better of its two parts in {len(won)} of {len(means)} pairs on average over "
+        f"the seeds, and in {sum(value > 0 for value in single)} of {len(single)} single runs; by "
+        f"{100 * statistics.mean(means.values()):.1f} points on average over all pairs, "
+        f"{100 * min(means.values()):+.1f} at worst, {100 * max(means.values()):+.1f} at best."
+    )
+    fails = f"Where it is not ahead: {'; '.join(failing) or 'nowhere'}."
+    return [verdict, fails, "![heat map](grid.svg)", f"```\n{align(rows, left=2)}\n```"]
+
+
+def draw_grid(path: pathlib.Path, results: Results) -> None:
+    """The heat map of how far D-SINK is ahead of the better of its parts."""
+    cells = []
+    for imbalance in GRID_IMBALANCE:
+        cells.append([])
+        for noise in GRID_NOISE:
+            parts = [over_seeds(results, name, "last") for name in (f"f_L_{imbalance}", f"f_N_{noise}")]
+            better = [max(pair) for pair in zip(*parts, strict=True)]
+            target = over_seeds(results, f"dsink_{imbalance}_{noise}", "last")
+            cells[-1].append(100 * statistics.mean(differences(target, better)))
+    heat_map_figure(
+        cells,
+        GRID_IMBALANCE,
+        GRID_NOISE,
+        path,
+        row_label="f_L",
+        column_label="f_N",
+        title="accuracy of D-SINK less that of the better of f_L and f_N (points)",
+    )
+
+
+STUDIES = {
+    "imbalance": Study(
+        "Imbalance-robust methods alone, without label noise",
+        {"noise": "none", "imbalance_ratio": 30.0},
+        _methods_for("imbalance"),
+        _alone(_methods_for("imbalance")),
+        _against_cross_entropy("few"),
+    ),
+    "noise": Study(
+        "Noise-robust methods alone, without imbalance",
+        {"imbalance_ratio": 1.0},
+        _methods_for("noise"),
+        _alone(_methods_for("noise")),
+        _against_cross_entropy("last"),
+    ),
+    "reweighting": Study(
+        "Re-weighting by optimal transport, without label noise",
+        {"noise": "none", "imbalance_ratio": 20.0},
+        ("class_balanced", "logit_adjustment", "crt", "ot_reweighting"),
+        _reweighting_plan,
+        _against_cross_entropy("last"),
+    ),
+    "grid": Study(
+        "D-SINK for every pair of auxiliary methods",
+        {},
+        (*GRID_IMBALANCE, *GRID_NOISE),
+        _grid_plan,
+        _describe_grid,
+    ),
+}
+
+
+def run_seed(settings: Settings, seed: int, preset: Config = DIGITS) -> dict:
+    """The results of one seed."""
+    study = STUDIES[settings.study]
+    told = {name: value for name, value in TOLD.items() if name.startswith(study.methods)}
+    if settings.study in ("imbalance", "reweighting"):
+        told["ot_reweighting_meta_per_class"] = 3  # the rarest class has no more than 4 and 7 images
+    config = dataclasses.replace(
+        preset,
+        **study.changes,
+        seed=seed,
+        data_seed=seed,
+        run_dir=settings.runs_dir / settings.study / f"seed-{seed}",
+        baselines=",".join(study.methods),
+        options=MethodOptions(**told),
+        evaluate_every=max(preset.epochs // 25, 1),
+    )
+    return pipeline.run(config, study.make_plan)
+
+
+def write_markdown(path: pathlib.Path, settings: Settings, results: Results) -> None:
+    """The table with everything needed to read it."""
+    study = STUDIES[settings.study]
+    seeds = " ".join(map(str, results))
+    paragraphs = (
+        f"# {study.title}",
+        f"{setting(results)} {LEGEND} Differences are paired by seed.",
+        *study.describe(results),
+        provenance(f"python -m experiments.auxiliaries {settings.study} --seeds {seeds}", results),
+    )
+    path.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Runs a study from the command line."""
+    settings = tyro.cli(Settings, description=__doc__)
+    with errors_for_people():
+        if not settings.seeds:
+            raise InputError("--seeds needs at least one seed.")
+        results = {seed: run_seed(settings, seed) for seed in settings.seeds}
+    settings.output.mkdir(parents=True, exist_ok=True)
+    write_csv(settings.output / f"{settings.study}.csv", results)
+    path = settings.output / f"{settings.study}.md"
+    write_markdown(path, settings, results)
+    if settings.study == "grid":
+        draw_grid(settings.output / "grid.svg", results)
+    print(f"\n{path.read_text(encoding='utf-8')}")
+
+
+if __name__ == "__main__":
+    main()
