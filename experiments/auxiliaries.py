@@ -55,7 +55,6 @@ GRID_IMBALANCE = (
     "logit_adjustment",
     "posthoc_logit_adjustment",
     "ldam_drw",
-    "class_balanced",
     "crt",
     "ot_reweighting",
 )
@@ -236,11 +235,16 @@ STUDIES = {
 
 def run_seed(settings: Settings, seed: int, preset: Config = DIGITS) -> dict:
     """The results of one seed."""
+    return pipeline.run(study_config(settings, seed, preset), STUDIES[settings.study].make_plan)
+
+
+def study_config(settings: Settings, seed: int, preset: Config = DIGITS) -> Config:
+    """The settings of one seed's run."""
     study = STUDIES[settings.study]
     told = {name: value for name, value in TOLD.items() if name.startswith(study.methods)}
     if settings.study in ("imbalance", "reweighting"):
         told["ot_reweighting_meta_per_class"] = 3  # the rarest class has no more than 4 and 7 images
-    config = dataclasses.replace(
+    return dataclasses.replace(
         preset,
         **study.changes,
         seed=seed,
@@ -250,7 +254,6 @@ def run_seed(settings: Settings, seed: int, preset: Config = DIGITS) -> dict:
         options=MethodOptions(**told),
         evaluate_every=max(preset.epochs // 25, 1),
     )
-    return pipeline.run(config, study.make_plan)
 
 
 def write_markdown(path: pathlib.Path, settings: Settings, results: Results) -> None:
