@@ -21,7 +21,7 @@ from dsink_jax.training.optimizer import OptimizerSettings, Schedule
 NAIVE, NAIVE_TUNED = "naive_distillation", "naive_tuned"
 ADJUSTED, ENSEMBLE = "noise_robust_adjusted", "ensemble"
 _SHORT = {"naive": NAIVE}
-TUNED_NAIVE_ALPHA, TUNED_NAIVE_NOISE_WEIGHT = 10.0, 0.9
+TUNED_NAIVE_ALPHA, TUNED_NAIVE_NOISE_WEIGHT = 10.0, 0.7
 
 # Settings that may differ between a run and its continuation: they change where, not what.
 PLACE = ("run_dir", "data_dir", "download", "devices", "checkpoint_every")

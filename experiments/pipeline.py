@@ -92,7 +92,7 @@ class Trainer:
     def _fit(self, spec):
         """Trains all stages, and returns what was fitted and how to predict with it."""
         method, problem = spec.method, self._problem
-        self._say_state(spec)
+        self._announce(spec)
         first = None
         if method.first_stage is not None:
             first, _ = self._fit_stage(spec, f"{spec.name}_first_stage", method.first_stage)
@@ -144,8 +144,8 @@ class Trainer:
             fitted = fitted._replace(seconds=fitted.seconds + first.seconds)
         return fitted, predict
 
-    def _say_state(self, spec):
-        """Prints how much state the method keeps for the examples, if any."""
+    def _announce(self, spec):
+        """Prints what the method keeps for the examples and takes out of them, if anything."""
         item = np.dtype(self._problem.config.state_dtype).itemsize
         each = bytes_per_example(spec.method, self._problem.data.num_classes, item)
         if each:
@@ -154,6 +154,8 @@ class Trainer:
                 f"  {spec.name}: {each} bytes of state an example, {each * examples / 1e6:.3g} MB in all, "
                 f"on every device ({self._problem.config.state_dtype})"
             )
+        if spec.method.meta_per_class:
+            print(f"  {spec.name}: {_meta_set(spec.method, self._problem)}")
 
     def _auxiliary_pair(self, spec):
         """f_N and f_L of a model, from this process or from their last checkpoints."""
@@ -219,6 +221,11 @@ class Trainer:
             "noisy_corrected": known(corrected),
             "calibration_error": evaluation.expected_calibration_error(probabilities, labels),
             "seconds": seconds,
+            **(
+                {"meta_set": _meta_set(spec.method, problem)}
+                if spec.is_trained and spec.method.meta_per_class
+                else {}
+            ),
         }
 
 
@@ -232,6 +239,16 @@ def finish(directory: RunDirectory, results: dict[str, Any]) -> None:
         print(error)
     else:
         print(f"\nReport: {page}")
+
+
+def _meta_set(method, problem):
+    """The meta set in words."""
+    chosen = problem.meta_set(method)
+    wrong = np.mean(problem.corruption.clean_labels[chosen["meta_index"]] != chosen["meta_labels"])
+    return (
+        f"meta set of {len(chosen['meta_index'])} training images, {method.meta_per_class} a class by "
+        f"{method.meta_labels} labels, of which {100 * wrong:.0f} % are wrong"
+    )
 
 
 def _model_seed(seed, stream):
