@@ -11,6 +11,7 @@ each with its own --seeds; a last call with all of them gathers the results.
 """
 
 import dataclasses
+import importlib.util
 import pathlib
 import statistics
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from experiments.summary import (
     LEGEND,
     Results,
     differences,
+    make_folder,
     over_seeds,
     provenance,
     setting,
@@ -150,7 +152,9 @@ def _against_cross_entropy(measure):
             if behind
             else "Every method is ahead of cross-entropy on average."
         )
-        return [verdict, f"```\n{align(rows, left=1)}\n```"]
+        stages = [name for name in models if "share=" in models[name].get("definition", "")]
+        longer = f"Trained longer, by a second stage: {', '.join(stages)}." if stages else ""
+        return [verdict, f"```\n{align(rows, left=1)}\n```", *([longer] if longer else [])]
 
     return describe
 
@@ -275,8 +279,10 @@ def main() -> None:
     with errors_for_people():
         if not settings.seeds:
             raise InputError("--seeds needs at least one seed.")
+        if settings.study == "grid" and importlib.util.find_spec("matplotlib") is None:
+            raise InputError("The grid's heat map needs matplotlib: pip install '.[report]'")
+        make_folder(settings.output)
         results = {seed: run_seed(settings, seed) for seed in settings.seeds}
-    settings.output.mkdir(parents=True, exist_ok=True)
     write_csv(settings.output / f"{settings.study}.csv", results)
     path = settings.output / f"{settings.study}.md"
     write_markdown(path, settings, results)

@@ -23,6 +23,7 @@ from experiments.summary import (
     LEGEND,
     Results,
     differences,
+    make_folder,
     over_seeds,
     provenance,
     setting,
@@ -115,7 +116,7 @@ def verdict(results: Results) -> str:
     )
 
 
-def write_markdown(path: pathlib.Path, results: Results) -> None:
+def write_markdown(path: pathlib.Path, results: Results, grid: bool) -> None:
     """The table with everything needed to read it."""
     seeds = " ".join(map(str, results))
     paragraphs = (
@@ -123,7 +124,7 @@ def write_markdown(path: pathlib.Path, results: Results) -> None:
         f"{setting(results)} {LEGEND} `target ahead by`: paired by seed.",
         verdict(results),
         f"```\n{table(results)}\n```",
-        provenance(f"python -m experiments.compare --seeds {seeds}", results),
+        provenance(f"python -m experiments.compare --seeds {seeds}{' --grid' if grid else ''}", results),
     )
     path.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
 
@@ -134,10 +135,10 @@ def main() -> None:
     with errors_for_people():
         if not comparison.seeds:
             raise InputError("--seeds needs at least one seed.")
+        make_folder(comparison.output)
         results = {seed: run_seed(comparison, seed) for seed in comparison.seeds}
-    comparison.output.mkdir(parents=True, exist_ok=True)
     write_csv(comparison.output / "comparison.csv", results)
-    write_markdown(comparison.output / "comparison.md", results)
+    write_markdown(comparison.output / "comparison.md", results, comparison.grid)
     print(f"\n{table(results)}\n\n{verdict(results)}")
 
 

@@ -213,12 +213,8 @@ class Config:
     @property
     def method_names(self) -> set[str]:
         """Names of all methods that are trained."""
-        return {self.imbalance_method, self.noise_method, self.base, *self.baseline_names} - {
-            NAIVE,
-            NAIVE_TUNED,
-            ADJUSTED,
-            ENSEMBLE,
-        }
+        baselines = set(self.baseline_names) - {NAIVE, NAIVE_TUNED, ADJUSTED, ENSEMBLE}
+        return {self.imbalance_method, self.noise_method, self.base, *baselines}
 
     @property
     def baseline_names(self) -> tuple[str, ...]:
@@ -258,7 +254,14 @@ class Config:
     def settings(self) -> dict[str, Any]:
         """All settings as JSON holds them."""
         values = dataclasses.asdict(self)
-        values |= values.pop("options")
+        options = values.pop("options")
+        # Options of other methods do not belong to the run: new methods and defaults leave it as it is.
+        values |= {
+            full: options[full]
+            for name in METHODS
+            for option in method_options(name)
+            if name in self.method_names and (full := option_name(name, option))
+        }
         return {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in values.items()}
 
     def local_devices(self) -> list[jax.Device]:

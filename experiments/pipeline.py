@@ -8,6 +8,7 @@ import numpy as np
 
 from dsink_jax import evaluation, report
 from dsink_jax.data import batches, corruption
+from dsink_jax.errors import InputError
 from dsink_jax.methods import bytes_per_example
 from dsink_jax.training import (
     AuxiliaryPair,
@@ -46,6 +47,7 @@ def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None
     results = directory.results()
     results["data"] = data_facts(problem)
     specs = (make_plan or plan)(problem)
+    _check_specs(specs, problem, results)
     directory.start(problem.corruption)
     todo = [spec for spec in specs if spec.name not in results["models"]]
     if not todo:
@@ -72,9 +74,6 @@ class Trainer:
         self._specs = {spec.name: spec for spec in specs}
         self._test_images = replicate(problem.data.test.images, problem.devices)
         self._auxiliaries: dict[str, TrainedAuxiliary] = {}
-        for spec in specs:
-            if spec.is_trained:
-                problem.meta_set(spec.method)  # one that does not fit is refused before any training
 
     def train(self, spec: Spec) -> dict[str, Any]:
         """Trains one model, or finishes its training, and returns its entry of results.json."""
@@ -211,6 +210,7 @@ class Trainer:
         return {
             "role": spec.role,
             "method": spec.label,
+            "definition": _definition(spec),
             "accuracy": {
                 "last": curve[-1],
                 "mean_last_10": float(np.mean(curve[-10:])),
@@ -239,6 +239,24 @@ def finish(directory: RunDirectory, results: dict[str, Any]) -> None:
         print(error)
     else:
         print(f"\nReport: {page}")
+
+
+def _check_specs(specs, problem, results):
+    """Raises `InputError` before anything is written or trained if a model cannot be what it is to be."""
+    for spec in specs:
+        if spec.is_trained:
+            problem.meta_set(spec.method)
+        trained = results["models"].get(spec.name, {}).get("definition", _definition(spec))
+        if trained != _definition(spec):
+            raise InputError(
+                f"{spec.name} was trained as {trained} and is now {_definition(spec)}.\n"
+                "Give another --run-dir."
+            )
+
+
+def _definition(spec):
+    """All settings of what a model optimises."""
+    return repr(spec.method)
 
 
 def _meta_set(method, problem):

@@ -52,6 +52,10 @@ class Problem:
         drawn = self.corruption
         if drawn.noise.startswith("human_"):
             return None
+        if drawn.noise == "asymmetric":  # its class map is the file's, whatever the map seed
+            identity = np.eye(drawn.num_classes)
+            matrix = (1 - drawn.nominal_rate) * identity + drawn.nominal_rate * identity[drawn.class_map]
+            return tuple(map(tuple, matrix.tolist()))
         matrix = transition_matrix(
             drawn.noise,
             0.0 if drawn.noise == "none" else drawn.nominal_rate,

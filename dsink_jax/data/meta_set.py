@@ -25,9 +25,10 @@ def draw_meta_set(labels: np.ndarray, per_class: int, num_classes: int, seed: in
     """
     counts = np.bincount(labels, minlength=num_classes)
     if per_class >= counts.min():
+        most = f"Give at most {counts.min() - 1}, or" if counts.min() > 1 else "Give"
         raise InputError(
             f"A meta set of {per_class} images a class is too large: class {counts.argmin()} has "
-            f"{counts.min()}. Give at most {max(counts.min() - 1, 0)}, or a lower imbalance ratio."
+            f"{counts.min()}. {most} a lower imbalance ratio."
         )
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(num_classes)]

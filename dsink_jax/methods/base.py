@@ -139,7 +139,6 @@ class Method:
       forward_passes: forward passes of one network for each example, in a step and between epochs, where
         cross-entropy has 1; for the list of methods.
       classifier: the last layer it needs, `linear` or `cosine`.
-      needs_features: whether it reads the networks' features.
       told: options without a default that means anything: what a person has to decide, with an example.
     """
 
@@ -147,7 +146,6 @@ class Method:
     views: ClassVar[int] = 1
     forward_passes: ClassVar[float] = 1
     classifier: ClassVar[Literal["linear", "cosine"]] = "linear"
-    needs_features: ClassVar[bool] = False
     told: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
@@ -199,7 +197,7 @@ class Method:
     def refresh(
         self, logits: np.ndarray, labels: np.ndarray, example_state: Any, shared_state: Any
     ) -> tuple[Any, Any]:
-        """New states from the networks' outputs on the whole training set. On the host, in NumPy.
+        """New states from the networks' outputs on the whole training set. On the host.
 
         Args:
           logits: float32 `[M, C]`, or `[M, K, C]` for K networks: outputs in evaluation mode on the images

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,7 +11,7 @@ from dsink_jax import losses
 from dsink_jax.errors import InputError
 from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
-from dsink_jax.methods.base import Method, MethodLoss
+from dsink_jax.methods.base import Batch, Method, MethodLoss, total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +40,8 @@ class ClassBalanced(Method):
     def loss(self, logits, batch, example_state, *, epoch, axis_name):
         """See `Method.loss`."""
         weights = losses.class_balanced_weights(np.asarray(self.class_counts), self.beta)
-        values = weights[batch.labels] * integer_cross_entropy(logits, batch.labels)
-        return MethodLoss(values, example_state, {})
+        weights = batch_weights(weights, batch, axis_name)
+        return MethodLoss(weights * integer_cross_entropy(logits, batch.labels), example_state, {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,23 @@ class Focal(Method):
         """See `Method.loss`."""
         values = losses.focal_cross_entropy(logits.astype(jnp.float32), batch.labels, self.gamma)
         return MethodLoss(values, example_state, {})
+
+
+def batch_weights(class_weights: jax.Array, batch: Batch, axis_name: str | None) -> jax.Array:
+    """Weight of each example, `[n]`, with mean 1 over the valid ones of all devices.
+
+    So the loss is a weighted mean, sum w l / sum w: weights that are small for most examples do not shrink
+    the step.
+
+    Args:
+      class_weights: float32 `[C]`.
+      batch: the examples.
+      axis_name: mapped axis over which the batch is split, or None.
+    """
+    weights = class_weights[batch.labels]
+    valid = batch.where.astype(jnp.float32)
+    summed, count = total(((weights * valid).sum(), valid.sum()), axis_name)
+    return weights * count / jnp.maximum(summed, 1e-12)
 
 
 def check_no_empty_class(class_counts: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ class CoTeaching(Method):
       epochs: epochs of the training.
       noise_rate: share of wrong labels in [0, 1), or `estimated`: after the ramp the networks' confident
         predictions tell it, and dropping starts from there. Never taken from the true labels.
-      ramp: share of the training in which the dropped share grows, in (0, 1]; the published recipe's is 10 of
+      ramp: share of the training in which the dropped share grows, in (0, 1); the published recipe's is 10 of
         200 epochs.
     """
 
@@ -41,9 +41,11 @@ class CoTeaching(Method):
         if isinstance(self.noise_rate, str):
             if self.noise_rate != "estimated":
                 raise InputError(f"noise_rate must be a number or `estimated`, got {self.noise_rate!r}.")
-        elif self.noise_rate is not None:
+        elif self.noise_rate is None:
+            raise InputError("noise_rate must be given.")
+        else:
             self.check(check_range, "noise_rate", 0.0, 1.0, high_open=True)
-        self.check(check_range, "ramp", 0.0, 1.0, low_open=True)
+        self.check(check_range, "ramp", 0.0, 1.0, low_open=True, high_open=True)
 
     @classmethod
     def from_facts(cls, facts, **options):

@@ -59,7 +59,8 @@ class _Distilled(Method):
 
     The term acts on every network of the base, each by its own prediction, and on the images as they are:
     where the base is fed something else, such as mixtures, the images join its inputs. A base of two stages
-    has the term in both.
+    has the term in both, warm-up and ramp in the first. What a base changes for prediction alone (`deployed`)
+    comes after the term.
     """
 
     base: Method
@@ -69,6 +70,36 @@ class _Distilled(Method):
     def needs_auxiliaries(self):
         """The term always reads both auxiliary models."""
         return True
+
+    @property
+    def networks(self):
+        """As many as the base's."""
+        return self.base.networks
+
+    @property
+    def views(self):
+        """As many as the base's."""
+        return self.base.views
+
+    @property
+    def classifier(self):
+        """The base's."""
+        return self.base.classifier
+
+    @property
+    def meta_per_class(self):
+        """The base's."""
+        return self.base.meta_per_class
+
+    @property
+    def meta_labels(self):
+        """The base's."""
+        return self.base.meta_labels
+
+    @property
+    def second_stage(self):
+        """The base's."""
+        return self.base.second_stage
 
     @property
     def first_stage(self):
@@ -121,7 +152,10 @@ class _Distilled(Method):
             logits, of_images = logits[..., :count, :], logits[..., count:, :]
         base = self.base.loss(logits, batch, example_state, epoch=epoch, axis_name=axis_name)
         distillation, metrics = self._distill_each(of_images, batch, axis_name)
-        values = self.weighting.combine(base.values, distillation, epoch)
+        weighting = self.weighting
+        if self.second_stage is not None:  # the term has set in already
+            weighting = dataclasses.replace(weighting, warmup_epochs=0.0, ramp_epochs=0.0)
+        values = weighting.combine(base.values, distillation, epoch)
         return MethodLoss(
             values,
             base.example_state,
@@ -141,17 +175,6 @@ class _Distilled(Method):
     def _distill(self, logits, batch, axis_name):
         """Per-example distillation loss `[n]` and diagnostics."""
         raise NotImplementedError
-
-
-def _of_base(name):
-    return property(lambda self: getattr(self.base, name), doc=f"The base method's `{name}`.")
-
-
-for _name in (
-    *("networks", "views", "forward_passes", "classifier", "needs_features"),
-    *("second_stage", "meta_per_class", "meta_labels"),
-):
-    setattr(_Distilled, _name, _of_base(_name))
 
 
 @dataclasses.dataclass(frozen=True)

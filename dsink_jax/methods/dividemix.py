@@ -25,8 +25,9 @@ class DivideMix(Method):
     replaced, by the networks' sharpened predictions on two views; pairs are mixed.
 
     Differences from the published code: both networks are trained in the same step and guess in evaluation
-    mode; labelled and unlabelled examples come as the batch has them, not as many of each; the prior of the
-    penalty is the class prior methods may know (`penalty` uniform is the published one, wrong on long tails).
+    mode; labelled and unlabelled examples come as the batch has them, not as many of each; the warm-up trains
+    on both views, without a penalty of confidence; the prior of the penalty is the class prior methods may
+    know (`penalty` uniform is the published one, wrong on long tails).
     The prediction is the mean of both networks' logits.
 
     Attributes:
@@ -92,24 +93,29 @@ class DivideMix(Method):
         """Refines or replaces labels and mixes both views, for each network by the other's division."""
         num_classes = len(self.class_prior)
         one_hot = jnp.eye(num_classes, dtype=jnp.float32)[batch.labels]
-        views = jnp.concatenate([batch.images, batch.second_view])
-        logits = networks.logits(views)
+        views = [batch.images, batch.second_view]
+        logits = networks.logits(jnp.concatenate(views))
         predictions = jax.nn.softmax(logits, axis=-1).reshape(2, 2, -1, num_classes).mean(1)
         guess = predictions.mean(0)
         warm = epoch < self._warmup_epochs - 1e-4
         inputs, extra = [], []
         for k, own_key in enumerate(jax.random.split(key)):
             clean = example_state[:, 1 - k, None]
-            labelled = clean[:, 0] > self.clean_bound
+            labelled = warm | (clean[:, 0] > self.clean_bound)
             refined = clean * one_hot + (1.0 - clean) * predictions[k]
             sharp = self._sharpened(jnp.where(labelled[:, None], refined, guess))
-            targets = jnp.tile(jnp.where(warm, one_hot, sharp), (2, 1))
+            targets = jnp.where(warm, one_hot, sharp)
             partner_key, mix_key = jax.random.split(own_key)
             coefficient = jax.random.beta(mix_key, self.mix_alpha, self.mix_alpha)
             coefficient = jnp.where(warm, 1.0, jnp.maximum(coefficient, 1.0 - coefficient))
-            other_views, other_targets = partners((views, targets), partner_key, axis_name)
-            inputs.append(coefficient * views + (1.0 - coefficient) * other_views)
-            extra.append((coefficient * targets + (1.0 - coefficient) * other_targets, labelled))
+            own_rows = [(view, targets) for view in views]
+            other_rows = partners(own_rows, partner_key, axis_name)
+            mixed = jax.tree.map(
+                lambda own, other, c=coefficient: c * own + (1.0 - c) * other, own_rows, other_rows
+            )
+            mixed_views, mixed_targets = (jnp.concatenate(parts) for parts in zip(*mixed, strict=True))
+            inputs.append(mixed_views)
+            extra.append((mixed_targets, labelled))
         return batch._replace(inputs=tuple(inputs), extra=(tuple(extra), logits[:, : len(batch.labels)]))
 
     def loss(self, logits, batch, example_state, *, epoch, axis_name):

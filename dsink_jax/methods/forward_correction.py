@@ -24,7 +24,7 @@ class ForwardCorrection(Method):
       transition_matrix: C rows P(observed | true), or None.
       matrix: `estimated`; or `known`, the matrix that synthetic noise was drawn with, which is not known of
         real data.
-      estimate_after: share of the training before the estimate, in (0, 1].
+      estimate_after: share of the training before the estimate, in (0, 1).
     """
 
     epochs: int
@@ -37,7 +37,7 @@ class ForwardCorrection(Method):
             raise InputError(f"matrix must be estimated or known, got {self.matrix!r}.")
         if self.matrix == "known" and self.transition_matrix is None:
             raise InputError("the transition matrix of this noise is not known. Take matrix estimated.")
-        self.check(check_range, "estimate_after", 0.0, 1.0, low_open=True)
+        self.check(check_range, "estimate_after", 0.0, 1.0, low_open=True, high_open=True)
 
     @classmethod
     def from_facts(cls, facts, *, matrix="estimated", **options):

@@ -41,7 +41,7 @@ class TruncatedGeneralizedCrossEntropy(Method):
       epochs: epochs of the training.
       q: robustness in (0, 1].
       bound: least p_y of an example that is kept, in [0, 1].
-      start_share: share of the training before the first pass, in [0, 1]; published is 40 of 120 epochs.
+      start_share: share of the training before the first pass, in [0, 1); published is 40 of 120 epochs.
       every: epochs between passes, at least 1.
     """
 
@@ -56,7 +56,7 @@ class TruncatedGeneralizedCrossEntropy(Method):
     def __post_init__(self):
         self.check(check_range, "q", 0.0, 1.0, low_open=True)
         self.check(check_range, "bound", 0.0, 1.0)
-        self.check(check_range, "start_share", 0.0, 1.0)
+        self.check(check_range, "start_share", 0.0, 1.0, high_open=True)
         self.check(check_at_least, "every", 1)
 
     @classmethod

@@ -8,7 +8,7 @@ import numpy as np
 from dsink_jax import losses
 from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.methods.base import Method, MethodLoss
-from dsink_jax.methods.class_balanced import check_no_empty_class
+from dsink_jax.methods.class_balanced import batch_weights, check_no_empty_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,8 @@ class LdamDrw(Method):
         weights = losses.class_balanced_weights(counts, self.beta)
         # Epochs are a quotient of steps, a hair below the whole number at times.
         deferred = epoch + 1e-4 >= self.deferral * self.epochs
-        values = values * jnp.where(deferred, weights, 1.0)[batch.labels]
-        return MethodLoss(values, example_state, {})
+        weights = batch_weights(jnp.where(deferred, weights, 1.0), batch, axis_name)
+        return MethodLoss(weights * values, example_state, {})
 
     def predict(self, logits):
         """Scaled cosines, whose softmax is the prediction."""

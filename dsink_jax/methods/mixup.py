@@ -14,7 +14,8 @@ from dsink_jax.methods.base import Method, MethodLoss, gather, own_rows
 class Mixup(Method):
     """Cross-entropy on convex combinations of pairs of examples (Zhang et al., ICLR 2018, arXiv 1710.09412).
 
-    One coefficient and one permutation for a batch, over all devices.
+    One coefficient and one permutation for a batch, over all devices. The training accuracy is that of the
+    mixtures against their first label.
 
     Attributes:
       alpha: the coefficient is drawn from Beta(alpha, alpha); positive.
@@ -29,7 +30,7 @@ class Mixup(Method):
         """Mixes the images; `extra` is the coefficient and the partners' labels."""
         coefficient_key, partner_key = jax.random.split(key)
         coefficient = jax.random.beta(coefficient_key, self.alpha, self.alpha)
-        images, labels = partners((batch.images, batch.labels), partner_key, axis_name)
+        ((images, labels),) = partners([(batch.images, batch.labels)], partner_key, axis_name)
         mixed = coefficient * batch.images + (1.0 - coefficient) * images
         return batch._replace(inputs=mixed, extra=(coefficient, labels))
 
@@ -41,10 +42,20 @@ class Mixup(Method):
         return MethodLoss(values, example_state, {})
 
 
-def partners(tree, key, axis_name):
-    """The same rows in an order drawn over the batch of all devices: each one's partner to mix with."""
-    count = jax.tree.leaves(tree)[0].shape[0]
-    whole = gather(tree, axis_name)
-    order = jax.random.permutation(key, jax.tree.leaves(whole)[0].shape[0])
-    own = own_rows(order, count, axis_name)
-    return jax.tree.map(lambda leaf: jnp.take(leaf, own, axis=0), whole)
+def partners(views, key, axis_name):
+    """Each row's partner to mix with, drawn over all views of the batch of all devices.
+
+    Args:
+      views: list of pytrees of `[n, ...]`, one for each view of the same n examples.
+      key: PRNG key, equal on all devices.
+      axis_name: mapped axis over which the batch is split, or None.
+
+    Returns:
+      The same list with the partners' rows. Any row may be the partner of any, of the same view or not.
+    """
+    count = jax.tree.leaves(views)[0].shape[0]
+    # All of the first view, then all of the next: an order that does not depend on the number of devices.
+    whole = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *gather(views, axis_name))
+    order = jax.random.permutation(key, jax.tree.leaves(whole)[0].shape[0]).reshape(len(views), -1)
+    own = [own_rows(order_of_view, count, axis_name) for order_of_view in order]
+    return [jax.tree.map(lambda leaf, rows=rows: leaf[rows], whole) for rows in own]

@@ -124,10 +124,9 @@ def build_method(name: str, facts: TrainingFacts, options: Any = None) -> Method
     for option, example in method.told.items():
         if chosen[option] is None:
             flag = "--" + option_name(name, option).replace("_", "-")
-            about = option_help(name)[option].removesuffix("; to be told.")
             raise InputError(
-                f"{name} must be told {option.replace('_', ' ')}: give {flag}, such as {flag} {example}.\n"
-                f"It is {about}"
+                f"{name} must be told its {option.replace('_', ' ')}: {flag}, such as {flag} {example}.\n"
+                f"Meaning: {option_help(name)[option]}"
             )
     try:
         return method.from_facts(facts, **chosen)

@@ -58,7 +58,9 @@ class CosineClassifier(nn.Module):
         """Cosines of features `[N, D]`."""
         shape = (features.shape[-1], self.num_classes)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
-        return _unit(features.astype(self.dtype), -1) @ _unit(kernel.astype(self.dtype), 0)
+        # Unit length in float32: rounding would be multiplied by the scale that a softmax of cosines needs.
+        features, kernel = _unit(features.astype(jnp.float32), -1), _unit(kernel, 0)
+        return features.astype(self.dtype) @ kernel.astype(self.dtype)
 
 
 def classifier_layer(kind: Classifier, num_classes: int, dtype: Any) -> nn.Module:

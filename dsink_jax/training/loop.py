@@ -110,8 +110,8 @@ def fit(
       seed: decides initial parameters, order and augmentation.
       devices: devices to train on.
       auxiliaries: a pair of `TrainedAuxiliary` to run on the student's own view, or None.
-      start_from: what the method's first stage trained, or None. If it is given, the method's second stage is
-        trained, whose length and learning rate follow from the settings, which are the first stage's.
+      start_from: for a method of two stages, the variables that a `fit` of its `first_stage` with the same
+        settings gave. Length and learning rate of the second stage follow from the settings.
       evaluate: called with variables on the devices; what it returns joins the record of the epoch.
       checkpointer: where to save and resume, or None.
       on_record: called with each new record.
@@ -119,11 +119,16 @@ def fit(
 
     Raises:
       InputError: if the batch size does not split over the devices.
-      ValueError: if the model does not go with the method.
+      ValueError: if the model, or `start_from`, does not go with the method.
       TrainingDivergedError: if the loss of an epoch, or a parameter after it, is not finite.
     """
     batches.check_batch_size(settings.batch_size, len(devices))
-    stage = None if start_from is None else method.second_stage
+    stage = method.second_stage
+    if (stage is None) != (start_from is None):
+        raise ValueError(
+            "start_from must be given for a method with a second stage, and for no other: it is what a "
+            "`fit` of the method's first_stage trained."
+        )
     if stage is not None:
         settings = _second_stage_settings(settings, stage)
     order = _Order(data, settings.batch_size, len(devices), num_classes, seed, stage)
