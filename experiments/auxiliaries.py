@@ -13,6 +13,7 @@ each with its own --seeds; a last call with all of them gathers the results.
 import dataclasses
 import importlib.util
 import pathlib
+import re
 import statistics
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -152,7 +153,7 @@ def _against_cross_entropy(measure):
             if behind
             else "Every method is ahead of cross-entropy on average."
         )
-        stages = [name for name in models if "share=" in models[name].get("definition", "")]
+        stages = [name for name in models if re.search(r"\bshare=", models[name]["definition"])]
         longer = f"Trained longer, by a second stage: {', '.join(stages)}." if stages else ""
         return [verdict, f"```\n{align(rows, left=1)}\n```", *([longer] if longer else [])]
 

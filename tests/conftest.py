@@ -1,9 +1,43 @@
-"""Eight virtual CPU devices for every test, before JAX starts."""
+"""Eight virtual CPU devices for every test, before JAX starts, and what tests of training share."""
 
 import hypothesis
 import jax
+import numpy as np
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("ci")
+
+NUM_CLASSES = 4
+
+
+@pytest.fixture(scope="session")
+def small_data():
+    """60 uint8 images 8x8 in 4 classes: bright in one quarter each, with noise."""
+    from dsink_jax.training import DeviceData
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, NUM_CLASSES, 60).astype(np.int32)
+    images = rng.integers(0, 60, (60, 8, 8, 1))
+    for i, label in enumerate(labels):
+        row, column = divmod(int(label), 2)
+        images[i, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 150
+    return DeviceData(images.astype(np.uint8), labels)
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """No augmentation, so that nothing depends on random draws."""
+    from dsink_jax.data import Augmentation
+    from dsink_jax.training import Preprocessing
+
+    return Preprocessing(Augmentation(), (0.3,), (0.25,))
+
+
+@pytest.fixture(scope="session")
+def cpus():
+    devices = jax.devices("cpu")
+    assert len(devices) == 8, "tests need 8 virtual CPU devices; see tests/conftest.py"
+    return devices

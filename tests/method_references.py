@@ -67,7 +67,7 @@ def batch(where=None):
 
 
 def full_batch(seed=10):
-    """A batch with everything a method may ask for: distinct images, a second view, two meta images a class."""
+    """A batch with all a method may ask for: distinct images, a second view, two meta images a class."""
     rng = np.random.default_rng(seed)
     images, second, meta = (rng.normal(size=(n, 2, 2, 1)).astype(np.float32) for n in (EXAMPLES, EXAMPLES, 6))
     return batch()._replace(

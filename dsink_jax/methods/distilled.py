@@ -77,6 +77,11 @@ class _Distilled(Method):
         return self.base.networks
 
     @property
+    def forward_passes(self):
+        """The base's."""
+        return self.base.forward_passes
+
+    @property
     def views(self):
         """As many as the base's."""
         return self.base.views

@@ -149,7 +149,8 @@ def fit(
         state_dtype=settings.state_dtype,
     )
     if start_from is not None:
-        start = method.start(start_from, state.variables)
+        # Copies, because the state is donated and the caller's arrays are not ours to give away.
+        start = jax.tree.map(jnp.array, method.start(start_from, state.variables))
         state = state._replace(params=start["params"], batch_stats=start["batch_stats"])
         state = state._replace(opt_state=optimizer.init(state.params))
     epoch, history, seconds = 0, [], 0.0

@@ -130,3 +130,48 @@ def test_multiples_of_the_devices_are_good(devices, share):
     if devices > 1:
         with pytest.raises(InputError):
             batches.check_batch_size(devices * share + 1, devices)
+
+
+# Every class equally often.
+
+
+@st.composite
+def tails(draw):
+    """Labels with some classes rare and some without examples."""
+    counts = draw(st.lists(st.integers(0, 60), min_size=2, max_size=8).filter(any))
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return np.random.default_rng(draw(st.integers(0, 1000))).permutation(labels), len(counts)
+
+
+@given(tail=tails(), devices=st.integers(1, 4), share=st.integers(1, 20), epoch=st.integers(0, 100))
+def test_class_balanced_order_has_every_class_equally_often(tail, devices, share, epoch):
+    labels, num_classes = tail
+    sizes = (devices * share, devices)
+    order = batches.class_balanced_order(labels, num_classes, *sizes, seed=3, epoch=epoch)
+    assert order.index.shape == (math.ceil(len(labels) / sizes[0]), devices, share)
+    drawn = order.index[order.where]
+    assert len(drawn) == len(labels)
+    present = np.unique(labels)
+    of_class = np.bincount(labels[drawn], minlength=num_classes)
+    assert not of_class[np.setdiff1d(np.arange(num_classes), present)].any()
+    assert np.ptp(of_class[present]) <= 1
+    # Within a class every example comes equally often too, but for the last turn.
+    times = np.bincount(drawn, minlength=len(labels))
+    for c in present:
+        assert np.ptp(times[labels == c]) <= 1
+    # Any stretch of it is balanced: a class comes once in every turn of the classes.
+    turns = labels[drawn][: len(drawn) // len(present) * len(present)].reshape(-1, len(present))
+    np.testing.assert_array_equal(np.sort(turns, axis=1), np.tile(present, (len(turns), 1)))
+
+
+def test_class_balanced_order_is_decided_by_seed_and_epoch():
+    labels = np.repeat(np.arange(3), (40, 10, 5))
+
+    def drawn(seed, epoch, devices=1):
+        order = batches.class_balanced_order(labels, 3, 8, devices, seed=seed, epoch=epoch)
+        return tuple(order.index[order.where].ravel().tolist())
+
+    assert drawn(0, 0) == drawn(0, 0) == drawn(0, 0, devices=4)
+    assert len({drawn(seed, epoch) for seed in range(4) for epoch in range(4)}) == 16
+    with pytest.raises(InputError, match="does not split over 3 devices"):
+        batches.class_balanced_order(labels, 3, 8, 3, seed=0, epoch=0)

@@ -16,6 +16,7 @@ def entry(last, few=None, role="baseline"):
     return {
         "role": role,
         "method": "some",
+        "definition": "Some(epochs=9, start_share=0.3)",
         "accuracy": {"last": last, "mean_last_10": last, "best": last},
         "many": last,
         "medium": last,
@@ -83,6 +84,7 @@ def test_heat_map_prints_every_cell(two_by_two, tmp_path):
 
 def test_methods_behind_cross_entropy_are_named(tmp_path):
     models = {"cross_entropy": entry(0.9, few=0.5), "focal": entry(0.95, few=0.4), "crt": entry(0.8, few=0.7)}
+    models["crt"]["definition"] = "ClassifierRetraining(epochs=9, share=0.1)"
     results = {
         seed: {"data": DATA | {"noise": "none", "nominal_rate": None}, "models": models} for seed in (3, 4)
     }
@@ -90,6 +92,7 @@ def test_methods_behind_cross_entropy_are_named(tmp_path):
     text = (tmp_path / "imbalance.md").read_text()
     assert "Not ahead of cross-entropy on average: focal." in text  # measured on the few-shot classes
     assert "-10.0 ± 0.0" in text and "20.0 ± 0.0" in text and "0 of 2" in text and "2 of 2" in text
+    assert "Trained longer, by a second stage: crt." in text
     assert "noise none;" in text and "seeds 3 4" in text
 
 

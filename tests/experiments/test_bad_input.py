@@ -7,9 +7,11 @@ import io
 import numpy as np
 import pytest
 
+from dsink_jax.methods import METHODS
 from experiments import command_line
 from experiments.config import CIFAR, DIGITS
 
+META_TOO_LARGE = ["--ot-reweighting-meta-per-class", "500"]
 CASES = {
     "unknown data set": (["--dataset", "cifer10"], "Did you mean 'cifar10'"),
     "unknown model": (["--model", "resnet2"], "Known models"),
@@ -41,7 +43,41 @@ CASES = {
     "negative weight decay": (["--weight-decay", "-1"], "at least 0"),
     "threshold zero": (["--threshold", "0"], "positive"),
     "no iterations": (["--max-iterations", "0"], "at least 1"),
-    "q out of range": (["--gce-q", "2"], "(0.0, 1.0]"),
+    "q out of range": (["--noise-method", "gce", "--gce-q", "2"], "gce: q must be in (0.0, 1.0]"),
+    "option of a method that is not trained": (["--gce-q", "0.5"], "--gce-q is an option of gce"),
+    "co-teaching without a rate": (["--noise-method", "coteaching"], "--coteaching-noise-rate estimated"),
+    "co-teaching's rate in words": (
+        ["--noise-method", "coteaching", "--coteaching-noise-rate", "much"],
+        "--coteaching-noise-rate",
+    ),
+    "no meta set": (["--imbalance-method", "ot_reweighting"], "--ot-reweighting-meta-per-class 5"),
+    "no meta labels": (
+        ["--imbalance-method", "ot_reweighting", "--ot-reweighting-meta-per-class", "2"],
+        "--ot-reweighting-meta-labels observed",
+    ),
+    "meta set larger than a class": (
+        [*("--baselines", "ot_reweighting", "--ot-reweighting-meta-labels", "clean"), *META_TOO_LARGE],
+        "images a class is too large",
+    ),
+    "known matrix of human noise": (
+        [
+            *("--noise", "human_worse", "--dataset", "cifar10", "--noise-method", "forward_correction"),
+            *("--forward-correction-matrix", "known"),
+        ],
+        "forward_correction: the transition matrix of this noise is not known",
+    ),
+    "unknown cost": (
+        ["--imbalance-method", "ot_reweighting", "--ot-reweighting-cost", "both"],
+        "--ot-reweighting-cost",
+    ),
+    "unknown penalty": (
+        ["--noise-method", "dividemix", "--dividemix-penalty", "some"],
+        "--dividemix-penalty",
+    ),
+    "unknown prior": (["--prior", "true"], "--prior"),
+    "unknown type of state": (["--state-dtype", "int8"], "--state-dtype"),
+    "combination as a base": (["--base", "ensemble"], "Known methods"),
+    "misspelt combination": (["--baselines", "ensembel"], "Did you mean 'ensemble'"),
     "naive weight": (["--naive-noise-weight", "1.2"], "[0, 1]"),
     "negative seed": (["--seed", "-1"], "--seed"),
     "human noise elsewhere": (["--noise", "human_worse"], "--dataset cifar10"),
@@ -119,6 +155,14 @@ def test_a_refused_command_does_not_block_the_corrected_one(capsys, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     assert "no image" in fails(capsys, ["--limit-train", "5", "--run-dir", "run"])
     assert "empty" in fails(capsys, ["--imbalance-ratio", "1000", "--run-dir", "run"])
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_refused_meta_set_does_not_block_the_corrected_command(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--baselines", "ot_reweighting", "--ot-reweighting-meta-labels", "observed", *META_TOO_LARGE]
+    assert "too large" in fails(capsys, [*asked, "--run-dir", "run"])
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_every_setting_has_a_run_directory_of_its_own():
@@ -135,5 +179,25 @@ def test_help_explains_every_flag(preset):
     with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as stopped:
         command_line.parse(preset, ["--help"])
     assert stopped.value.code == 0
-    for name in preset.__dataclass_fields__:
+    names = {field.name for kind in (preset, preset.options) for field in dataclasses.fields(kind)}
+    for name in names - {"options"}:
         assert "--" + name.replace("_", "-") in output.getvalue()
+
+
+@pytest.mark.parametrize("preset", [DIGITS, CIFAR])
+def test_list_of_methods(preset, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["experiments", "--list-methods"])
+    assert command_line.main(preset) is None  # so the process ends with code 0
+    lines = capsys.readouterr().out.splitlines()
+    header, _, *rows = lines[: 2 + len(METHODS)]
+    assert [row.split()[0] for row in rows] == list(METHODS)
+    assert header.split()[:2] == ["method", "for"]
+    of = dict(zip(METHODS, rows, strict=True))
+    assert all(entry.source in of[name] for name, entry in METHODS.items())
+    # Networks, forward passes, bytes, epochs, and what must be told.
+    assert of["elr"].split()[-5:] == ["1", "1", "40", "1", "-"]
+    assert of["dividemix"].split()[-5:] == ["2", "10", "8", "1", "-"]
+    assert of["crt"].split()[-2:] == ["1.1", "-"]
+    assert of["coteaching"].split()[-1] == "--coteaching-noise-rate"
+    for word in ("naive_tuned", "noise_robust_adjusted", "ensemble", "--help"):
+        assert word in "\n".join(lines)

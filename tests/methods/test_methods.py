@@ -1,6 +1,5 @@
 """Losses of the methods that define nothing else, by their definitions."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from method_references import (
     LABELS,
     LOGITS,
     base_values,
-    batch,
     build,
     cross_entropy,
     elr,
@@ -58,8 +56,9 @@ def bootstrapped(beta, *, hard):
 
 
 def class_balanced(counts, beta):
-    weights = np.array([(1 - beta) / (1 - beta**n) for n in counts])
-    return (weights / weights.sum() * CLASSES)[LABELS] * cross_entropy(LOGITS)
+    """Weights by the effective number of examples, with mean 1 over the batch."""
+    weights = np.array([(1 - beta) / (1 - beta**n) for n in counts])[LABELS]
+    return weights / weights.mean() * cross_entropy(LOGITS)
 
 
 # By name, with options, and what the papers say.

@@ -65,22 +65,35 @@ def test_built_from_the_options():
     }
 
 
-def test_every_option_reaches_its_method_and_no_other():
-    other = {float: 0.5, int: 2}
-    for name in METHODS:
-        for option, field in method_options(name).items():
-            literals = getattr(field.type, "__args__", ())
-            value = other.get(field.type) or next(
-                v
-                for v in ("whole", "network", "feature", "known", "none", "clean", 0.25, 3)
-                if v in literals or not isinstance(v, str)
-            )
-            if value == field.default:
-                value = 0.75
-            full = option_name(name, option)
-            assert getattr(build(name, **{full: value}), option) == value, full
-            unchanged = next(n for n in METHODS if n != name)
-            assert build(unchanged, **{full: value}) == build(unchanged)
+# A value that is not the default, where that is not a number between 0 and 1.
+OTHER = {
+    "ot_reweighting_meta_per_class": 3,
+    "ot_reweighting_meta_labels": "clean",
+    "ot_reweighting_cost": "label",
+    "ot_reweighting_meta_set": "whole",
+    "ot_reweighting_trains": "network",
+    "truncated_gce_every": 3,
+    "forward_correction_matrix": "known",
+    "dividemix_penalty": "none",
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_option_reaches_its_method_and_no_other(name):
+    for option in method_options(name):
+        full = option_name(name, option)
+        value = OTHER.get(full, 0.625)
+        assert getattr(build(name), option) != value
+        changed = build(name, **{full: value})
+        assert getattr(changed, option) == value
+        others = set(method_options(name)) - {option}
+        assert all(getattr(changed, one) == getattr(build(name), one) for one in others)
+    another = next(one for one in METHODS if one != name)
+    assert all(
+        build(another, **{option_name(name, option): OTHER.get(option_name(name, option), 0.625)})
+        == build(another)
+        for option in method_options(name)
+    )
 
 
 def test_published_defaults():
@@ -106,7 +119,6 @@ def test_published_defaults():
         "soft_bootstrapping_beta": 0.95,
         "dividemix_temperature": 0.5,
         "dividemix_mix_alpha": 4.0,
-        "dividemix_lambda_u": 25.0,
         "coteaching_ramp": 0.05,
     }
     assert {name: getattr(MethodOptions(), name) for name in defaults} == defaults
@@ -246,14 +258,14 @@ OUT_OF_RANGE = {
     },
     "elr": {"weight": (-1.0, INF), "momentum": (-0.1, 1.5)},
     "gce": {"q": (0.0, 1.1, NAN)},
-    "truncated_gce": {"q": (0.0, 1.1), "bound": (-0.1, 1.1), "start_share": (-0.1, 1.1), "every": (0, -3)},
+    "truncated_gce": {"q": (0.0, 1.1), "bound": (-0.1, 1.1), "start_share": (-0.1, 1.0), "every": (0, -3)},
     "sce": {"alpha": (-0.1, INF), "beta": (-0.1, INF)},
     "label_smoothing": {"amount": (-0.1, 1.1)},
     "mixup": {"alpha": (0.0, -1.0, NAN, INF)},
     "soft_bootstrapping": {"beta": (-0.1, 1.1, NAN)},
     "hard_bootstrapping": {"beta": (-0.1, 1.1, NAN)},
-    "forward_correction": {"matrix": ("unknown",), "estimate_after": (0.0, 1.1)},
-    "coteaching": {"noise_rate": (-0.1, 1.0, NAN, "guessed"), "ramp": (0.0, 1.1)},
+    "forward_correction": {"matrix": ("unknown",), "estimate_after": (0.0, 1.0)},
+    "coteaching": {"noise_rate": (-0.1, 1.0, NAN, "guessed"), "ramp": (0.0, 1.0)},
     "dividemix": {
         "warmup": (0.0, 1.0),
         "lambda_u": (-1.0, INF),
@@ -288,7 +300,7 @@ def test_options_at_the_ends_of_their_ranges():
         "gce": {"q": 1},
         "elr": {"weight": 0, "momentum": 1},
         "truncated_gce": {"bound": 1, "start_share": 0, "every": 1},
-        "coteaching": {"noise_rate": 0, "ramp": 1},
+        "coteaching": {"noise_rate": 0, "ramp": 0.999},
         "dividemix": {"lambda_u": 0, "clean_bound": 1, "ramp": 1},
         "ot_reweighting": {"meta_per_class": 1, "weight_decay": 0, "meta_weight": 0, "share": 1},
     }.items():
@@ -300,12 +312,12 @@ def test_options_at_the_ends_of_their_ranges():
 def test_what_must_be_told_is_asked_for(option):
     name = option.rsplit("_", 2)[0] if "noise_rate" in option else "ot_reweighting"
     flag = "--" + option.replace("_", "-")
-    with pytest.raises(InputError, match=f"^{name} must be told .*give {flag}, such as {flag} ") as refused:
+    with pytest.raises(InputError, match=f"^{name} must be told its .*: {flag}, such as {flag} ") as refused:
         build(name, **{option: None})
     lines = str(refused.value).splitlines()
-    assert len(lines) == 2 and lines[1].startswith("It is ")
+    assert len(lines) == 2 and lines[1].startswith("Meaning: ")
     # Following the advice helps.
-    example = lines[0].rsplit(" ", 1)[1]
+    example = lines[0].removesuffix(".").rsplit(" ", 1)[1]
     build(name, **{option: int(example) if example.isdigit() else example})
 
 

@@ -1,0 +1,131 @@
+"""A short run with baselines of every kind: combinations of the auxiliaries, two stages, two networks."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import tyro
+
+from dsink_jax.training import Checkpointer, OptimizerSettings, build_optimizer, create_state, make_predictor
+from experiments.config import DIGITS, Config
+from experiments.plan import plan
+from experiments.problem import load_problem
+from experiments.run_directory import RunDirectory
+
+ROOT = pathlib.Path(__file__).parents[2]
+ARGUMENTS = (
+    *("--epochs", "3", "--checkpoint-every", "3", "--devices", "1"),
+    *("--baselines", "naive_tuned,noise_robust_adjusted,ensemble,crt"),
+    *("--noise-method", "coteaching", "--coteaching-noise-rate", "estimated"),
+)
+MODELS = [
+    *("imbalance_robust", "noise_robust", "naive_tuned", "noise_robust_adjusted", "ensemble", "crt"),
+    "target",
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("baselines") / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.digits", *ARGUMENTS, "--run-dir", str(directory)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ,
+    )
+    assert done.returncode == 0, done.stderr
+    return directory, done.stdout
+
+
+@pytest.mark.slow
+def test_results_are_complete(finished):
+    directory, output = finished
+    results = json.loads((directory / "results.json").read_text())
+    assert list(results["models"]) == MODELS
+    for name, entry in results["models"].items():
+        assert {"role", "method", "accuracy", "per_class", "calibration_error", "seconds"} <= entry.keys()
+        assert np.mean(entry["per_class"]) == pytest.approx(entry["accuracy"]["last"])
+        assert name in output
+    assert results["models"]["ensemble"]["method"] == "mean of f_L and f_N"
+    assert results["models"]["noise_robust_adjusted"]["method"] == "f_N, predicted prior"
+    metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    trained = [name for name in MODELS if name not in ("ensemble", "noise_robust_adjusted")]
+    epochs = {name: [m["epoch"] for m in metrics if m["model"] == name] for name in trained}
+    assert epochs == {name: [1] if name == "crt" else [1, 2, 3] for name in trained}
+    assert [m["epoch"] for m in metrics if m["model"] == "crt_first_stage"] == [1, 2, 3]
+    rates = [m["train"]["noise_rate"] for m in metrics if m["model"] == "noise_robust"]
+    assert rates[0] == 0 < rates[1] == rates[2] < 1
+    settings = json.loads((directory / "config.json").read_text())["settings"]
+    assert settings["coteaching_noise_rate"] == "estimated"
+    assert (directory / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_combinations_of_the_auxiliaries_recomputed(finished):
+    """From their last checkpoints, by the definitions: test accuracy and calibration are those written."""
+    directory, _ = finished
+    config = tyro.cli(Config, default=DIGITS, args=(*ARGUMENTS, "--run-dir", str(directory)))
+    problem = load_problem(config, RunDirectory(config), jax.devices()[:1])
+    specs = {spec.name: spec for spec in plan(problem)}
+    probabilities = {}
+    for name in ("imbalance_robust", "noise_robust"):
+        method = specs[name].method
+        model = problem.model_for(method)
+        optimizer = build_optimizer(OptimizerSettings(0.1, "cosine", 0.9, False, 5e-4), 10)
+        images = problem.images
+        template = create_state(
+            model, method, optimizer, jax.random.key(0), images[:1], len(images), problem.data.num_classes
+        )
+        state = Checkpointer(directory / "checkpoints" / name).restore(template).state
+        predict = make_predictor(model, method, problem.preprocessing, problem.devices)
+        probabilities[name] = [
+            np.asarray(jax.nn.softmax(predict(state.variables, part), axis=-1), np.float64)
+            for part in (problem.data.test.images, images)
+        ]
+    (of_f_l, _), (of_f_n, on_training) = probabilities["imbalance_robust"], probabilities["noise_robust"]
+    adjusted = of_f_n / on_training.mean(0)
+    expected = {
+        "ensemble": (of_f_l + of_f_n) / 2,
+        "noise_robust_adjusted": adjusted / adjusted.sum(-1, keepdims=True),
+        "noise_robust": of_f_n,
+    }
+    results = json.loads((directory / "results.json").read_text())["models"]
+    labels = problem.data.test.labels
+    for name, shares in expected.items():
+        accuracy = np.mean(shares.argmax(-1) == labels)
+        assert results[name]["accuracy"]["last"] == pytest.approx(accuracy, abs=1.01 / len(labels)), name
+        for c in range(10):
+            of_class = np.mean(shares[labels == c].argmax(-1) == c)
+            assert results[name]["per_class"][c] == pytest.approx(of_class, abs=0.05)
+    assert len({results[name]["calibration_error"] for name in expected}) == 3
+
+
+@pytest.mark.slow
+def test_the_second_stage_starts_where_the_first_ended(finished):
+    """The frozen backbone is bit-identical in both checkpoints, the classifier is another."""
+    directory, _ = finished
+
+    def parameters(name):
+        folder = directory / "checkpoints" / name
+        manager = ocp.CheckpointManager(folder.absolute())
+        restored = manager.restore(
+            manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())
+        )
+        return restored["state"]
+
+    first, second = parameters("crt_first_stage"), parameters("crt")
+    for name, tree in second["params"].items():
+        for one, two in zip(jax.tree.leaves(tree), jax.tree.leaves(first["params"][name]), strict=True):
+            assert np.array_equal(one, two) == (name != "classifier")
+    for one, two in zip(
+        jax.tree.leaves(second["batch_stats"]), jax.tree.leaves(first["batch_stats"]), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
