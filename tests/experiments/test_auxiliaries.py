@@ -96,6 +96,23 @@ def test_methods_behind_cross_entropy_are_named(tmp_path):
     assert "noise none;" in text and "seeds 3 4" in text
 
 
+def test_reweighting_is_held_against_its_own_start(tmp_path):
+    models = {
+        "cross_entropy": 0.8,
+        "class_balanced": 0.86,
+        "ot_reweighting": 0.85,
+        "ot_reweighting_frozen": 0.85,
+    }
+    results = {0: {"data": DATA, "models": {name: entry(value) for name, value in models.items()}}}
+    write_markdown(tmp_path / "reweighting.md", Settings("reweighting"), results)
+    text = (tmp_path / "reweighting.md").read_text()
+    assert (
+        "ahead of cross-entropy by 5.0 points (1 of 1 seeds), of class_balanced by -1.0 points (0 of 1"
+        in text
+    )
+    assert "frozen at their class-balanced start by 0.0 points (0 of 1 seeds)." in text
+
+
 def test_csv_leaves_unknown_shares_empty(tmp_path):
     write_csv(tmp_path / "all.csv", {7: {"data": DATA, "models": {"crt": entry(0.5)}}})
     (row,) = csv.DictReader((tmp_path / "all.csv").read_text().splitlines())
