@@ -21,7 +21,7 @@ def draw_meta_set(labels: np.ndarray, per_class: int, num_classes: int, seed: in
       InputError: if a class has no more examples than that, so that none would be left to train on.
 
     >>> draw_meta_set(np.array([0, 1, 1, 0, 0]), 1, 2, seed=0).tolist()
-    [3, 1]
+    [4, 2]
     """
     counts = np.bincount(labels, minlength=num_classes)
     if per_class >= counts.min():

@@ -80,7 +80,7 @@ def load(
         return _cifar(dataset, data_directory(data_dir), download)
     if dataset.endswith(".npz"):
         return _npz(pathlib.Path(dataset).expanduser())
-    raise unknown("data set", dataset, (*DATASETS, "the path of an .npz file"))
+    raise InputError(f"{unknown('data set', dataset, DATASETS)}\nOr give the path of an .npz file.")
 
 
 def data_directory(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:

@@ -87,7 +87,8 @@ def test_run_directory_is_what_the_contract_says(finished):
 @pytest.mark.slow
 def test_models_learn_within_a_few_epochs(finished):
     results = read(finished[0])
-    assert results["models"]["imbalance_robust"]["accuracy"]["last"] > 0.3  # chance is 0.1
+    # Chance is 0.1, with a standard deviation of 0.015 on 400 images: ahead of it by five of them and more.
+    assert results["models"]["imbalance_robust"]["accuracy"]["last"] > 0.1 + 5 * 0.015
 
 
 @pytest.mark.slow
