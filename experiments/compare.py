@@ -109,10 +109,11 @@ def verdict(results: Results) -> str:
         name: over_seeds(results, name, "last") for name, entry in models.items() if entry["role"] != "target"
     }
     best = max(rivals, key=lambda name: statistics.mean(rivals[name]))
+    ahead = differences(target, rivals[best])
     return (
-        f"The default target, {100 * statistics.mean(target):.1f} %, is ahead of the best other model, "
-        f"{best} with {100 * statistics.mean(rivals[best]):.1f} %, by "
-        f"{spread(differences(target, rivals[best]))} points."
+        f"The default target has {100 * statistics.mean(target):.1f} %, the best other model, {best}, "
+        f"{100 * statistics.mean(rivals[best]):.1f} %: the target is ahead in "
+        f"{sum(value > 0 for value in ahead)} of {len(ahead)} seeds, by {spread(ahead)} points."
     )
 
 
