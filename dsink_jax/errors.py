@@ -1,4 +1,4 @@
-"""The one error type that means "the input was wrong", as opposed to a bug."""
+"""Errors that a person can do something about, as opposed to bugs."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,13 @@ class InputError(ValueError):
 
     The message says in one or two lines what was wrong, what was expected and what to do. Command
     lines print it and exit with code 2; library callers see an ordinary `ValueError`.
+    """
+
+
+class StorageError(OSError):
+    """Raised when files cannot be written: a full disk, a quota, a read-only place.
+
+    The message says in one or two lines which, and what is still whole. Command lines exit with code 1.
     """
 
 

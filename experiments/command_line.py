@@ -2,16 +2,19 @@
 
 import contextlib
 import io
+import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
+import jax
 import tyro
 
-from dsink_jax.errors import InputError
-from dsink_jax.training.loop import TrainingDivergedError
+from dsink_jax.errors import InputError, StorageError
+from dsink_jax.training import TrainingDivergedError, TrainingStoppedError, processes
 from experiments.config import Config
+from experiments.interruption import StopRequest, same_command
 from experiments.method_list import method_list
 from experiments.pipeline import run
 
@@ -41,7 +44,12 @@ def main(default: Config) -> None:
             return
         config = parse(default)
         _quieten()
-        run(config)
+        if config.coordinator is not None:
+            processes.join(*config.processes)
+            if not processes.is_first():
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the first process tells what there is to tell)
+        with stopping_when_asked() as should_stop:
+            run(config, should_stop=should_stop)
 
 
 @contextlib.contextmanager
@@ -50,14 +58,41 @@ def errors_for_people() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except TrainingDivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(2, f"error: {error}")
+    except (TrainingDivergedError, StorageError) as error:
+        _end(1, f"error: {error}")
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from the last checkpoint.", file=sys.stderr)
-        sys.exit(130)
+        _end(130, "\nStopped. The same command goes on from the last checkpoint.")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).splitlines()[0][:160]
+        _end(
+            1,
+            f"error: process {jax.process_index()} lost another process of this run ({reason}).\n"
+            "Start all of them again with the same commands: they go on from the last checkpoint.",
+        )
+
+
+@contextlib.contextmanager
+def stopping_when_asked() -> Iterator[StopRequest]:
+    """Gives what tells of SIGTERM and Ctrl-C, and ends the command when a training stopped for them."""
+    with StopRequest() as request:
+        try:
+            yield request
+        except TrainingStoppedError as error:
+            _end(
+                request.exit_code,
+                f"Stopped: {error}; saved. The same command goes on from there:\n  {same_command()}",
+            )
+
+
+def _end(code, message):
+    print(message, file=sys.stderr, flush=True)
+    if jax.process_count() > 1 and code not in (0, 130):
+        sys.stdout.flush()
+        os._exit(code)  # an orderly exit would wait for processes that may be gone
+    sys.exit(code)
 
 
 def _quieten():

@@ -15,6 +15,7 @@ from dsink_jax.methods import METHODS, TrainingFacts, Weighting, build_method, u
 from dsink_jax.methods.distilled import LossScale
 from dsink_jax.methods.registry import method_options, option_help, option_name
 from dsink_jax.models import check_model_name
+from dsink_jax.training.loop import FitSettings
 from dsink_jax.training.optimizer import OptimizerSettings, Schedule
 
 # Baselines that are no methods by name.
@@ -24,7 +25,10 @@ _SHORT = {"naive": NAIVE}
 TUNED_NAIVE_ALPHA, TUNED_NAIVE_NOISE_WEIGHT = 10.0, 0.7
 
 # Settings that may differ between a run and its continuation: they change where, not what.
-PLACE = ("run_dir", "data_dir", "download", "devices", "checkpoint_every")
+PLACE = (
+    *("run_dir", "data_dir", "download", "devices", "checkpoint_every", "keep_checkpoints"),
+    *("coordinator", "process_count", "process_index"),
+)
 
 
 def _with_help():
@@ -153,7 +157,18 @@ class Config:
     evaluate_every: int = 1
     """Epochs between evaluations."""
     checkpoint_every: int = 10
-    """Epochs between checkpoints."""
+    """Epochs between checkpoints. SIGTERM and Ctrl-C save one too, in the middle of an epoch."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints of a model to keep."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradient is not a number: stop the training, or skip the step."""
+
+    coordinator: str | None = None
+    """Several processes: host:port of the first, or auto to ask the launcher (SLURM, Open MPI, TPU, GKE)."""
+    process_count: int | None = None
+    """Several processes: how many; each is started with the same flags but its own index."""
+    process_index: int | None = None
+    """Several processes: which of them this is, from 0."""
 
     options: tyro.conf.OmitArgPrefixes[MethodOptions] = _DEFAULT_OPTIONS
     """Options of the methods; `--list-methods` says which method does what."""
@@ -164,8 +179,13 @@ class Config:
             check_known("method", name, (*METHODS, NAIVE, NAIVE_TUNED, ADJUSTED, ENSEMBLE))
         check_noise(self.noise, self.noise_rate)
         self._check_noise_fits()
-        for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "steps_per_dispatch"):
+        for name in (
+            *("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
+            "steps_per_dispatch",
+        ):
             self._check(name, getattr(self, name) >= 1, "at least 1")
+        if self.coordinator is None and (self.process_count, self.process_index) != (None, None):
+            raise InputError("--process-count and --process-index need --coordinator host:port.")
         for name in ("alpha", "naive_alpha", "warmup_epochs", "ramp_epochs", "crop_padding"):
             self._check(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
         for name in ("seed", "data_seed", "map_seed"):
@@ -235,6 +255,20 @@ class Config:
             self.learning_rate, self.schedule, self.momentum, self.nesterov, self.weight_decay
         )
 
+    @property
+    def fit_settings(self) -> FitSettings:
+        """How long and in what steps to train a model of one stage."""
+        return FitSettings(
+            self.epochs,
+            self.batch_size,
+            self.optimizer,
+            self.evaluate_every,
+            self.checkpoint_every,
+            self.steps_per_dispatch,
+            self.state_dtype,
+            self.on_nan,
+        )
+
     def weighting(self, alpha: float) -> Weighting:
         """How a distillation term of weight `alpha` joins the base loss."""
         return Weighting(alpha, self.warmup_epochs, self.ramp_epochs, self.loss_scale)
@@ -246,7 +280,13 @@ class Config:
             return self.run_dir
         data = pathlib.Path(self.dataset).stem
         noise = self.noise if self.noise.startswith("human_") else f"{self.noise}-{self.synthetic_rate:g}"
-        settings = {name: value for name, value in self.settings().items() if name not in PLACE}
+        # What is left at its default is left out, so that a new setting does not give old runs a new name.
+        defaults = default_settings()
+        settings = {
+            name: value
+            for name, value in self.settings().items()
+            if name not in PLACE and (name not in defaults or value != defaults[name])
+        }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         name = f"{data}-ratio-{self.imbalance_ratio:g}-{noise}-{self.model}-seed-{self.seed}-{digest}"
         return pathlib.Path("runs") / name
@@ -264,12 +304,24 @@ class Config:
         }
         return {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in values.items()}
 
+    @property
+    def processes(self) -> tuple[str | None, int | None, int | None]:
+        """Coordinator, number and index of the processes; all None where the launcher is to be asked."""
+        coordinator = None if self.coordinator == "auto" else self.coordinator
+        return coordinator, self.process_count, self.process_index
+
     def local_devices(self) -> list[jax.Device]:
         """The devices to use."""
         available = jax.local_devices()
         if self.devices is not None and self.devices > len(available):
             raise InputError(f"--devices {self.devices}: this machine has {len(available)}.")
         return available[: self.devices]
+
+
+def default_settings() -> dict[str, Any]:
+    """The settings that have a default, as JSON holds them."""
+    with_default = {f.name: f.default for f in dataclasses.fields(Config) if f.name != "options"}
+    return {name: value for name, value in with_default.items() if value is not dataclasses.MISSING}
 
 
 DIGITS = Config(

@@ -1,7 +1,9 @@
 """The order of work of one run: data, corruption, auxiliary models, baselines, target, report."""
 
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,32 +15,46 @@ from dsink_jax.methods import bytes_per_example
 from dsink_jax.training import (
     AuxiliaryPair,
     Checkpointer,
-    FitSettings,
     TrainedAuxiliary,
+    TrainingDivergedError,
+    TrainingStoppedError,
     fit,
     make_predictor,
     make_progress,
     replicate,
 )
+from dsink_jax.training.parallel import total_devices
+from dsink_jax.training.processes import is_first
 from experiments.config import Config
 from experiments.plan import Spec, plan
 from experiments.problem import Problem, data_facts, load_problem
 from experiments.run_directory import RunDirectory, known
 
 
-def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None) -> dict[str, Any]:
+def run(
+    config: Config,
+    make_plan: Callable[[Problem], list[Spec]] | None = None,
+    should_stop: Callable[[int], bool] = lambda step: False,
+) -> dict[str, Any]:
     """Trains what is not trained yet, writes the run directory and returns the results.
 
     Args:
       config: the settings.
       make_plan: the models to train, auxiliaries first; `plan` if left out.
+      should_stop: see `fit`; asked before each model too.
 
     Raises:
       InputError: for settings that do not fit the data or the machine, or a directory that cannot be used.
+      TrainingStoppedError: if `should_stop` said so; what was done is saved.
+      StorageError: if a file cannot be written.
     """
     devices = config.local_devices()
-    batches.check_batch_size(config.batch_size, len(devices))
-    directory = RunDirectory(config)
+    batches.check_batch_size(config.batch_size, total_devices(devices))
+    with RunDirectory(config) as directory:
+        return _run(config, directory, devices, make_plan or plan, should_stop)
+
+
+def _run(config, directory, devices, make_plan, should_stop):
     problem = load_problem(config, directory, devices)
     print(f"Run directory {directory.path}")
     print(f"{problem.data.name} from {problem.data.source}")
@@ -46,13 +62,13 @@ def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None
 
     results = directory.results()
     results["data"] = data_facts(problem)
-    specs = (make_plan or plan)(problem)
+    specs = make_plan(problem)
     _check_specs(specs, problem, results)
     directory.start(problem.corruption)
     todo = [spec for spec in specs if spec.name not in results["models"]]
     if not todo:
         print("All models are trained already.")
-    trainer = Trainer(problem, directory, specs)
+    trainer = Trainer(problem, directory, specs, should_stop)
     for spec in specs:
         if spec in todo:
             results["models"][spec.name] = trainer.train(spec)
@@ -61,19 +77,33 @@ def run(config: Config, make_plan: Callable[[Problem], list[Spec]] | None = None
     results["models"] = planned | results["models"]  # in order of the plan; others are kept
     directory.save_results(results)
     results["models"] = planned
-    finish(directory, results)
+    if is_first():
+        finish(directory, results)
     return results
+
+
+class _Auxiliary(NamedTuple):
+    """A trained auxiliary model and how to predict with it."""
+
+    trained: TrainedAuxiliary
+    predict: Callable[[Any], np.ndarray]
 
 
 class Trainer:
     """Trains the models of one run, and keeps the auxiliaries for those that need them."""
 
-    def __init__(self, problem: Problem, directory: RunDirectory, specs: Sequence[Spec]):
+    def __init__(
+        self,
+        problem: Problem,
+        directory: RunDirectory,
+        specs: Sequence[Spec],
+        should_stop: Callable[[int], bool] = lambda step: False,
+    ):
         """Puts the test images on the devices."""
-        self._problem, self._directory = problem, directory
+        self._problem, self._directory, self._should_stop = problem, directory, should_stop
         self._specs = {spec.name: spec for spec in specs}
         self._test_images = replicate(problem.data.test.images, problem.devices)
-        self._auxiliaries: dict[str, TrainedAuxiliary] = {}
+        self._auxiliaries: dict[str, _Auxiliary] = {}
 
     def train(self, spec: Spec) -> dict[str, Any]:
         """Trains one model, or finishes its training, and returns its entry of results.json."""
@@ -97,9 +127,8 @@ class Trainer:
             first, _ = self._fit_stage(spec, f"{spec.name}_first_stage", method.first_stage)
         fitted, predict = self._fit_stage(spec, spec.name, method, first)
         if spec.role == "auxiliary":
-            self._auxiliaries[spec.name] = TrainedAuxiliary(
-                problem.model_for(method), method, fitted.variables
-            )
+            trained = TrainedAuxiliary(problem.model_for(method), method, fitted.variables)
+            self._auxiliaries[spec.name] = _Auxiliary(trained, functools.partial(predict, fitted.variables))
         return fitted, predict
 
     def _fit_stage(self, spec, name, method, first=None):
@@ -108,25 +137,20 @@ class Trainer:
         auxiliaries = self._auxiliary_pair(spec) if method.needs_auxiliaries else None
         predict = make_predictor(model, method, problem.preprocessing, problem.devices)
         data = problem.training_set(method)
-        if auxiliaries is not None and config.auxiliary_predictions == "cached":
-            data, auxiliaries = data._replace(**self._cached_logits(auxiliaries)), None
-        checkpointer = Checkpointer(self._directory.checkpoints(name))
-        self._directory.forget_after(name, checkpointer.latest_epoch())
-        try:
+        if auxiliaries is not None:
+            if config.auxiliary_predictions == "cached":
+                logits = [one.predict(problem.images) for one in auxiliaries]
+                data = data._replace(noise_robust_logits=logits[0], imbalance_robust_logits=logits[1])
+                auxiliaries = None
+            else:
+                auxiliaries = AuxiliaryPair(*(one.trained for one in auxiliaries))
+        with self._checkpointer(name) as checkpointer:
             fitted = fit(
                 model,
                 method,
                 data,
                 problem.preprocessing,
-                FitSettings(
-                    config.epochs,
-                    config.batch_size,
-                    config.optimizer,
-                    config.evaluate_every,
-                    config.checkpoint_every,
-                    config.steps_per_dispatch,
-                    config.state_dtype,
-                ),
+                config.fit_settings,
                 num_classes=problem.data.num_classes,
                 seed=_model_seed(config.seed, spec.stream),
                 devices=problem.devices,
@@ -135,13 +159,29 @@ class Trainer:
                 evaluate=lambda variables: self._evaluate(predict(variables, self._test_images)),
                 checkpointer=checkpointer,
                 on_record=lambda record: self._directory.log(name, record),
-                progress=make_progress(name),
+                should_stop=self._should_stop,
+                progress=make_progress(name) if is_first() else None,
             )
-        finally:
-            checkpointer.close()
         if first is not None:
             fitted = fitted._replace(seconds=fitted.seconds + first.seconds)
         return fitted, predict
+
+    @contextlib.contextmanager
+    def _checkpointer(self, name):
+        """The checkpoints of a model, None on processes that do not write; raises when asked to stop."""
+        if self._should_stop(0):
+            raise TrainingStoppedError(f"before {name}")
+        try:
+            with contextlib.ExitStack() as stack:
+                checkpointer = None
+                if is_first():
+                    keep = self._problem.config.keep_checkpoints
+                    checkpointer = Checkpointer(self._directory.checkpoints(name), keep=keep)
+                    stack.callback(checkpointer.close)
+                    self._directory.forget_after(name, checkpointer.latest_epoch())
+                yield checkpointer
+        except (TrainingStoppedError, TrainingDivergedError) as error:
+            raise type(error)(f"{name}: {error}") from None
 
     def _announce(self, spec):
         """Prints what the method keeps for the examples and takes out of them, if anything."""
@@ -161,24 +201,13 @@ class Trainer:
         for name in spec.auxiliaries:
             if name not in self._auxiliaries:
                 self._fit(self._specs[name])
-        return AuxiliaryPair(*(self._auxiliaries[name] for name in spec.auxiliaries))
-
-    def _cached_logits(self, auxiliaries):
-        names = ("noise_robust_logits", "imbalance_robust_logits")
-        images = self._problem.images
-        return {name: self._predict(one, images) for name, one in zip(names, auxiliaries, strict=True)}
-
-    def _predict(self, auxiliary, images):
-        model, method, variables = auxiliary
-        return make_predictor(model, method, self._problem.preprocessing, self._problem.devices)(
-            variables, images
-        )
+        return [self._auxiliaries[name] for name in spec.auxiliaries]
 
     def _combine(self, spec):
         """The entry of a model that is made of the auxiliaries."""
         pair = self._auxiliary_pair(spec)
-        test = [self._predict(one, self._test_images) for one in pair]
-        train = [self._predict(one, self._problem.images) for one in pair]
+        test = [one.predict(self._test_images) for one in pair]
+        train = [one.predict(self._problem.images) for one in pair]
         test, train = (spec.method.combine(*logits, train[0]) for logits in (test, train))
         return self._measure(spec, test, train, [self._evaluate(test)["accuracy"]], 0.0)
 

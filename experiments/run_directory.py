@@ -1,40 +1,88 @@
-"""The files of one run. Everything a run leaves behind is written here."""
+"""The files of one run. Everything a run leaves behind is written here, by the first process."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from dsink_jax.data.corruption import Corruption, load_corruption, save_corruption
-from dsink_jax.errors import InputError
-from experiments.config import PLACE, Config
+from dsink_jax.errors import InputError, StorageError
+from dsink_jax.training.processes import from_first, is_first
+from experiments.config import PLACE, Config, default_settings
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint", "numpy")
 
 
 class RunDirectory:
-    """The directory of one run: config.json, corruption.npz, metrics.jsonl, results.json, checkpoints/."""
+    """The directory of one run: config.json, corruption.npz, metrics.jsonl, results.json, checkpoints/.
+
+    A context: as long as it is open, no other run can use the directory.
+    """
 
     def __init__(self, config: Config):
         """Makes the directory, or opens one that holds the same configuration.
 
         Raises:
-          InputError: if it holds another configuration, or is not a directory that can be written.
+          InputError: if it holds another configuration, is in use, or is not a directory that can be written.
         """
         self.path = config.directory
         self._config = config
+        self._lock = None
+        from_first(self._open)
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets other runs use the directory."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _open(self):
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._check_same(config.settings())
+            self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115  (held while open)
         except OSError as error:
             raise InputError(
                 f"The run directory {self.path} cannot be written: {error.strerror}. Give another --run-dir."
             ) from None
+        try:
+            self._take()
+            self._check_same(self._config.settings())
+            self._drop_damaged_lines()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take(self):
+        """Locks the directory; the system takes the lock back when the process ends, however it ends."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            raise InputError(
+                f"The run directory {self.path} is in use by {self._lock.read().strip()}.\n"
+                "Wait for it to end, or give another --run-dir."
+            ) from None
+        except OSError:
+            return  # a file system without locks
+        with _writing(self.path):
+            self._lock.truncate(0)
+            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            self._lock.flush()
 
     def _check_same(self, settings):
         stored = _read_json(self.path / "config.json")
@@ -42,7 +90,7 @@ class RunDirectory:
             if (self.path / "results.json").exists():
                 raise InputError(f"{self.path} has results but no config.json. Give another --run-dir.")
             return
-        there = stored.get("settings", {})
+        there = default_settings() | stored.get("settings", {})
         different = [
             f"{name} is {there.get(name)} there and {settings.get(name)} here"
             for name in sorted({*settings, *there} - set(PLACE))
@@ -60,20 +108,27 @@ class RunDirectory:
         A run that is continued keeps what it was started with; other versions or another device are added
         under `continued`.
         """
+        if not is_first():
+            return
         path = self.path / "config.json"
         now = {"versions": versions(), "device": device_description(self._config.local_devices())}
         stored = _read_json(path)
         if stored is None:
-            save_corruption(self.path / "corruption.npz", corruption)
+            with _writing(self.path):
+                save_corruption(self.path / "corruption.npz", corruption)
             _write_json(path, {"settings": self._config.settings(), **now})
         elif now not in [{name: stored[name] for name in now}, *stored.get("continued", [])]:
             _write_json(path, {**stored, "continued": [*stored.get("continued", []), now]})
 
     def corruption(self) -> Corruption | None:
         """The corrupted set of this run if it was started already."""
-        if not (self.path / "config.json").exists():
-            return None
-        return load_corruption(self.path / "corruption.npz")
+
+        def load():
+            if not (self.path / "config.json").exists():
+                return None
+            return load_corruption(self.path / "corruption.npz")
+
+        return from_first(load)
 
     def checkpoints(self, model: str) -> pathlib.Path:
         """Where the checkpoints of a model are."""
@@ -81,31 +136,41 @@ class RunDirectory:
 
     def results(self) -> dict[str, Any]:
         """What is known so far: `models` by name, and `data`."""
-        return _read_json(self.path / "results.json") or {"models": {}, "data": {}}
+        return from_first(lambda: _read_json(self.path / "results.json")) or {"models": {}, "data": {}}
 
     def save_results(self, results: dict[str, Any]) -> None:
         """Writes the results, whole or not at all."""
-        _write_json(self.path / "results.json", results)
+        if is_first():
+            _write_json(self.path / "results.json", results)
 
     def log(self, model: str, record: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl."""
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"model": model, **record}, allow_nan=False) + "\n")
+        if is_first():
+            path = self.path / "metrics.jsonl"
+            with _writing(path), open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"model": model, **record}, allow_nan=False) + "\n")
 
     def forget_after(self, model: str, epoch: int) -> None:
         """Takes back the lines of a model's epochs after `epoch`, which will be trained again."""
         path = self.path / "metrics.jsonl"
+        if not is_first() or not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        kept = [r["model"] != model or r["epoch"] <= epoch for r in records]
+        _write_text(path, "".join(f"{line}\n" for line, keep in zip(lines, kept, strict=True) if keep))
+
+    def _drop_damaged_lines(self):
+        """Leaves the whole lines of metrics.jsonl and names the others: a kill can cut the last one short."""
+        path = self.path / "metrics.jsonl"
         if not path.exists():
             return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # a line cut short when the run was stopped
-            if record["model"] != model or record["epoch"] <= epoch:
-                kept.append(line + "\n")
-        _write_text(path, "".join(kept))
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        damaged = [number for number, line in enumerate(lines, start=1) if not _is_record(line)]
+        if damaged:
+            numbers = ", ".join(map(str, damaged))
+            print(f"{path}: line {numbers} is not whole and is left out.", file=sys.stderr, flush=True)
+            _write_text(path, "".join(f"{line}\n" for line in lines if _is_record(line)))
 
 
 def known(number: float) -> float | None:
@@ -148,5 +213,25 @@ def _write_json(path, value):
 
 def _write_text(path, text):
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with _writing(path):
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _writing(path):
+    """Turns what the disk refuses into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror}.\n"
+            "What was there is whole; the same command goes on when there is room."
+        ) from error
+
+
+def _is_record(line):
+    try:
+        return {"model", "epoch"} <= json.loads(line).keys()
+    except (ValueError, AttributeError):
+        return False

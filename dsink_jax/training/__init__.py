@@ -1,13 +1,13 @@
 """Training: the step, its mapping over devices, the loop, checkpoints."""
 
 from dsink_jax.training.checkpoint import Checkpoint, Checkpointer
+from dsink_jax.training.epoch_metrics import TrainingDivergedError
 from dsink_jax.training.loop import (
     FitSettings,
     Fitted,
     TrainedAuxiliary,
-    TrainingDivergedError,
+    TrainingStoppedError,
     fit,
-    make_predictor,
 )
 from dsink_jax.training.optimizer import OptimizerSettings, build_optimizer
 from dsink_jax.training.parallel import (
@@ -17,6 +17,7 @@ from dsink_jax.training.parallel import (
     replicate,
     sharded_train_step,
 )
+from dsink_jax.training.predict import make_predictor
 from dsink_jax.training.progress import BarProgress, LineProgress, Progress, SilentProgress, make_progress
 from dsink_jax.training.step import (
     Auxiliary,
@@ -48,6 +49,7 @@ __all__ = [
     "TrainState",
     "TrainedAuxiliary",
     "TrainingDivergedError",
+    "TrainingStoppedError",
     "build_optimizer",
     "create_state",
     "fit",

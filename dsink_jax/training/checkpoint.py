@@ -1,59 +1,155 @@
-"""Checkpoints of one model's training, written by Orbax."""
+"""Checkpoints of one model's training, written by Orbax and sealed with checksums."""
 
+import contextlib
+import logging
 import pathlib
+import shutil
+import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from dsink_jax.errors import InputError
+from dsink_jax.errors import InputError, StorageError
+from dsink_jax.training import integrity
 from dsink_jax.training.step import TrainState
+
+_VALIDATION = "validation"
 
 
 class Checkpoint(NamedTuple):
     """What is saved of a training.
 
     Attributes:
-      state: the state after `epoch` epochs. The order of examples and all random draws follow from the
-        seed and the step, so they need no state of their own.
-      epoch: epochs done.
+      state: the state after `epoch` epochs and `step` steps of the next. The order of examples and all random
+        draws follow from the seed and the step, so they need no state of their own.
+      epoch: whole epochs done.
       history: records of the evaluated epochs.
       seconds: time spent so far.
+      step: steps done of the epoch under way.
+      partial: metrics of these steps by name.
     """
 
     state: TrainState
     epoch: int
     history: list[dict[str, Any]]
     seconds: float
+    step: int = 0
+    partial: dict[str, list[float]] = {}  # noqa: RUF012  (never changed)
+
+
+def _tell(message):
+    print(message, file=sys.stderr, flush=True)
 
 
 class Checkpointer:
     """Saves and restores the training of one model in a directory of its own."""
 
-    def __init__(self, directory: pathlib.Path):
-        """Opens or makes `directory`."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-        self._directory = directory
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        keep: int = 2,
+        keep_best: bool = False,
+        tell: Callable[[str], None] = _tell,
+    ):
+        """Opens or makes `directory`, and puts checkpoints that are not whole out of the way.
+
+        Args:
+          directory: where the checkpoints are.
+          keep: how many of the newest to keep, at least 1.
+          keep_best: whether to keep the one of the best validation accuracy too.
+          tell: called with a sentence for each checkpoint that is passed over.
+
+        Raises:
+          InputError: if the only checkpoints there are damaged.
+          StorageError: if the directory cannot be written.
+        """
+        self._directory = directory.absolute()
+        policies = [preservation_policy.LatestN(keep)]
+        if keep_best:
+            policies.append(preservation_policy.BestN(get_metric_fn=lambda m: m[_VALIDATION], n=1))
+        options = ocp.CheckpointManagerOptions(
+            create=False,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            # One process writes, also where there are several: the others never open a checkpointer.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(), active_processes={jax.process_index()}
+            ),
+        )
+        with _storage(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._set_aside(tell)
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    def _set_aside(self, tell):
+        """Removes what was not finished, moves what is damaged; so all that Orbax finds is whole."""
+        steps = sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+        damaged, whole = [], []
+        for step in steps:
+            folder = self._directory / str(step)
+            if not integrity.is_sealed(folder):
+                tell(f"{folder} was not finished and is not used.")
+                shutil.rmtree(folder)
+            elif (reason := integrity.damage(folder)) is not None:
+                damaged.append((step, reason))
+            else:
+                whole.append(step)
+        if damaged and not whole:
+            step, reason = damaged[-1]
+            raise InputError(
+                f"The checkpoint in {self._directory / str(step)} is damaged: {reason}.\n"
+                f"No other is left: remove {self._directory} to train the model anew."
+            )
+        for step, reason in damaged:
+            aside = self._directory / f"damaged-{step}"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self._directory / str(step)).rename(aside)
+            tell(f"The checkpoint in {aside} is damaged ({reason}) and is not used: the one before it is.")
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint; an interrupted write leaves the one before it whole."""
+        """Writes a checkpoint; an interrupted write leaves the one before it whole.
+
+        Raises:
+          StorageError: if there is no room for it, or the directory cannot be written.
+        """
         state = jax.device_get(checkpoint.state)  # NumPy: needs no device layout to be read back
-        record = {
-            "epoch": checkpoint.epoch,
-            "history": checkpoint.history,
-            "seconds": checkpoint.seconds,
-            "structure": _structure(state),
-        }
+        number = int(state.step)
+        if number in self._manager.all_steps():
+            return
+        record = checkpoint._asdict() | {"structure": _structure(state)}
+        del record["state"]
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state._asdict()), record=ocp.args.JsonSave(record)
         )
-        self._manager.save(checkpoint.epoch, args=arguments)
+        with _storage(self._directory, f"The earlier one, of {self.newest()}, is whole."):
+            try:
+                self._manager.save(number, args=arguments, metrics=_validation(checkpoint))
+                integrity.seal(self._directory / str(number))
+            except BaseException:
+                for path in self._directory.glob(f"{number}*"):
+                    shutil.rmtree(path, ignore_errors=True)
+                raise
 
     def latest_epoch(self) -> int:
-        """Epochs done in the newest checkpoint, 0 if there is none."""
-        return self._manager.latest_step() or 0
+        """Whole epochs done in the newest checkpoint, 0 if there is none."""
+        record = self._record()
+        return 0 if record is None else record["epoch"]
+
+    def newest(self) -> str:
+        """The newest checkpoint in words."""
+        try:
+            record = self._record()
+        except (ValueError, OSError):
+            record = None
+        if record is None:
+            return "no epoch: nothing is saved yet"
+        return f"epoch {record['epoch']}" + (f" and {record['step']} steps" if record["step"] else "")
 
     def restore(self, template: TrainState) -> Checkpoint | None:
         """The newest checkpoint, or None if there is none.
@@ -79,18 +175,57 @@ class Checkpointer:
                 "Remove that directory to train the model anew."
             ) from error
         record = restored["record"]
-        state = TrainState(**restored["state"])
         # Orbax checks neither shapes nor what the template lacks.
-        if record["structure"] != _structure(template):
+        if record.pop("structure") != _structure(template):
             raise InputError(
                 f"The checkpoint in {self._directory} is of another model or method.\n"
                 "Remove that directory to train the model anew."
             )
-        return Checkpoint(state, record["epoch"], record["history"], record["seconds"])
+        return Checkpoint(state=TrainState(**restored["state"]), **record)
 
     def close(self) -> None:
         """Waits for writes and frees the directory."""
         self._manager.close()
+
+    def _record(self):
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+
+
+@contextlib.contextmanager
+def _storage(directory, what_is_left=""):
+    """Turns what the disk refuses into a `StorageError`. Orbax's own reports of it are not shown."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"A checkpoint cannot be written to {directory}: {_reason(error)}. {what_is_left}\n"
+            "The same command goes on from there when there is room."
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _reason(error):
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    known = ("No space left on device", "Disk quota exceeded", "Read-only file system", "File too large")
+    return next((words for words in known if words in text), text.splitlines()[0][:200])
+
+
+def _validation(checkpoint):
+    """The validation accuracy as a metric for Orbax; of no use for choosing where it is not of this epoch."""
+    last = checkpoint.history[-1] if checkpoint.history else {}
+    current = last.get("epoch") == checkpoint.epoch and not checkpoint.step
+    return {_VALIDATION: float(last.get("validation_accuracy", -1.0)) if current else -1.0}
 
 
 def _structure(state):

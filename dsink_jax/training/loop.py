@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,11 @@ import numpy as np
 from dsink_jax.data import batches
 from dsink_jax.methods.base import Method
 from dsink_jax.models.interface import Model, Variables
-from dsink_jax.training import parallel
+from dsink_jax.training import parallel, processes
 from dsink_jax.training.checkpoint import Checkpoint, Checkpointer
+from dsink_jax.training.epoch_metrics import EpochMetrics
 from dsink_jax.training.optimizer import OptimizerSettings, build_optimizer
+from dsink_jax.training.predict import make_predictor
 from dsink_jax.training.progress import Progress, SilentProgress
 from dsink_jax.training.step import (
     Auxiliary,
@@ -23,7 +25,6 @@ from dsink_jax.training.step import (
     Preprocessing,
     StateDtype,
     create_state,
-    make_predict_step,
     make_train_step,
     repeat_step,
 )
@@ -31,8 +32,8 @@ from dsink_jax.training.step import (
 Record = dict[str, Any]
 
 
-class TrainingDivergedError(RuntimeError):
-    """Raised when the loss of an epoch, or a parameter after it, is not finite."""
+class TrainingStoppedError(Exception):
+    """Raised when a training was asked to stop, after it was saved where it can be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,8 @@ class FitSettings:
       steps_per_dispatch: training steps in one call to the device. More than 1 hides the host's time on
         accelerators; on CPU a convolution inside the loop this needs is many times slower.
       state_dtype: type in which per-example state is kept.
+      on_nan: what to do with a step whose loss or gradient is not finite: `stop` the training at the end of
+        the epoch, or `skip` the step, which then changes nothing.
     """
 
     epochs: int
@@ -57,6 +60,7 @@ class FitSettings:
     checkpoint_every: int = 10
     steps_per_dispatch: int = 1
     state_dtype: StateDtype = "float32"
+    on_nan: Literal["stop", "skip"] = "stop"
 
 
 class TrainedAuxiliary(NamedTuple):
@@ -96,6 +100,7 @@ def fit(
     evaluate: Callable[[Variables], Record] = lambda variables: {},
     checkpointer: Checkpointer | None = None,
     on_record: Callable[[Record], None] = lambda record: None,
+    should_stop: Callable[[int], bool] = lambda step: False,
     progress: Progress | None = None,
 ) -> Fitted:
     """Trains a model, or goes on with its training, or returns it if it is done.
@@ -108,21 +113,25 @@ def fit(
       settings: how long and in what steps.
       num_classes: C.
       seed: decides initial parameters, order and augmentation.
-      devices: devices to train on.
+      devices: devices of this process to train on; with several processes, all it has.
       auxiliaries: a pair of `TrainedAuxiliary` to run on the student's own view, or None.
       start_from: for a method of two stages, the variables that a `fit` of its `first_stage` with the same
         settings gave. Length and learning rate of the second stage follow from the settings.
       evaluate: called with variables on the devices; what it returns joins the record of the epoch.
-      checkpointer: where to save and resume, or None.
+      checkpointer: where to save and resume, or None. With several processes, the first one's.
       on_record: called with each new record.
+      should_stop: asked after every dispatch, with the number of steps done since the start; if it says so,
+        the training is saved as it is and `TrainingStoppedError` raised.
       progress: where to show progress.
 
     Raises:
       InputError: if the batch size does not split over the devices.
       ValueError: if the model, or `start_from`, does not go with the method.
-      TrainingDivergedError: if the loss of an epoch, or a parameter after it, is not finite.
+      TrainingDivergedError: if a loss, or a parameter after an epoch, is not finite.
+      TrainingStoppedError: if `should_stop` said so.
+      StorageError: if a checkpoint cannot be written.
     """
-    batches.check_batch_size(settings.batch_size, len(devices))
+    batches.check_batch_size(settings.batch_size, parallel.total_devices(devices))
     stage = method.second_stage
     if (stage is None) != (start_from is None):
         raise ValueError(
@@ -131,7 +140,7 @@ def fit(
         )
     if stage is not None:
         settings = _second_stage_settings(settings, stage)
-    order = _Order(data, settings.batch_size, len(devices), num_classes, seed, stage)
+    order = _Order(data, settings.batch_size, devices, num_classes, seed, stage)
     optimizer = build_optimizer(
         settings.optimizer,
         order.steps * settings.epochs,
@@ -153,9 +162,9 @@ def fit(
         start = jax.tree.map(jnp.array, method.start(start_from, state.variables))
         state = state._replace(params=start["params"], batch_stats=start["batch_stats"])
         state = state._replace(opt_state=optimizer.init(state.params))
-    epoch, history, seconds = 0, [], 0.0
-    if checkpointer is not None and (saved := checkpointer.restore(state)) is not None:
-        state, epoch, history, seconds = saved
+    saved = _restored(checkpointer, state)
+    state, epoch, history, seconds, done, partial = saved
+    history, partial = list(history), dict(partial)
     if epoch >= settings.epochs:
         return Fitted(jax.device_get(state.variables), history, seconds)
 
@@ -168,92 +177,98 @@ def fit(
     progress = progress or SilentProgress()
     progress.start(settings.epochs, epoch, order.num_examples)
     started = time.monotonic() - seconds
+
+    def check(collected):
+        last_good = "none" if checkpointer is None else checkpointer.newest()
+        collected.check(state.params, order.steps, last_good)
+
+    def save(done=0, partial=None):
+        if checkpointer is not None:
+            seconds = time.monotonic() - started
+            checkpointer.save(Checkpoint(state, epoch, history, seconds, done, partial or {}))
+
     try:
         while epoch < settings.epochs:
-            if method.refresh_before(epoch):
+            if not done and method.refresh_before(epoch):
                 state = _refreshed(state, method, data, outputs, devices)
-            collected = []
-            dispatches = _dispatches(order.of_epoch(epoch), settings.steps_per_dispatch)
-            for step, (index, where) in enumerate(dispatches, start=1):
+            collected = EpochMetrics(epoch + 1, partial)
+            for index, where in order.dispatches(epoch, settings.steps_per_dispatch, done):
                 state, metrics = train_step(state, data, weights, step_key, index, where)
-                collected.append(metrics)
-                if parallel.must_read(step, devices):
+                collected.add(metrics)
+                done = min(done + settings.steps_per_dispatch, order.steps)
+                if parallel.must_read(done // settings.steps_per_dispatch, devices):
                     jax.block_until_ready(metrics)
-                progress.step_dispatched(min(step * settings.steps_per_dispatch / order.steps, 1.0), metrics)
-            epoch += 1
-            record = {"epoch": epoch, "train": _mean_metrics(collected)}
-            _check_finite(record, state.params)
+                progress.step_dispatched(done / order.steps, metrics)
+                if should_stop(epoch * order.steps + done) and done < order.steps:
+                    check(collected)
+                    save(done, collected.lists())
+                    raise TrainingStoppedError(f"epoch {epoch + 1}, step {done} of {order.steps}")
+            check(collected)
+            epoch, done, partial = epoch + 1, 0, {}
+            record = {"epoch": epoch, "train": collected.means()}
             last = epoch == settings.epochs
             if last or epoch % settings.evaluate_every == 0:
                 record |= evaluate(state.variables)
                 history.append(record)
                 on_record(record)
             progress.epoch_done(epoch, record)
-            if checkpointer is not None and (last or epoch % settings.checkpoint_every == 0):
-                checkpointer.save(Checkpoint(state, epoch, history, time.monotonic() - started))
+            stop = should_stop(epoch * order.steps)
+            if last or stop or epoch % settings.checkpoint_every == 0 or _is_best(history, epoch):
+                save()
+            if stop and not last:
+                raise TrainingStoppedError(f"epoch {epoch}")
     finally:
         progress.stop()
     return Fitted(jax.device_get(state.variables), history, time.monotonic() - started)
 
 
-def make_predictor(
-    model: Model,
-    method: Method | None,
-    preprocessing: Preprocessing,
-    devices: Sequence[jax.Device],
-    batch_size: int = 512,
-) -> Callable[[Variables, Any], np.ndarray]:
-    """Builds `predict(variables, images [M, H, W, channels]) -> logits float32 [M, C]` over all devices.
-
-    Evaluation mode, no augmentation; the softmax of the logits is the method's prediction. Arrays already
-    on the devices (`parallel.replicate`) are not copied again.
-
-    Args:
-      model: the network.
-      method: what it was trained with; None for the networks' outputs as `Method.refresh` gets them.
-      preprocessing: its normalisation is used, its augmentation is not.
-      devices: devices to predict on.
-      batch_size: largest number of images on each device at once.
-    """
-    step = parallel.parallel_predict_step(make_predict_step(model, method, preprocessing), devices)
-
-    def predict(variables, images):
-        variables, images = parallel.replicate((variables, images), devices)
-        per_device = min(batch_size, -(-len(images) // len(devices)))
-        order = batches.evaluation_order(len(images), per_device * len(devices), len(devices))
-        logits = []
-        for number, index in enumerate(order.index, start=1):
-            logits.append(step(variables, images, index))
-            if parallel.must_read(number, devices):
-                jax.block_until_ready(logits[-1])
-        logits = np.stack([np.asarray(part) for part in logits])
-        return logits.reshape(order.where.size, *logits.shape[3:])[: len(images)]
-
-    return predict
-
-
 class _Order:
-    """The order of the epochs of one training."""
+    """The order of the epochs of one training, and this process's share of it."""
 
-    def __init__(self, data, batch_size, num_devices, num_classes, seed, stage):
+    def __init__(self, data, batch_size, devices, num_classes, seed, stage):
         kept = np.arange(len(data.labels))
         if data.meta_index is not None:
             kept = np.setdiff1d(kept, data.meta_index)
         self._kept, self._labels = kept.astype(np.int32), np.asarray(data.labels)[kept]
-        self._split, self._seed, self._num_classes = (batch_size, num_devices), seed, num_classes
+        self._split = (batch_size, parallel.total_devices(devices))
+        self._devices, self._seed, self._num_classes = devices, seed, num_classes
         self._class_balanced = stage is not None and stage.class_balanced
         self.num_examples = len(kept)
         self.steps = batches.steps_per_epoch(len(kept), batch_size)
 
-    def of_epoch(self, epoch):
-        """Index and where of an epoch's steps."""
+    def dispatches(self, epoch, steps_each, done):
+        """Index and where of each call from step `done` on: `[devices, n]`, for k > 1 `[devices, k, n]`."""
+        order = self._of_epoch(epoch)
+        for start in range(done, self.steps, steps_each):
+            index, where = (part[start : start + steps_each] for part in order)
+            if steps_each == 1:
+                yield index[0], where[0]
+            else:
+                yield index.swapaxes(0, 1), where.swapaxes(0, 1)
+
+    def _of_epoch(self, epoch):
         if self._class_balanced:
             order = batches.class_balanced_order(
                 self._labels, self._num_classes, *self._split, seed=self._seed, epoch=epoch
             )
         else:
             order = batches.training_order(self.num_examples, *self._split, seed=self._seed, epoch=epoch)
-        return order._replace(index=self._kept[order.index])
+        own = parallel.own_devices(self._devices)
+        return self._kept[order.index[:, own]], order.where[:, own]
+
+
+def _restored(checkpointer, state):
+    """Where to start: the newest checkpoint, or the very beginning. The same on all processes."""
+    start = Checkpoint(state, 0, [], 0.0)
+    if not processes.from_first(lambda: checkpointer is not None):
+        return start
+    return processes.from_first(lambda: checkpointer.restore(state)) or start
+
+
+def _is_best(history, epoch):
+    """Whether the epoch was evaluated, and has the highest validation accuracy so far."""
+    scores = [record.get("validation_accuracy", -1.0) for record in history]
+    return bool(scores) and history[-1]["epoch"] == epoch and scores[-1] > max(scores[:-1], default=-1.0)
 
 
 def _second_stage_settings(settings, stage):
@@ -273,21 +288,6 @@ def _refreshed(state, method, data, outputs, devices):
     return state._replace(example_state=example_state, shared_state=shared_state)
 
 
-@jax.jit
-def _all_finite(tree):
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _check_finite(record, params):
-    loss = record["train"]["loss"]
-    what = "the loss" if not np.isfinite(loss) else "a parameter" if not _all_finite(params) else None
-    if what is not None:
-        raise TrainingDivergedError(
-            f"Training diverged: {what} was not finite in epoch {record['epoch']}. "
-            "Try a lower learning rate, a lower alpha, or the loss scale `bounded`."
-        )
-
-
 def _mapped_step(model, method, optimizer, preprocessing, steps, settings, auxiliaries, stage, devices):
     if auxiliaries is not None:
         auxiliaries = AuxiliaryPair(*(Auxiliary(a.model, a.method) for a in auxiliaries))
@@ -299,26 +299,9 @@ def _mapped_step(model, method, optimizer, preprocessing, steps, settings, auxil
         steps,
         auxiliaries=auxiliaries,
         stage=stage,
+        skip_not_finite=settings.on_nan == "skip",
         axis_name=parallel.AXIS,
     )
     if settings.steps_per_dispatch > 1:
         step = repeat_step(step)
     return parallel.parallel_train_step(step, devices)
-
-
-def _dispatches(order, steps_per_dispatch):
-    """Index and where of each call: `[devices, n]`, or `[devices, k, n]` for k steps in a call."""
-    for start in range(0, len(order.index), steps_per_dispatch):
-        stop = start + steps_per_dispatch
-        if steps_per_dispatch == 1:
-            yield order.index[start], order.where[start]
-        else:
-            yield order.index[start:stop].swapaxes(0, 1), order.where[start:stop].swapaxes(0, 1)
-
-
-def _mean_metrics(collected):
-    """Means over the examples of an epoch: the one place where the loop waits for the devices."""
-    host = jax.device_get(collected)
-    columns = {name: np.concatenate([np.atleast_1d(m[name]) for m in host]) for name in host[0]}
-    examples = columns.pop("examples")
-    return {name: float(np.average(values, weights=examples)) for name, values in columns.items()}

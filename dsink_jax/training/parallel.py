@@ -1,7 +1,8 @@
 """Several devices: the only module that maps functions over devices and places data on them.
 
-The idiom is `pmap` with state passed and returned un-stacked (`in_axes=None`, `out_axes=None`): every value
-that leaves that way has been summed or averaged over the axis, or is computed alike on all devices.
+The devices may be those of several processes. The idiom is `pmap` with state passed and returned un-stacked
+(`in_axes=None`, `out_axes=None`): every value that leaves that way has been summed or averaged over the axis,
+or is computed alike on all devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,23 +24,36 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.device_put(tree, sharding)
 
 
+def total_devices(devices: Sequence[jax.Device]) -> int:
+    """Number of devices of all processes, each of which uses as many."""
+    return len(devices) * jax.process_count()
+
+
+def own_devices(devices: Sequence[jax.Device]) -> slice:
+    """Which of all devices are this process's."""
+    first = jax.process_index() * len(devices)
+    return slice(first, first + len(devices))
+
+
 def parallel_train_step(train_step: Callable, devices: Sequence[jax.Device]) -> Callable:
     """Maps a training step, or one of `repeat_step`, over the devices.
 
     Args:
       train_step: `(state, data, auxiliary_variables, key, index, where) -> (state, metrics)`, written for
         the axis `AXIS`.
-      devices: the devices to use.
+      devices: the devices of this process to use; with several processes, all that it has.
 
     Returns:
-      The same function with a leading axis of devices on index and where. The state is donated.
+      The same function with a leading axis of this process's devices on index and where. The state is
+      donated.
     """
     return jax.pmap(
         train_step,
         axis_name=AXIS,
         in_axes=(None, None, None, None, 0, 0),
         out_axes=None,
-        devices=devices,
+        # Named devices are this process's alone.
+        devices=devices if jax.process_count() == 1 else None,
         donate_argnums=0,
     )
 
@@ -68,7 +82,7 @@ def parallel_predict_step(predict_step: Callable, devices: Sequence[jax.Device])
 
 def must_read(step: int, devices: Sequence[jax.Device]) -> bool:
     """Whether the loop has to wait for a result after this step; see `CPU_UNREAD_STEPS`."""
-    return devices[0].platform == "cpu" and len(devices) > 1 and step % CPU_UNREAD_STEPS == 0
+    return devices[0].platform == "cpu" and total_devices(devices) > 1 and step % CPU_UNREAD_STEPS == 0
 
 
 def _mesh(devices):

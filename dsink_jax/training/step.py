@@ -144,6 +144,7 @@ def make_train_step(
     *,
     auxiliaries: AuxiliaryPair | None = None,
     stage: SecondStage | None = None,
+    skip_not_finite: bool = False,
     axis_name: str | None = None,
 ) -> Callable:
     """Builds the training step.
@@ -157,6 +158,8 @@ def make_train_step(
       auxiliaries: a pair of `Auxiliary` to run in evaluation mode on the same augmented images; None if
         the method needs none or the data carries their logits.
       stage: the method's second stage, if this is it: batch statistics stay as they are.
+      skip_not_finite: whether a step whose loss or gradient is not finite is to change nothing. Its metrics
+        are 0, `examples` among them, and `skipped` is 1.
       axis_name: mapped axis over which the batch is split, or None.
 
     Returns:
@@ -210,7 +213,8 @@ def make_train_step(
             return jnp.where(where, result.values, 0.0).sum() / count, (result, logits, batch_stats)
 
         gradient, (result, logits, batch_stats) = jax.grad(local_loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(total(gradient), state.opt_state, state.params)
+        gradient = total(gradient)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         predictions = method.predict(logits) if result.predictions is None else result.predictions
         correct = predictions.argmax(-1) == batch.labels
         metrics = {"loss": result.values, "accuracy": correct.astype(jnp.float32), **result.metrics}
@@ -218,7 +222,8 @@ def make_train_step(
             name: total(jnp.where(where, value, 0.0).sum()) / count if value.ndim else value
             for name, value in metrics.items()
         }
-        state = TrainState(
+        metrics["examples"] = count
+        new_state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
@@ -226,7 +231,9 @@ def make_train_step(
             example_state=_write_rows(state.example_state, result.example_state, index, where, axis_name),
             shared_state=state.shared_state,
         )
-        return state, {**metrics, "examples": count}
+        if skip_not_finite:
+            return _unless_finite(gradient, metrics, state, new_state)
+        return new_state, metrics
 
     return train_step
 
@@ -258,6 +265,16 @@ def repeat_step(train_step: Callable) -> Callable:
         return jax.lax.scan(body, state, (index, where))
 
     return steps
+
+
+def _unless_finite(gradient, metrics, state, new_state):
+    """State and metrics of a step that changes nothing, if its loss or gradient is not finite."""
+    leaves = [metrics["loss"], *jax.tree.leaves(gradient)]
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
+    metrics = jax.tree.map(lambda value: jnp.where(finite, value, 0), metrics)
+    skipped = 1.0 - finite.astype(jnp.float32)
+    return kept._replace(step=new_state.step), {**metrics, "skipped": skipped}
 
 
 def _predict(model, method, variables, inputs):

@@ -1,0 +1,49 @@
+"""Predictions of a trained model on many images."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dsink_jax.data import batches
+from dsink_jax.methods.base import Method
+from dsink_jax.models.interface import Model, Variables
+from dsink_jax.training import parallel
+from dsink_jax.training.step import Preprocessing, make_predict_step
+
+
+def make_predictor(
+    model: Model,
+    method: Method | None,
+    preprocessing: Preprocessing,
+    devices: Sequence[jax.Device],
+    batch_size: int = 512,
+) -> Callable[[Variables, Any], np.ndarray]:
+    """Builds `predict(variables, images [M, H, W, channels]) -> logits float32 [M, C]` over all devices.
+
+    Evaluation mode, no augmentation; the softmax of the logits is the method's prediction. Arrays already
+    on the devices (`parallel.replicate`) are not copied again.
+
+    Args:
+      model: the network.
+      method: what it was trained with; None for the networks' outputs as `Method.refresh` gets them.
+      preprocessing: its normalisation is used, its augmentation is not.
+      devices: devices of this process to predict on.
+      batch_size: largest number of images on each device at once.
+    """
+    step = parallel.parallel_predict_step(make_predict_step(model, method, preprocessing), devices)
+
+    def predict(variables, images):
+        variables, images = parallel.replicate((variables, images), devices)
+        per_device = min(batch_size, -(-len(images) // len(devices)))
+        order = batches.evaluation_order(len(images), per_device * len(devices), len(devices))
+        logits = []
+        for number, index in enumerate(order.index, start=1):
+            logits.append(step(variables, images, index))
+            if parallel.must_read(number, devices):
+                jax.block_until_ready(logits[-1])
+        logits = np.stack([np.asarray(part) for part in logits])
+        return logits.reshape(order.where.size, *logits.shape[3:])[: len(images)]
+
+    return predict

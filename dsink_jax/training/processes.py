@@ -1,0 +1,80 @@
+"""Several processes that train one model: how they find each other, who writes, what all of them know.
+
+Each process sees the whole training set and the same settings; it computes its devices' share of every batch.
+The first process writes files, and tells the others what it has read.
+"""
+
+import pickle
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from dsink_jax.errors import InputError
+
+T = TypeVar("T")
+
+# Seconds until a process that has died without closing its connections is missed.
+_HEARTBEAT = 30
+
+
+def join(coordinator: str | None, count: int | None, index: int | None) -> None:
+    """Joins the other processes of this training. To be called before JAX is used; once.
+
+    Args:
+      coordinator: `host:port` of the first process; None to ask the launcher (SLURM, Open MPI, Cloud TPU,
+        GKE) as `jax.distributed.initialize` does.
+      count: number of processes, or None to ask the launcher.
+      index: which of them this is, or None to ask the launcher.
+
+    Raises:
+      InputError: if the processes do not find each other, or only part of the three is given.
+    """
+    given = [value is not None for value in (coordinator, count, index)]
+    if any(given) and not all(given):
+        raise InputError("--coordinator, --process-count and --process-index go together: give all three.")
+    if all(given) and not 0 <= index < count:
+        raise InputError(f"--process-index must be in [0, {count}), got {index}.")
+    try:
+        jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=_HEARTBEAT)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"The processes did not find each other: {str(error).splitlines()[0]}\n"
+            "Give --coordinator host:port, --process-count and --process-index, or start them by a launcher."
+        ) from None
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes; true where there is only one."""
+    return jax.process_index() == 0
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` returns on the first process, on all of them; it is called there alone.
+
+    An exception is raised on all of them too. To be called by all processes in the same order.
+    """
+    if jax.process_count() == 1:
+        return make()
+    answer = (None, None)
+    if is_first():
+        try:
+            answer = (make(), None)
+        except Exception as error:
+            error.__traceback__ = None
+            answer = (None, error)
+    value, error = pickle.loads(_broadcast(pickle.dumps(answer)))
+    if error is not None:
+        raise error
+    return value
+
+
+def _broadcast(content: bytes) -> bytes:
+    from jax.experimental import multihost_utils
+
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    buffer = np.zeros(size, np.uint8)
+    if is_first():
+        buffer[:] = np.frombuffer(content, np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()
