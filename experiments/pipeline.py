@@ -18,6 +18,7 @@ from dsink_jax.training import (
     TrainedAuxiliary,
     TrainingDivergedError,
     TrainingStoppedError,
+    first_stage_settings,
     fit,
     make_predictor,
     make_progress,
@@ -120,18 +121,20 @@ class Trainer:
 
     def _fit(self, spec):
         """Trains all stages, and returns what was fitted and how to predict with it."""
-        method, problem = spec.method, self._problem
+        method, problem, settings = spec.method, self._problem, self._problem.config.fit_settings
         self._announce(spec)
         first = None
         if method.first_stage is not None:
-            first, _ = self._fit_stage(spec, f"{spec.name}_first_stage", method.first_stage)
-        fitted, predict = self._fit_stage(spec, spec.name, method, first)
+            first_settings = first_stage_settings(settings, method)
+            name = f"{spec.name}_first_stage"
+            first, _ = self._fit_stage(spec, name, method.first_stage, first_settings)
+        fitted, predict = self._fit_stage(spec, spec.name, method, settings, first)
         if spec.role == "auxiliary":
             trained = TrainedAuxiliary(problem.model_for(method), method, fitted.variables)
             self._auxiliaries[spec.name] = _Auxiliary(trained, functools.partial(predict, fitted.variables))
         return fitted, predict
 
-    def _fit_stage(self, spec, name, method, first=None):
+    def _fit_stage(self, spec, name, method, settings, first=None):
         problem, config = self._problem, self._problem.config
         model = problem.model_for(method)
         auxiliaries = self._auxiliary_pair(spec) if method.needs_auxiliaries else None
@@ -150,7 +153,7 @@ class Trainer:
                 method,
                 data,
                 problem.preprocessing,
-                config.fit_settings,
+                settings,
                 num_classes=problem.data.num_classes,
                 seed=_model_seed(config.seed, spec.stream),
                 devices=problem.devices,

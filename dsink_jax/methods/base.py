@@ -118,12 +118,15 @@ class SecondStage:
       learning_rate_factor: its highest learning rate as a multiple of the first stage's.
       only_classifier: whether the backbone is frozen.
       class_balanced: whether every class is drawn equally often.
+      cuts_first: whether these epochs are the last ones of the training, which the first stage then does
+        without, its learning rate not annealed to the end; else they come on top.
     """
 
     epochs: int
     learning_rate_factor: float = 1.0
     only_classifier: bool = False
     class_balanced: bool = False
+    cuts_first: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

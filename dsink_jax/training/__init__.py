@@ -7,6 +7,7 @@ from dsink_jax.training.loop import (
     Fitted,
     TrainedAuxiliary,
     TrainingStoppedError,
+    first_stage_settings,
     fit,
 )
 from dsink_jax.training.optimizer import OptimizerSettings, build_optimizer
@@ -52,6 +53,7 @@ __all__ = [
     "TrainingStoppedError",
     "build_optimizer",
     "create_state",
+    "first_stage_settings",
     "fit",
     "make_predict_step",
     "make_predictor",

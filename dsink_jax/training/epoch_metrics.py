@@ -60,7 +60,8 @@ class EpochMetrics:
             at, what = len(columns["loss"]) - 1, "a parameter"
         else:
             return
-        terms = {name: values[at] for name, values in columns.items() if name not in ("examples", "accuracy")}
+        names = ("loss", *(name for name in columns if name not in ("loss", "examples", "accuracy")))
+        terms = {name: columns[name][at] for name in names}
         step = (self._epoch - 1) * steps_per_epoch + int(at) + 1
         raise TrainingDivergedError(
             f"Training diverged: {what} was not finite in epoch {self._epoch}, step {step} "

@@ -51,6 +51,7 @@ class FitSettings:
       state_dtype: type in which per-example state is kept.
       on_nan: what to do with a step whose loss or gradient is not finite: `stop` the training at the end of
         the epoch, or `skip` the step, which then changes nothing.
+      end_after: epochs after which to end all the same, with the learning rate as it is then; None for all.
     """
 
     epochs: int
@@ -61,6 +62,12 @@ class FitSettings:
     steps_per_dispatch: int = 1
     state_dtype: StateDtype = "float32"
     on_nan: Literal["stop", "skip"] = "stop"
+    end_after: int | None = None
+
+    @property
+    def last_epoch(self) -> int:
+        """Number of epochs that are trained."""
+        return self.epochs if self.end_after is None else min(self.end_after, self.epochs)
 
 
 class TrainedAuxiliary(NamedTuple):
@@ -115,8 +122,8 @@ def fit(
       seed: decides initial parameters, order and augmentation.
       devices: devices of this process to train on; with several processes, all it has.
       auxiliaries: a pair of `TrainedAuxiliary` to run on the student's own view, or None.
-      start_from: for a method of two stages, the variables that a `fit` of its `first_stage` with the same
-        settings gave. Length and learning rate of the second stage follow from the settings.
+      start_from: for a method of two stages, the variables that a `fit` of its `first_stage` gave, with the
+        settings of `first_stage_settings`. What the second stage trains with follows from `settings`.
       evaluate: called with variables on the devices; what it returns joins the record of the epoch.
       checkpointer: where to save and resume, or None. With several processes, the first one's.
       on_record: called with each new record.
@@ -165,7 +172,7 @@ def fit(
     saved = _restored(checkpointer, state)
     state, epoch, history, seconds, done, partial = saved
     history, partial = list(history), dict(partial)
-    if epoch >= settings.epochs:
+    if epoch >= settings.last_epoch:
         return Fitted(jax.device_get(state.variables), history, seconds)
 
     train_step = _mapped_step(
@@ -175,7 +182,7 @@ def fit(
     weights = None if auxiliaries is None else AuxiliaryPair(*(a.variables for a in auxiliaries))
     state, data, weights, step_key = parallel.replicate((state, data, weights, step_key), devices)
     progress = progress or SilentProgress()
-    progress.start(settings.epochs, epoch, order.num_examples)
+    progress.start(settings.last_epoch, epoch, order.num_examples)
     started = time.monotonic() - seconds
 
     def check(collected):
@@ -188,7 +195,7 @@ def fit(
             checkpointer.save(Checkpoint(state, epoch, history, seconds, done, partial or {}))
 
     try:
-        while epoch < settings.epochs:
+        while epoch < settings.last_epoch:
             if not done and method.refresh_before(epoch):
                 state = _refreshed(state, method, data, outputs, devices)
             collected = EpochMetrics(epoch + 1, partial)
@@ -199,14 +206,14 @@ def fit(
                 if parallel.must_read(done // settings.steps_per_dispatch, devices):
                     jax.block_until_ready(metrics)
                 progress.step_dispatched(done / order.steps, metrics)
-                if should_stop(epoch * order.steps + done) and done < order.steps:
+                if done < order.steps and should_stop(epoch * order.steps + done):
                     check(collected)
                     save(done, collected.lists())
                     raise TrainingStoppedError(f"epoch {epoch + 1}, step {done} of {order.steps}")
             check(collected)
             epoch, done, partial = epoch + 1, 0, {}
             record = {"epoch": epoch, "train": collected.means()}
-            last = epoch == settings.epochs
+            last = epoch == settings.last_epoch
             if last or epoch % settings.evaluate_every == 0:
                 record |= evaluate(state.variables)
                 history.append(record)
@@ -269,6 +276,14 @@ def _is_best(history, epoch):
     """Whether the epoch was evaluated, and has the highest validation accuracy so far."""
     scores = [record.get("validation_accuracy", -1.0) for record in history]
     return bool(scores) and history[-1]["epoch"] == epoch and scores[-1] > max(scores[:-1], default=-1.0)
+
+
+def first_stage_settings(settings: FitSettings, method: Method) -> FitSettings:
+    """The settings to train a method's `first_stage` with."""
+    stage = method.second_stage
+    if stage is None or not stage.cuts_first:
+        return settings
+    return dataclasses.replace(settings, end_after=max(settings.epochs - stage.epochs, 1))
 
 
 def _second_stage_settings(settings, stage):

@@ -2,10 +2,8 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,35 +11,10 @@ import pytest
 
 from dsink_jax.data import load_corruption
 from dsink_jax.data.corruption import describe
+from run_commands import ROOT, command, read, run
 
-ROOT = pathlib.Path(__file__).parents[2]
 QUICK = ("--epochs", "4", "--checkpoint-every", "1", "--devices", "1")
 MODELS = ["imbalance_robust", "noise_robust", "cross_entropy", "naive_distillation", "target"]
-
-
-def command(*arguments, module="experiments.digits"):
-    return [sys.executable, "-m", module, *map(str, arguments)]
-
-
-def run(*arguments, module="experiments.digits", **environment):
-    return subprocess.run(
-        command(*arguments, module=module),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, **environment},
-    )
-
-
-def without_times(results):
-    for entry in results["models"].values():
-        entry.pop("seconds")
-    return results
-
-
-def read(directory):
-    return without_times(json.loads((directory / "results.json").read_text()))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from dsink_jax.data import batches
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.errors import InputError
 from dsink_jax.methods import CrossEntropy, TrainingFacts
-from dsink_jax.training import loop
+from dsink_jax.training import FitSettings, first_stage_settings, loop
 from experiments.config import DIGITS, MethodOptions
 from experiments.plan import plan
 from experiments.problem import load_problem
@@ -29,7 +29,7 @@ from method_references import (
     prepared,
     rows,
 )
-from tiny_training import META, assert_equal_trees, train, with_meta_set
+from tiny_training import META, SGD, assert_equal_trees, train, with_meta_set
 
 META_LABELS = np.repeat(np.arange(CLASSES), 2)
 
@@ -160,11 +160,14 @@ def test_stages():
     method = named()
     assert method.first_stage == CrossEntropy()
     stage = method.second_stage
-    assert (stage.epochs, stage.learning_rate_factor, stage.class_balanced) == (5, 0.1, False)
-    assert stage.only_classifier
+    assert (stage.epochs, stage.learning_rate_factor, stage.class_balanced) == (7, 0.3, False)
+    assert stage.only_classifier and stage.cuts_first
     assert not named(trains="network").second_stage.only_classifier
-    other = named(share=0.5, learning_rate_factor=1.0).second_stage
+    other = named(begins=0.5, learning_rate_factor=1.0).second_stage
     assert (other.epochs, other.learning_rate_factor) == (10, 1.0)
+    settings = FitSettings(20, 16, SGD)
+    assert first_stage_settings(settings, method).last_epoch == 13
+    assert first_stage_settings(settings, CrossEntropy()) == settings
 
 
 def facts_of(data, epochs=8):

@@ -96,6 +96,24 @@ def test_long_epoch_on_many_cpu_devices_survives(small_data, cpus):
     assert must_read(16, cpus) and not must_read(15, cpus) and not must_read(16, cpus[:1])
 
 
+def test_ending_early_is_the_longer_training_cut_off(small_data, cpus, tmp_path):
+    """With the learning rate as it is then: not annealed over fewer epochs."""
+    settings = FitSettings(4, 16, SGD, end_after=2)
+    model = build_model("small_cnn", 4, axis_name=AXIS)
+    cut = fit(model, CrossEntropy(), small_data, AUGMENTED, settings, num_classes=4, seed=5, devices=cpus[:1])
+    seen = []
+    train(
+        small_data,
+        cpus[:1],
+        method=CrossEntropy(),
+        epochs=4,
+        evaluate=lambda variables: seen.append(jax.device_get(variables)) or {},
+    )
+    assert len(cut.history) == 2 and len(seen) == 4
+    for ours, theirs in zip(jax.tree.leaves(cut.variables), jax.tree.leaves(seen[1]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_several_steps_in_a_dispatch_train_the_same(small_data, cpus):
     single = train(small_data, cpus[:1], epochs=1)
     settings = FitSettings(1, 16, SGD, steps_per_dispatch=3)  # 4 steps: a dispatch of 3 and one of 1

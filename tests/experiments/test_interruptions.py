@@ -1,0 +1,198 @@
+"""Runs of the command line that are killed, asked to stop, started twice, or whose files are damaged."""
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from dsink_jax.data import load_corruption
+from experiments.config import DIGITS
+from experiments.run_directory import RunDirectory
+from run_commands import ROOT, command, read, run
+
+QUICK = ("--epochs", "5", "--checkpoint-every", "1", "--devices", "1", "--baselines", "none")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = run(*QUICK, "--run-dir", directory)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+def start(directory, **environment):
+    return subprocess.Popen(
+        command(*QUICK, "--run-dir", directory),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_the_results_are_bit_identical(undisturbed, tmp_path):
+    moments = random.Random(0)
+    kills, runs = 0, 0
+    longest = 10.0
+    while kills < 20:
+        directory = tmp_path / f"run-{runs}"
+        began = time.monotonic()
+        process = start(directory)
+        try:
+            process.wait(timeout=moments.uniform(0.5, longest))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0, process.stderr.read()
+        assert read(directory) == read(undisturbed)
+        longest = max(time.monotonic() - began, 2.0)
+        runs += 1
+    done = run(*QUICK, "--run-dir", tmp_path / f"run-{runs}")
+    assert done.returncode == 0, done.stderr
+    for number in range(runs + 1):
+        assert read(tmp_path / f"run-{number}") == read(undisturbed)
+        metrics = (tmp_path / f"run-{number}" / "metrics.jsonl").read_text()
+        assert metrics == (undisturbed / "metrics.jsonl").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_asked_to_stop_it_saves_and_says_how_to_go_on(number, code, undisturbed, tmp_path):
+    directory = tmp_path / "run"
+    process = start(directory)
+    deadline = time.monotonic() + 300
+    while not (directory / "checkpoints" / "noise_robust").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    said = errors.strip().splitlines()
+    assert number.name in said[0]
+    assert said[-2].startswith("Stopped: ") and "saved" in said[-2]
+    assert (
+        said[-1].strip() == f"python -m experiments.digits {' '.join(map(str, QUICK))} --run-dir {directory}"
+    )
+    done = run(*QUICK, "--run-dir", directory)
+    assert done.returncode == 0, done.stderr
+    assert read(directory) == read(undisturbed)
+
+
+@pytest.mark.slow
+def test_second_process_on_a_run_directory_refuses(undisturbed):
+    before = read(undisturbed)
+    with RunDirectory(config_of(undisturbed)):
+        refused = run(*QUICK, "--run-dir", undisturbed)
+    assert refused.returncode == 2
+    assert f"is in use by process {os.getpid()} on" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 2
+    assert read(undisturbed) == before
+
+
+def config_of(directory):
+    return dataclasses.replace(
+        DIGITS, epochs=5, checkpoint_every=1, devices=1, baselines="none", run_dir=directory
+    )
+
+
+@pytest.fixture
+def copied(undisturbed, tmp_path):
+    return shutil.copytree(undisturbed, tmp_path / "copy")
+
+
+@pytest.mark.slow
+def test_line_cut_short_is_named_and_left_out(copied, undisturbed, capsys):
+    path = copied / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole[:-20])
+    with RunDirectory(config_of(copied)):
+        pass
+    assert "line 15 is not whole and is left out" in capsys.readouterr().err
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == 14
+
+
+@pytest.mark.slow
+def test_damaged_corrupted_set_is_refused(copied, capsys):
+    path = copied / "corruption.npz"
+    content = dict(np.load(path))
+    content["noisy_labels"][0] = (content["noisy_labels"][0] + 1) % 10
+    np.savez_compressed(path, **content)
+    refused = run(*QUICK, "--run-dir", copied)
+    assert refused.returncode == 2
+    assert "does not match its digest" in refused.stderr and "Traceback" not in refused.stderr
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="is not a readable corrupted set"):
+        load_corruption(path)
+
+
+@pytest.mark.slow
+def test_damaged_results_are_refused(copied):
+    path = copied / "results.json"
+    path.write_text(path.read_text()[:-40])
+    refused = run(*QUICK, "--run-dir", copied)
+    assert refused.returncode == 2 and "is damaged" in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here to mount a read-only place with")
+def test_read_only_run_directory_is_said(copied):
+    mount = f"mount --bind {copied} {copied} && mount -o remount,bind,ro {copied}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no right to mount a read-only place here")
+    line = " ".join(command(*QUICK, "--run-dir", copied))
+    refused = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"{mount} && {line}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert refused.returncode == 2, refused.stderr
+    assert "cannot be written: Read-only file system" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here to mount a small disk with")
+def test_full_disk_ends_the_run_in_two_lines_and_it_goes_on_when_there_is_room(undisturbed, tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = f"mount -t tmpfs -o size=600k tmpfs {place}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk here")
+    line = " ".join(command(*QUICK, "--run-dir", place / "run"))
+    again = f"mount -o remount,size=8m {place} && {line} && cp -r {place}/run {tmp_path}/kept"
+    script = f"{mount} && {line}; echo code $? >&2; {again}"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    said = done.stderr.strip().splitlines()
+    assert "code 1" in said, done.stderr
+    assert "Traceback" not in done.stderr
+    assert any(text.startswith("error: ") and "No space left on device" in text for text in said)
+    assert done.returncode == 0
+    assert read(tmp_path / "kept") == read(undisturbed)
+
+
+@pytest.mark.slow
+def test_settings_that_came_later_leave_old_runs_usable(copied):
+    path = copied / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["settings"]["on_nan"]
+    path.write_text(json.dumps(stored))
+    with RunDirectory(config_of(copied)):
+        pass

@@ -1,0 +1,46 @@
+"""One process of a training by several, started by test_processes: trains the tiny network, tells its end."""
+
+import json
+import pathlib
+import sys
+import time
+
+import jax
+
+
+def main(index, count, devices, port, place, pause):
+    jax.config.update("jax_num_cpu_devices", devices)
+    from dsink_jax.training import processes
+
+    if count > 1:
+        processes.join(f"localhost:{port}", count, index)
+    import numpy as np
+
+    from dsink_jax.methods import EarlyLearningRegularization
+    from dsink_jax.training import Checkpointer, DeviceData
+    from tiny_training import train
+
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 255, (60, 8, 8, 1)), rng.integers(0, 4, 60)
+    data = DeviceData(images.astype(np.uint8), labels.astype(np.int32))
+    first = processes.is_first()
+    told = processes.from_first(lambda: {"process": jax.process_index()})
+
+    def wait(record):
+        print("epoch", record["epoch"], flush=True)
+        time.sleep(pause)
+
+    fitted = train(
+        *(EarlyLearningRegularization(), data, jax.local_devices(), 1000 if pause else 3),
+        checkpointer=Checkpointer(pathlib.Path(place) / "checkpoints") if first else None,
+        on_record=wait,
+    )
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(fitted.variables)]
+    np.savez(pathlib.Path(place) / f"end-{index}.npz", *leaves)
+    ends = {"history": fitted.history, "told": told, "devices": len(jax.devices())}
+    (pathlib.Path(place) / f"end-{index}.json").write_text(json.dumps(ends))
+
+
+if __name__ == "__main__":
+    index, count, devices, port = map(int, sys.argv[1:5])
+    main(index, count, devices, port, sys.argv[5], float(sys.argv[6]))

@@ -1,0 +1,164 @@
+"""Several processes on one machine, each with its own devices, as several machines would be."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dsink_jax.errors import InputError
+from dsink_jax.training import processes
+from run_commands import ROOT, command, read
+
+SCRIPT = pathlib.Path(__file__).with_name("one_process.py")
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def environment(**more):
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return {**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", **more}
+
+
+def start(count, devices, place, pause=0.0):
+    port = free_port()
+    return [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, *map(str, (index, count, devices, port, place, pause))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        for index in range(count)
+    ]
+
+
+def finish(started):
+    for process in started:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+
+
+def end(place, index=0):
+    with np.load(place / f"end-{index}.npz") as file:
+        leaves = [file[name] for name in file.files]
+    return leaves, json.loads((place / f"end-{index}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """One process with four devices."""
+    place = tmp_path_factory.mktemp("alone")
+    finish(start(1, 4, place))
+    return end(place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "devices"), [(2, 2), (4, 1)])
+def test_several_processes_train_what_one_does(count, devices, alone, tmp_path):
+    """12 steps with per-example state; every process ends with the same parameters, bit for bit."""
+    finish(start(count, devices, tmp_path))
+    leaves, ends = end(tmp_path)
+    assert ends["devices"] == 4 and ends["told"] == {"process": 0}
+    for ours, theirs in zip(leaves, alone[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    for record, expected in zip(ends["history"], alone[1]["history"], strict=True):
+        assert record["train"] == pytest.approx(expected["train"], abs=1e-5)
+    for index in range(1, count):
+        others, told = end(tmp_path, index)
+        assert told["told"] == {"process": 0} and told["history"] == ends["history"]
+        for ours, theirs in zip(others, leaves, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_finished_training_is_read_by_the_first_and_known_to_all(tmp_path):
+    finish(start(2, 2, tmp_path))
+    before = end(tmp_path, 1)
+    finish(start(2, 2, tmp_path))  # from the checkpoint of the first process
+    after = end(tmp_path, 1)
+    for ours, theirs in zip(after[0], before[0], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert after[1] == before[1]
+
+
+def run_of_two(directory, *arguments):
+    port = free_port()
+    shared = ("--epochs", "3", "--checkpoint-every", "1", "--baselines", "none", "--run-dir", directory)
+    shared += ("--coordinator", f"localhost:{port}", "--process-count", "2", *arguments)
+    return [
+        subprocess.Popen(
+            command(*shared, "--process-index", index),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(JAX_NUM_CPU_DEVICES="1"),
+        )
+        for index in (0, 1)
+    ]
+
+
+def until(started, path):
+    deadline = time.monotonic() + 300
+    while not path.exists():
+        assert all(process.poll() is None for process in started) and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_killing_one_process_ends_the_other_with_a_message_and_the_run_goes_on(killed, tmp_path):
+    directory = tmp_path / "run"
+    started = run_of_two(directory)
+    until(started, directory / "checkpoints" / "noise_robust")
+    started[killed].send_signal(signal.SIGKILL)
+    other = started[1 - killed]
+    _, errors = other.communicate(timeout=60)
+    started[killed].communicate()
+    assert other.returncode != 0
+    # Ours where the connection breaks, JAX's own where its service notices first.
+    assert "lost another process of this run" in errors or "another task died" in errors, errors
+    again = run_of_two(directory)
+    outputs = [process.communicate(timeout=300) for process in again]
+    assert [process.returncode for process in again] == [0, 0], outputs
+    assert "Report:" in outputs[0][0] and outputs[1][0].replace("\n", "").count("Report:") == 0
+    assert list(read(directory)["models"]) == ["imbalance_robust", "noise_robust", "target"]
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_when_asked(tmp_path):
+    directory = tmp_path / "run"
+    started = run_of_two(directory, "--epochs", "500")
+    until(started, directory / "metrics.jsonl")
+    started[1].send_signal(signal.SIGTERM)  # one is enough: they agree on the step
+    outputs = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert "Stopped: imbalance_robust: epoch" in outputs[0][1]
+    assert any((directory / "checkpoints" / "imbalance_robust").glob("*/checksums.json"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("localhost:1", None, None), "go together"),
+        (("localhost:1", 2, None), "go together"),
+        (("localhost:1", 2, 2), r"must be in \[0, 2\)"),
+    ],
+)
+def test_half_given_processes_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        processes.join(*given)
+    assert processes.is_first() and processes.from_first(lambda: 3) == 3

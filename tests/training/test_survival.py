@@ -1,0 +1,324 @@
+"""Training that is stopped, damaged on disk, out of room or not a number."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsink_jax.errors import InputError, StorageError
+from dsink_jax.methods import CoTeaching, CrossEntropy, DivideMix, EarlyLearningRegularization
+from dsink_jax.training import Checkpointer, FitSettings, TrainingDivergedError, TrainingStoppedError, fit
+from tiny_training import AUGMENTED, NUM_CLASSES, SGD, assert_equal_trees, tiny_model, train
+
+EPOCHS = 4
+STEPS = 4  # 60 examples in batches of 16
+METHODS = {
+    "cross_entropy": CrossEntropy(),
+    "elr": EarlyLearningRegularization(),
+    "dividemix": DivideMix((0.25,) * 4, EPOCHS),
+    "coteaching": CoTeaching(EPOCHS, "estimated"),
+}
+
+
+def stop_at(*steps):
+    left = list(steps)
+
+    def should_stop(step):
+        return bool(left) and step >= left[0] and bool(left.pop(0))
+
+    return should_stop
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_training_stopped_in_the_middle_of_epochs_ends_bit_identical(name, small_data, cpus, tmp_path):
+    method = METHODS[name]
+    whole = train(method, small_data, cpus[:1], EPOCHS)
+    for step in (2, 3, 8, 13):  # the middle of epochs 1 and 4, twice in one epoch, the end of epoch 2
+        with pytest.raises(TrainingStoppedError, match="epoch"):
+            train(
+                *(method, small_data, cpus[:1], EPOCHS),
+                checkpointer=Checkpointer(tmp_path),
+                should_stop=stop_at(step),
+            )
+    resumed = train(method, small_data, cpus[:1], EPOCHS, checkpointer=Checkpointer(tmp_path))
+    assert resumed.history == whole.history
+    assert_equal_trees(resumed.variables, whole.variables)
+
+
+def test_stop_says_where(small_data, cpus, tmp_path):
+    with pytest.raises(TrainingStoppedError, match="epoch 2, step 3 of 4"):
+        train(
+            CrossEntropy(),
+            small_data,
+            cpus[:1],
+            checkpointer=Checkpointer(tmp_path),
+            should_stop=lambda step: step >= 7,
+        )
+    assert Checkpointer(tmp_path).newest() == "epoch 1 and 3 steps"
+    with pytest.raises(TrainingStoppedError, match=r"epoch 2$"):
+        train(
+            CrossEntropy(),
+            small_data,
+            cpus[:1],
+            checkpointer=Checkpointer(tmp_path),
+            should_stop=lambda step: step >= 8,
+        )
+    assert Checkpointer(tmp_path).newest() == "epoch 2"
+
+
+def files_of(folder):
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size]
+
+
+def truncate(folder):
+    largest = max(files_of(folder), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-7])
+    return largest
+
+
+def flip(folder):
+    largest = max(files_of(folder), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(bytes(content))
+    return largest
+
+
+def remove(folder):
+    largest = max(files_of(folder), key=lambda p: p.stat().st_size)
+    largest.unlink()
+    return largest
+
+
+@pytest.mark.parametrize("hurt", [truncate, flip, remove])
+def test_damaged_checkpoint_is_named_and_the_one_before_it_used(hurt, small_data, cpus, tmp_path):
+    whole = train(CrossEntropy(), small_data, cpus[:1], EPOCHS)
+    with pytest.raises(TrainingStoppedError):
+        train(
+            CrossEntropy(),
+            small_data,
+            cpus[:1],
+            EPOCHS,
+            checkpointer=Checkpointer(tmp_path),
+            should_stop=stop_at(3 * STEPS),
+        )
+    hurt_file = hurt(tmp_path / "12")
+    told = []
+    checkpointer = Checkpointer(tmp_path, tell=told.append)
+    assert len(told) == 1 and "damaged" in told[0] and hurt_file.name in told[0]
+    assert checkpointer.newest() == "epoch 2"
+    resumed = train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=checkpointer)
+    assert resumed.history == whole.history
+    assert_equal_trees(resumed.variables, whole.variables)
+    Checkpointer(tmp_path, tell=told.append)
+    assert len(told) == 1, "told once"
+
+
+def test_only_checkpoint_damaged_is_an_error_and_not_a_new_start(small_data, cpus, tmp_path):
+    train(CrossEntropy(), small_data, cpus[:1], 1, checkpointer=Checkpointer(tmp_path))
+    flip(tmp_path / "4")
+    with pytest.raises(InputError, match=r"(?s)is damaged: .*\nNo other is left: remove"):
+        Checkpointer(tmp_path)
+    assert (tmp_path / "4").is_dir()
+
+
+def test_unfinished_checkpoint_is_named_and_not_used(small_data, cpus, tmp_path):
+    train(CrossEntropy(), small_data, cpus[:1], 2, checkpointer=Checkpointer(tmp_path))
+    (tmp_path / "8" / "checksums.json").unlink()  # as a kill between the two writes leaves it
+    shutil.copytree(tmp_path / "4", tmp_path / "12.orbax-checkpoint-tmp")  # as a kill during the first does
+    told = []
+    checkpointer = Checkpointer(tmp_path, tell=told.append)
+    assert told == [f"{tmp_path / '8'} was not finished and is not used."]
+    assert checkpointer.newest() == "epoch 1"
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["4"]
+
+
+def test_newest_checkpoints_and_the_best_by_validation_are_kept(small_data, cpus, tmp_path):
+    scores = iter([0.1, 0.7, 0.3, 0.2, 0.7, 0.6])
+    checkpointer = Checkpointer(tmp_path, keep=2, keep_best=True)
+    train(
+        *(CrossEntropy(), small_data, cpus[:1], 6),
+        checkpointer=checkpointer,
+        evaluate=lambda variables: {"validation_accuracy": next(scores)},
+    )
+    kept = sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit())
+    assert (kept[-2:] == [5 * STEPS, 6 * STEPS] and 2 * STEPS in kept) or kept == [5 * STEPS, 6 * STEPS]
+    again = Checkpointer(tmp_path, keep=1)
+    assert again.newest() == "epoch 6"
+
+
+class Diverging(CrossEntropy):
+    """Not a number in one step: step 6, counted from 0."""
+
+    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+        result = super().loss(logits, batch, example_state, epoch=epoch, axis_name=axis_name)
+        bad = jnp.abs(epoch * STEPS - 6) < 0.5
+        values = jnp.where(bad, jnp.nan, result.values)
+        return result._replace(values=values, metrics={"base": values})
+
+
+def fit_diverging(data, devices, on_nan, epochs=2, **options):
+    settings = FitSettings(epochs, 16, SGD, checkpoint_every=1, on_nan=on_nan)
+    method = Diverging()
+    return fit(
+        *(tiny_model(method), method, data, AUGMENTED, settings),
+        num_classes=NUM_CLASSES,
+        seed=5,
+        devices=devices,
+        **options,
+    )
+
+
+def test_divergence_names_the_step_the_terms_and_the_last_good_checkpoint(small_data, cpus, tmp_path):
+    with pytest.raises(TrainingDivergedError) as caught:
+        fit_diverging(small_data, cpus[:1], "stop", checkpointer=Checkpointer(tmp_path))
+    message = str(caught.value)
+    assert "epoch 2, step 7 (loss nan, base nan)" in message
+    assert "Last good checkpoint: epoch 1." in message and "--on-nan skip" in message
+    assert len(message.splitlines()) == 2
+    assert Checkpointer(tmp_path).newest() == "epoch 1"
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_skipped_step_changes_nothing(devices, small_data, cpus):
+    """By hand: the same training in which that step has no learning rate, momentum or decay."""
+    fitted = fit_diverging(small_data, cpus[:devices], "skip")
+    assert [record["train"]["skipped"] for record in fitted.history] == [0.0, 1.0]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.variables))
+    # Stopped before the bad step, and after it: the same parameters.
+    states = {}
+    for stop in (6, 7):
+        kept = {}
+        with pytest.raises(TrainingStoppedError):
+            fit_diverging(
+                small_data,
+                cpus[:devices],
+                "skip",
+                checkpointer=Kept(kept),
+                should_stop=lambda s, at=stop: s >= at,
+            )
+        states[stop] = kept["checkpoint"]
+    before, after = (states[stop].state for stop in (6, 7))
+    assert (int(before.step), int(after.step)) == (6, 7)
+    assert_equal_trees(before._replace(step=after.step), after)
+    assert states[7].partial["examples"] == [16.0, 16.0, 0.0]
+
+
+class Kept:
+    """In place of a checkpointer: keeps what would be written."""
+
+    def __init__(self, kept):
+        self._kept = kept
+
+    def restore(self, template):
+        return None
+
+    def newest(self):
+        return "none"
+
+    def save(self, checkpoint):
+        self._kept["checkpoint"] = jax.device_get(checkpoint)
+
+
+def test_every_step_skipped_is_a_divergence(small_data, cpus):
+    class Never(CrossEntropy):
+        def loss(self, logits, batch, example_state, *, epoch, axis_name):
+            result = super().loss(logits, batch, example_state, epoch=epoch, axis_name=axis_name)
+            return result._replace(values=result.values * jnp.nan)
+
+    settings = FitSettings(1, 16, SGD, on_nan="skip")
+    method = Never()
+    with pytest.raises(TrainingDivergedError, match="every step's loss or gradient was not finite"):
+        fit(
+            *(tiny_model(method), method, small_data, AUGMENTED, settings),
+            num_classes=NUM_CLASSES,
+            seed=5,
+            devices=cpus[:1],
+        )
+
+
+_FULL_DISK = """
+import os, pathlib, sys
+import jax
+sys.path.insert(0, "tests")
+import numpy as np
+from dsink_jax.errors import StorageError
+from dsink_jax.methods import CrossEntropy
+from dsink_jax.training import Checkpointer, DeviceData
+from tiny_training import train
+
+place = pathlib.Path(sys.argv[1])
+rng = np.random.default_rng(0)
+images, labels = rng.integers(0, 255, (60, 8, 8, 1)), rng.integers(0, 4, 60)
+data = DeviceData(images.astype(np.uint8), labels.astype(np.int32))
+devices = jax.devices()[:1]
+whole = train(CrossEntropy(), data, devices, 4)
+
+def fill(record):
+    if record["epoch"] == 3:
+        with open(place / "filler", "wb") as file:
+            try:
+                while True:
+                    os.write(file.fileno(), bytes(1024))
+            except OSError:
+                pass
+
+try:
+    train(CrossEntropy(), data, devices, 4, checkpointer=Checkpointer(place / "run"), on_record=fill)
+except StorageError as error:
+    print("MESSAGE", str(error).replace(chr(10), " / "))
+(place / "filler").unlink()
+resumed = train(CrossEntropy(), data, devices, 4, checkpointer=Checkpointer(place / "run"))
+print("SAME", resumed.history == whole.history)
+"""
+
+
+def in_a_namespace(mount, command, cwd):
+    """Runs a command where a file system may be mounted; None where that is not allowed."""
+    script = f"{mount} && {command}"
+    probe = subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, cwd=cwd)
+    if probe.returncode:
+        return None
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=300, cwd=cwd
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here to mount a small disk with")
+def test_full_disk_is_said_and_the_earlier_checkpoint_stays_whole(tmp_path, request):
+    script = tmp_path / "full_disk.py"
+    script.write_text(_FULL_DISK)
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = in_a_namespace(
+        f"mount -t tmpfs -o size=1m tmpfs {place}",
+        f"{sys.executable} {script} {place}",
+        request.config.rootpath,
+    )
+    if done is None:
+        pytest.skip("no right to mount a small disk here")
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert "No space left on device" in lines["MESSAGE"]
+    assert "The earlier one, of epoch 2, is whole." in lines["MESSAGE"]
+    assert lines["SAME"] == "True"
+    assert "Traceback" not in done.stderr
+
+
+def test_place_that_cannot_be_a_directory_is_said(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot be written to"):
+        Checkpointer(tmp_path / "file" / "run")
+
+
+def test_history_survives_as_json(small_data, cpus, tmp_path):
+    train(CrossEntropy(), small_data, cpus[:1], 2, checkpointer=Checkpointer(tmp_path))
+    record = json.loads((tmp_path / "8" / "record" / "metadata").read_text())
+    assert [entry["epoch"] for entry in record["history"]] == [1, 2]
