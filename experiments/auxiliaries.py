@@ -16,7 +16,8 @@ import pathlib
 import re
 import statistics
 from collections.abc import Callable
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, NamedTuple
 
 import tyro
 
@@ -28,13 +29,14 @@ from experiments.command_line import errors_for_people
 from experiments.config import DIGITS, Config, MethodOptions
 from experiments.plan import Spec, auxiliary_spec, baseline_spec, target_spec
 from experiments.problem import Problem
+from experiments.seeds import run_seeds, seed_config
 from experiments.summary import (
     LEGEND,
     Results,
     differences,
-    make_folder,
     over_seeds,
     provenance,
+    seeds_ahead,
     setting,
     spread,
     write_csv,
@@ -137,13 +139,12 @@ def _against_cross_entropy(measure):
         behind = []
         for name in models:
             ahead = differences(over_seeds(results, name, measure), plain)
-            of_seeds = f"{sum(value > 0 for value in ahead)} of {len(ahead)}"
             rows.append(
                 (
                     name,
                     *(spread(over_seeds(results, name, key)) for key in ("last", "few", "noisy_corrected")),
                     "" if name == "cross_entropy" else spread(ahead),
-                    "" if name == "cross_entropy" else of_seeds,
+                    "" if name == "cross_entropy" else seeds_ahead(ahead),
                 )
             )
             if name != "cross_entropy" and not statistics.mean(ahead) > 0:
@@ -165,7 +166,7 @@ def _describe_reweighting(results):
 
     def ahead_of(name):
         ahead = differences(over_seeds(results, "ot_reweighting", "last"), over_seeds(results, name, "last"))
-        return f"{spread(ahead)} points ({sum(value > 0 for value in ahead)} of {len(ahead)} seeds)"
+        return f"{spread(ahead)} points ({seeds_ahead(ahead)} seeds)"
 
     return [
         f"ot_reweighting is ahead of cross-entropy by {ahead_of('cross_entropy')}, of class_balanced by "
@@ -175,24 +176,43 @@ def _describe_reweighting(results):
     ]
 
 
-def _describe_grid(results):
-    rows = [("f_L", "f_N", "f_L alone", "f_N alone", "D-SINK", "ahead of the better part", "seeds")]
-    means, single, failing = {}, [], []
+class Cell(NamedTuple):
+    """One pair of the grid, seed by seed.
+
+    Attributes:
+      parts: accuracies of f_L and f_N.
+      target: accuracy of D-SINK.
+      ahead: by how much it is ahead of the better part.
+    """
+
+    parts: tuple[list[float], list[float]]
+    target: list[float]
+    ahead: list[float]
+
+
+def _grid_cells(results):
+    """The cells of the grid by the names of f_L and f_N, row by row."""
+    cells = {}
     for imbalance in GRID_IMBALANCE:
         for noise in GRID_NOISE:
-            parts = [over_seeds(results, name, "last") for name in (f"f_L_{imbalance}", f"f_N_{noise}")]
-            target = over_seeds(results, f"dsink_{imbalance}_{noise}", "last")
-            ahead = differences(target, [max(pair) for pair in zip(*parts, strict=True)])
-            means[imbalance, noise] = statistics.mean(ahead)
-            single += ahead
-            if not means[imbalance, noise] > 0:
-                failing.append(f"{imbalance} x {noise} ({100 * means[imbalance, noise]:+.1f})")
-            wins = f"{sum(value > 0 for value in ahead)} of {len(ahead)}"
-            rows.append((imbalance, noise, *map(spread, parts), spread(target), spread(ahead), wins))
-    won = [value for value in means.values() if value > 0]
+            names = (f"f_L_{imbalance}", f"f_N_{noise}", f"dsink_{imbalance}_{noise}")
+            *parts, target = (over_seeds(results, name, "last") for name in names)
+            better = [max(pair) for pair in zip(*parts, strict=True)]
+            cells[imbalance, noise] = Cell(tuple(parts), target, differences(target, better))
+    return cells
+
+
+def _describe_grid(results):
+    cells = _grid_cells(results)
+    rows = [("f_L", "f_N", "f_L alone", "f_N alone", "D-SINK", "ahead of the better part", "seeds")]
+    for pair, (parts, target, ahead) in cells.items():
+        rows.append((*pair, *map(spread, parts), spread(target), spread(ahead), seeds_ahead(ahead)))
+    means = {pair: statistics.mean(cell.ahead) for pair, cell in cells.items()}
+    failing = [f"{' x '.join(pair)} ({100 * mean:+.1f})" for pair, mean in means.items() if not mean > 0]
+    single = [value for cell in cells.values() for value in cell.ahead]
     verdict = (
-        f"D-SINK is ahead of the better of its two parts in {len(won)} of {len(means)} pairs on average over "
-        f"the seeds, and in {sum(value > 0 for value in single)} of {len(single)} single runs; by "
+        f"D-SINK is ahead of the better of its two parts in {seeds_ahead(list(means.values()))} pairs on "
+        f"average over the seeds, and in {seeds_ahead(single)} single runs; by "
         f"{100 * statistics.mean(means.values()):.1f} points on average over all pairs, "
         f"{100 * min(means.values()):+.1f} at worst, {100 * max(means.values()):+.1f} at best."
     )
@@ -202,16 +222,9 @@ def _describe_grid(results):
 
 def draw_grid(path: pathlib.Path, results: Results) -> None:
     """The heat map of how far D-SINK is ahead of the better of its parts."""
-    cells = []
-    for imbalance in GRID_IMBALANCE:
-        cells.append([])
-        for noise in GRID_NOISE:
-            parts = [over_seeds(results, name, "last") for name in (f"f_L_{imbalance}", f"f_N_{noise}")]
-            better = [max(pair) for pair in zip(*parts, strict=True)]
-            target = over_seeds(results, f"dsink_{imbalance}_{noise}", "last")
-            cells[-1].append(100 * statistics.mean(differences(target, better)))
+    points = {pair: 100 * statistics.mean(cell.ahead) for pair, cell in _grid_cells(results).items()}
     heat_map_figure(
-        cells,
+        [[points[row, column] for column in GRID_NOISE] for row in GRID_IMBALANCE],
         GRID_IMBALANCE,
         GRID_NOISE,
         path,
@@ -264,15 +277,13 @@ def study_config(settings: Settings, seed: int, preset: Config = DIGITS) -> Conf
     told = {name: value for name, value in TOLD.items() if name.startswith(study.methods)}
     if settings.study in ("imbalance", "reweighting"):
         told["ot_reweighting_meta_per_class"] = 3  # the rarest class has no more than 4 and 7 images
-    return dataclasses.replace(
+    return seed_config(
         preset,
-        **study.changes,
-        seed=seed,
-        data_seed=seed,
-        run_dir=settings.runs_dir / settings.study / f"seed-{seed}",
+        settings.runs_dir / settings.study,
+        seed,
         baselines=",".join(study.methods),
         options=MethodOptions(**told),
-        evaluate_every=max(preset.epochs // 25, 1),
+        **study.changes,
     )
 
 
@@ -293,12 +304,9 @@ def main() -> None:
     """Runs a study from the command line."""
     settings = tyro.cli(Settings, description=__doc__)
     with errors_for_people():
-        if not settings.seeds:
-            raise InputError("--seeds needs at least one seed.")
         if settings.study == "grid" and importlib.util.find_spec("matplotlib") is None:
             raise InputError("The grid's heat map needs matplotlib: pip install '.[report]'")
-        make_folder(settings.output)
-        results = {seed: run_seed(settings, seed) for seed in settings.seeds}
+        results = run_seeds(settings.seeds, settings.output, partial(run_seed, settings))
     write_csv(settings.output / f"{settings.study}.csv", results)
     path = settings.output / f"{settings.study}.md"
     write_markdown(path, settings, results)
