@@ -17,12 +17,13 @@ import re
 import statistics
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
 from dsink_jax.errors import InputError
 from dsink_jax.methods import METHODS, build_method
+from dsink_jax.methods.registry import option_name
 from dsink_jax.report import align, heat_map_figure
 from experiments import pipeline
 from experiments.command_line import errors_for_people
@@ -48,14 +49,7 @@ TOLD = {
     "ot_reweighting_meta_labels": "observed",
     "coteaching_noise_rate": "estimated",
 }
-# Variants of optimal-transport re-weighting beside the default.
-VARIANTS = {
-    "ot_reweighting_feature": {"cost": "feature"},
-    "ot_reweighting_label": {"cost": "label"},
-    "ot_reweighting_whole": {"meta_set": "whole"},
-    "ot_reweighting_network": {"trains": "network"},
-    "ot_reweighting_frozen": {"weight_rate": 0.0, "weight_decay": 0.0},
-}
+REWEIGHTING = ("class_balanced", "logit_adjustment", "crt", "ot_reweighting")
 GRID_IMBALANCE = (
     "logit_adjustment",
     "posthoc_logit_adjustment",
@@ -88,8 +82,9 @@ class Study:
       title: of its table.
       changes: what is changed in the digits' settings.
       methods: names of the methods in it.
-      make_plan: its models.
+      make_plan: its models but the variants.
       describe: paragraphs between the setting and the provenance.
+      variants: further baselines by their names: a method and the options that are not as in `methods`.
     """
 
     title: str
@@ -97,6 +92,19 @@ class Study:
     methods: tuple[str, ...]
     make_plan: Callable[[Problem], list[Spec]]
     describe: Callable[[Results], list[str]]
+    variants: dict[str, tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
+
+    def plan(self, problem: Problem) -> list[Spec]:
+        """All models."""
+        variants = (_variant_spec(problem, name, *variant) for name, variant in self.variants.items())
+        return [*self.make_plan(problem), *variants]
+
+
+def _variant_spec(problem, name, method, changes):
+    """A method with some of its options changed, as a baseline."""
+    changes = {option_name(method, option): value for option, value in changes.items()}
+    options = dataclasses.replace(problem.config.options, **changes)
+    return Spec(name, "baseline", name, build_method(method, problem.facts, options))
 
 
 def _methods_for(robust_to):
@@ -106,16 +114,6 @@ def _methods_for(robust_to):
 def _alone(names):
     """Cross-entropy and each method by itself, all from the same start."""
     return lambda problem: [baseline_spec(problem, name) for name in ("cross_entropy", *names)]
-
-
-def _reweighting_plan(problem):
-    specs = _alone(("class_balanced", "logit_adjustment", "crt", "ot_reweighting"))(problem)
-    for name, changes in VARIANTS.items():
-        changes = {f"ot_reweighting_{option}": value for option, value in changes.items()}
-        options = dataclasses.replace(problem.config.options, **changes)
-        method = build_method("ot_reweighting", problem.facts, options)
-        specs.append(Spec(name, "baseline", name, method))
-    return specs
 
 
 def _grid_plan(problem):
@@ -248,13 +246,25 @@ STUDIES = {
         _methods_for("noise"),
         _alone(_methods_for("noise")),
         _against_cross_entropy("last"),
+        {
+            "soft_bootstrapping_0.8": ("soft_bootstrapping", {"beta": 0.8}),
+            "soft_bootstrapping_0.5": ("soft_bootstrapping", {"beta": 0.5}),
+        },
     ),
     "reweighting": Study(
         "Re-weighting by optimal transport, without label noise",
         {"noise": "none", "imbalance_ratio": 20.0},
-        ("class_balanced", "logit_adjustment", "crt", "ot_reweighting"),
-        _reweighting_plan,
+        REWEIGHTING,
+        _alone(REWEIGHTING),
         _describe_reweighting,
+        {
+            "ot_reweighting_feature": ("ot_reweighting", {"cost": "feature"}),
+            "ot_reweighting_label": ("ot_reweighting", {"cost": "label"}),
+            "ot_reweighting_whole": ("ot_reweighting", {"meta_set": "whole"}),
+            "ot_reweighting_network": ("ot_reweighting", {"trains": "network"}),
+            "ot_reweighting_frozen": ("ot_reweighting", {"weight_rate": 0.0, "weight_decay": 0.0}),
+            "ot_reweighting_fast": ("ot_reweighting", {"weight_rate": 10.0}),
+        },
     ),
     "grid": Study(
         "D-SINK for every pair of auxiliary methods",
@@ -268,7 +278,7 @@ STUDIES = {
 
 def run_seed(settings: Settings, seed: int, preset: Config = DIGITS) -> dict:
     """The results of one seed."""
-    return pipeline.run(study_config(settings, seed, preset), STUDIES[settings.study].make_plan)
+    return pipeline.run(study_config(settings, seed, preset), STUDIES[settings.study].plan)
 
 
 def study_config(settings: Settings, seed: int, preset: Config = DIGITS) -> Config:
@@ -291,10 +301,15 @@ def write_markdown(path: pathlib.Path, settings: Settings, results: Results) -> 
     """The table with everything needed to read it."""
     study = STUDIES[settings.study]
     seeds = " ".join(map(str, results))
+    variants = "; ".join(
+        f"{name}: {method} with {', '.join(f'{option} {value}' for option, value in changes.items())}"
+        for name, (method, changes) in study.variants.items()
+    )
     paragraphs = (
         f"# {study.title}",
         f"{setting(results)} {LEGEND} Differences are paired by seed.",
         *study.describe(results),
+        *([f"Variants: {variants}."] if variants else []),
         provenance(f"python -m experiments.auxiliaries {settings.study} --seeds {seeds}", results),
     )
     path.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
