@@ -16,25 +16,28 @@ import pathlib
 import re
 import statistics
 from collections.abc import Callable
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
 from dsink_jax.errors import InputError
 from dsink_jax.methods import METHODS, build_method
+from dsink_jax.methods.registry import option_name
 from dsink_jax.report import align, heat_map_figure
 from experiments import pipeline
 from experiments.command_line import errors_for_people
 from experiments.config import DIGITS, Config, MethodOptions
 from experiments.plan import Spec, auxiliary_spec, baseline_spec, target_spec
 from experiments.problem import Problem
+from experiments.seeds import run_seeds, seed_config
 from experiments.summary import (
     LEGEND,
     Results,
     differences,
-    make_folder,
     over_seeds,
     provenance,
+    seeds_ahead,
     setting,
     spread,
     write_csv,
@@ -46,14 +49,7 @@ TOLD = {
     "ot_reweighting_meta_labels": "observed",
     "coteaching_noise_rate": "estimated",
 }
-# Variants of optimal-transport re-weighting beside the default.
-VARIANTS = {
-    "ot_reweighting_feature": {"cost": "feature"},
-    "ot_reweighting_label": {"cost": "label"},
-    "ot_reweighting_whole": {"meta_set": "whole"},
-    "ot_reweighting_network": {"trains": "network"},
-    "ot_reweighting_frozen": {"weight_rate": 0.0, "weight_decay": 0.0},
-}
+REWEIGHTING = ("class_balanced", "logit_adjustment", "crt", "ot_reweighting")
 GRID_IMBALANCE = (
     "logit_adjustment",
     "posthoc_logit_adjustment",
@@ -86,8 +82,9 @@ class Study:
       title: of its table.
       changes: what is changed in the digits' settings.
       methods: names of the methods in it.
-      make_plan: its models.
+      make_plan: its models but the variants.
       describe: paragraphs between the setting and the provenance.
+      variants: further baselines by their names: a method and the options that are not as in `methods`.
     """
 
     title: str
@@ -95,6 +92,19 @@ class Study:
     methods: tuple[str, ...]
     make_plan: Callable[[Problem], list[Spec]]
     describe: Callable[[Results], list[str]]
+    variants: dict[str, tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
+
+    def plan(self, problem: Problem) -> list[Spec]:
+        """All models."""
+        variants = (_variant_spec(problem, name, *variant) for name, variant in self.variants.items())
+        return [*self.make_plan(problem), *variants]
+
+
+def _variant_spec(problem, name, method, changes):
+    """A method with some of its options changed, as a baseline."""
+    changes = {option_name(method, option): value for option, value in changes.items()}
+    options = dataclasses.replace(problem.config.options, **changes)
+    return Spec(name, "baseline", name, build_method(method, problem.facts, options))
 
 
 def _methods_for(robust_to):
@@ -104,16 +114,6 @@ def _methods_for(robust_to):
 def _alone(names):
     """Cross-entropy and each method by itself, all from the same start."""
     return lambda problem: [baseline_spec(problem, name) for name in ("cross_entropy", *names)]
-
-
-def _reweighting_plan(problem):
-    specs = _alone(("class_balanced", "logit_adjustment", "crt", "ot_reweighting"))(problem)
-    for name, changes in VARIANTS.items():
-        changes = {f"ot_reweighting_{option}": value for option, value in changes.items()}
-        options = dataclasses.replace(problem.config.options, **changes)
-        method = build_method("ot_reweighting", problem.facts, options)
-        specs.append(Spec(name, "baseline", name, method))
-    return specs
 
 
 def _grid_plan(problem):
@@ -137,13 +137,12 @@ def _against_cross_entropy(measure):
         behind = []
         for name in models:
             ahead = differences(over_seeds(results, name, measure), plain)
-            of_seeds = f"{sum(value > 0 for value in ahead)} of {len(ahead)}"
             rows.append(
                 (
                     name,
                     *(spread(over_seeds(results, name, key)) for key in ("last", "few", "noisy_corrected")),
                     "" if name == "cross_entropy" else spread(ahead),
-                    "" if name == "cross_entropy" else of_seeds,
+                    "" if name == "cross_entropy" else seeds_ahead(ahead),
                 )
             )
             if name != "cross_entropy" and not statistics.mean(ahead) > 0:
@@ -165,7 +164,7 @@ def _describe_reweighting(results):
 
     def ahead_of(name):
         ahead = differences(over_seeds(results, "ot_reweighting", "last"), over_seeds(results, name, "last"))
-        return f"{spread(ahead)} points ({sum(value > 0 for value in ahead)} of {len(ahead)} seeds)"
+        return f"{spread(ahead)} points ({seeds_ahead(ahead)} seeds)"
 
     return [
         f"ot_reweighting is ahead of cross-entropy by {ahead_of('cross_entropy')}, of class_balanced by "
@@ -175,24 +174,43 @@ def _describe_reweighting(results):
     ]
 
 
-def _describe_grid(results):
-    rows = [("f_L", "f_N", "f_L alone", "f_N alone", "D-SINK", "ahead of the better part", "seeds")]
-    means, single, failing = {}, [], []
+class Cell(NamedTuple):
+    """One pair of the grid, seed by seed.
+
+    Attributes:
+      parts: accuracies of f_L and f_N.
+      target: accuracy of D-SINK.
+      ahead: by how much it is ahead of the better part.
+    """
+
+    parts: tuple[list[float], list[float]]
+    target: list[float]
+    ahead: list[float]
+
+
+def _grid_cells(results):
+    """The cells of the grid by the names of f_L and f_N, row by row."""
+    cells = {}
     for imbalance in GRID_IMBALANCE:
         for noise in GRID_NOISE:
-            parts = [over_seeds(results, name, "last") for name in (f"f_L_{imbalance}", f"f_N_{noise}")]
-            target = over_seeds(results, f"dsink_{imbalance}_{noise}", "last")
-            ahead = differences(target, [max(pair) for pair in zip(*parts, strict=True)])
-            means[imbalance, noise] = statistics.mean(ahead)
-            single += ahead
-            if not means[imbalance, noise] > 0:
-                failing.append(f"{imbalance} x {noise} ({100 * means[imbalance, noise]:+.1f})")
-            wins = f"{sum(value > 0 for value in ahead)} of {len(ahead)}"
-            rows.append((imbalance, noise, *map(spread, parts), spread(target), spread(ahead), wins))
-    won = [value for value in means.values() if value > 0]
+            names = (f"f_L_{imbalance}", f"f_N_{noise}", f"dsink_{imbalance}_{noise}")
+            *parts, target = (over_seeds(results, name, "last") for name in names)
+            better = [max(pair) for pair in zip(*parts, strict=True)]
+            cells[imbalance, noise] = Cell(tuple(parts), target, differences(target, better))
+    return cells
+
+
+def _describe_grid(results):
+    cells = _grid_cells(results)
+    rows = [("f_L", "f_N", "f_L alone", "f_N alone", "D-SINK", "ahead of the better part", "seeds")]
+    for pair, (parts, target, ahead) in cells.items():
+        rows.append((*pair, *map(spread, parts), spread(target), spread(ahead), seeds_ahead(ahead)))
+    means = {pair: statistics.mean(cell.ahead) for pair, cell in cells.items()}
+    failing = [f"{' x '.join(pair)} ({100 * mean:+.1f})" for pair, mean in means.items() if not mean > 0]
+    single = [value for cell in cells.values() for value in cell.ahead]
     verdict = (
-        f"D-SINK is ahead of the better of its two parts in {len(won)} of {len(means)} pairs on average over "
-        f"the seeds, and in {sum(value > 0 for value in single)} of {len(single)} single runs; by "
+        f"D-SINK is ahead of the better of its two parts in {seeds_ahead(list(means.values()))} pairs on "
+        f"average over the seeds, and in {seeds_ahead(single)} single runs; by "
         f"{100 * statistics.mean(means.values()):.1f} points on average over all pairs, "
         f"{100 * min(means.values()):+.1f} at worst, {100 * max(means.values()):+.1f} at best."
     )
@@ -202,16 +220,9 @@ def _describe_grid(results):
 
 def draw_grid(path: pathlib.Path, results: Results) -> None:
     """The heat map of how far D-SINK is ahead of the better of its parts."""
-    cells = []
-    for imbalance in GRID_IMBALANCE:
-        cells.append([])
-        for noise in GRID_NOISE:
-            parts = [over_seeds(results, name, "last") for name in (f"f_L_{imbalance}", f"f_N_{noise}")]
-            better = [max(pair) for pair in zip(*parts, strict=True)]
-            target = over_seeds(results, f"dsink_{imbalance}_{noise}", "last")
-            cells[-1].append(100 * statistics.mean(differences(target, better)))
+    points = {pair: 100 * statistics.mean(cell.ahead) for pair, cell in _grid_cells(results).items()}
     heat_map_figure(
-        cells,
+        [[points[row, column] for column in GRID_NOISE] for row in GRID_IMBALANCE],
         GRID_IMBALANCE,
         GRID_NOISE,
         path,
@@ -235,13 +246,25 @@ STUDIES = {
         _methods_for("noise"),
         _alone(_methods_for("noise")),
         _against_cross_entropy("last"),
+        {
+            "soft_bootstrapping_0.8": ("soft_bootstrapping", {"beta": 0.8}),
+            "soft_bootstrapping_0.5": ("soft_bootstrapping", {"beta": 0.5}),
+        },
     ),
     "reweighting": Study(
         "Re-weighting by optimal transport, without label noise",
         {"noise": "none", "imbalance_ratio": 20.0},
-        ("class_balanced", "logit_adjustment", "crt", "ot_reweighting"),
-        _reweighting_plan,
+        REWEIGHTING,
+        _alone(REWEIGHTING),
         _describe_reweighting,
+        {
+            "ot_reweighting_feature": ("ot_reweighting", {"cost": "feature"}),
+            "ot_reweighting_label": ("ot_reweighting", {"cost": "label"}),
+            "ot_reweighting_whole": ("ot_reweighting", {"meta_set": "whole"}),
+            "ot_reweighting_network": ("ot_reweighting", {"trains": "network"}),
+            "ot_reweighting_frozen": ("ot_reweighting", {"weight_rate": 0.0, "weight_decay": 0.0}),
+            "ot_reweighting_fast": ("ot_reweighting", {"weight_rate": 10.0}),
+        },
     ),
     "grid": Study(
         "D-SINK for every pair of auxiliary methods",
@@ -255,7 +278,7 @@ STUDIES = {
 
 def run_seed(settings: Settings, seed: int, preset: Config = DIGITS) -> dict:
     """The results of one seed."""
-    return pipeline.run(study_config(settings, seed, preset), STUDIES[settings.study].make_plan)
+    return pipeline.run(study_config(settings, seed, preset), STUDIES[settings.study].plan)
 
 
 def study_config(settings: Settings, seed: int, preset: Config = DIGITS) -> Config:
@@ -264,15 +287,13 @@ def study_config(settings: Settings, seed: int, preset: Config = DIGITS) -> Conf
     told = {name: value for name, value in TOLD.items() if name.startswith(study.methods)}
     if settings.study in ("imbalance", "reweighting"):
         told["ot_reweighting_meta_per_class"] = 3  # the rarest class has no more than 4 and 7 images
-    return dataclasses.replace(
+    return seed_config(
         preset,
-        **study.changes,
-        seed=seed,
-        data_seed=seed,
-        run_dir=settings.runs_dir / settings.study / f"seed-{seed}",
+        settings.runs_dir / settings.study,
+        seed,
         baselines=",".join(study.methods),
         options=MethodOptions(**told),
-        evaluate_every=max(preset.epochs // 25, 1),
+        **study.changes,
     )
 
 
@@ -280,10 +301,15 @@ def write_markdown(path: pathlib.Path, settings: Settings, results: Results) -> 
     """The table with everything needed to read it."""
     study = STUDIES[settings.study]
     seeds = " ".join(map(str, results))
+    variants = "; ".join(
+        f"{name}: {method} with {', '.join(f'{option} {value}' for option, value in changes.items())}"
+        for name, (method, changes) in study.variants.items()
+    )
     paragraphs = (
         f"# {study.title}",
         f"{setting(results)} {LEGEND} Differences are paired by seed.",
         *study.describe(results),
+        *([f"Variants: {variants}."] if variants else []),
         provenance(f"python -m experiments.auxiliaries {settings.study} --seeds {seeds}", results),
     )
     path.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
@@ -293,12 +319,9 @@ def main() -> None:
     """Runs a study from the command line."""
     settings = tyro.cli(Settings, description=__doc__)
     with errors_for_people():
-        if not settings.seeds:
-            raise InputError("--seeds needs at least one seed.")
         if settings.study == "grid" and importlib.util.find_spec("matplotlib") is None:
             raise InputError("The grid's heat map needs matplotlib: pip install '.[report]'")
-        make_folder(settings.output)
-        results = {seed: run_seed(settings, seed) for seed in settings.seeds}
+        results = run_seeds(settings.seeds, settings.output, partial(run_seed, settings))
     write_csv(settings.output / f"{settings.study}.csv", results)
     path = settings.output / f"{settings.study}.md"
     write_markdown(path, settings, results)

@@ -10,22 +10,23 @@ processes at once, each with its own --seeds; a last call with all of them gathe
 import dataclasses
 import pathlib
 import statistics
+from functools import partial
 
 import tyro
 
-from dsink_jax.errors import InputError
 from dsink_jax.report import align
 from experiments import pipeline, plan
 from experiments.command_line import errors_for_people
 from experiments.config import DIGITS, Config
 from experiments.problem import Problem
+from experiments.seeds import run_seeds, seed_config
 from experiments.summary import (
     LEGEND,
     Results,
     differences,
-    make_folder,
     over_seeds,
     provenance,
+    seeds_ahead,
     setting,
     spread,
     write_csv,
@@ -70,15 +71,9 @@ def make_plan(problem: Problem, grid: bool) -> list[plan.Spec]:
 
 def run_seed(comparison: Comparison, seed: int, preset: Config = DIGITS) -> dict:
     """The results of one seed."""
-    config = dataclasses.replace(
-        preset,
-        seed=seed,
-        data_seed=seed,
-        run_dir=comparison.runs_dir / f"seed-{seed}",
-        # Naive distillation comes with every base and weight.
-        baselines="cross_entropy,naive_tuned,noise_robust_adjusted,ensemble",
-        evaluate_every=max(preset.epochs // 25, 1),
-    )
+    # Naive distillation comes with every base and weight.
+    baselines = "cross_entropy,naive_tuned,noise_robust_adjusted,ensemble"
+    config = seed_config(preset, comparison.runs_dir, seed, baselines=baselines)
     return pipeline.run(config, lambda problem: make_plan(problem, comparison.grid))
 
 
@@ -113,7 +108,7 @@ def verdict(results: Results) -> str:
     return (
         f"The default target has {100 * statistics.mean(target):.1f} %, the best other model, {best}, "
         f"{100 * statistics.mean(rivals[best]):.1f} %: the target is ahead in "
-        f"{sum(value > 0 for value in ahead)} of {len(ahead)} seeds, by {spread(ahead)} points."
+        f"{seeds_ahead(ahead)} seeds, by {spread(ahead)} points."
     )
 
 
@@ -134,10 +129,7 @@ def main() -> None:
     """Runs the comparison from the command line."""
     comparison = tyro.cli(Comparison, description=__doc__)
     with errors_for_people():
-        if not comparison.seeds:
-            raise InputError("--seeds needs at least one seed.")
-        make_folder(comparison.output)
-        results = {seed: run_seed(comparison, seed) for seed in comparison.seeds}
+        results = run_seeds(comparison.seeds, comparison.output, partial(run_seed, comparison))
     write_csv(comparison.output / "comparison.csv", results)
     write_markdown(comparison.output / "comparison.md", results, comparison.grid)
     print(f"\n{table(results)}\n\n{verdict(results)}")

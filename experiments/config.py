@@ -13,7 +13,7 @@ from dsink_jax.data.noise import HUMAN_KINDS, NoiseKind, check_noise
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.methods import METHODS, TrainingFacts, Weighting, build_method, unused_options
 from dsink_jax.methods.distilled import LossScale
-from dsink_jax.methods.registry import method_options, option_help, option_name
+from dsink_jax.methods.registry import all_options, option_help
 from dsink_jax.models import check_model_name
 from dsink_jax.training.loop import FitSettings
 from dsink_jax.training.optimizer import OptimizerSettings, Schedule
@@ -35,16 +35,19 @@ def _with_help():
     """`methods.MethodOptions` with what the methods' docstrings say, for `--help`."""
     fields = [
         (
-            option_name(name, option),
-            Annotated[field.type, tyro.conf.arg(help=f"{name}: {option_help(name)[option]}")],
-            dataclasses.field(default=field.default),
+            option.full_name,
+            Annotated[option.field.type, tyro.conf.arg(help=_help(option))],
+            dataclasses.field(default=option.field.default),
         )
-        for name in METHODS
-        for option, field in method_options(name).items()
+        for option in all_options()
     ]
     return dataclasses.make_dataclass(
         "MethodOptions", fields, frozen=True, namespace={"__module__": __name__}
     )
+
+
+def _help(option):
+    return f"{option.method}: {option_help(option.method)[option.name]}"
 
 
 MethodOptions = _with_help()
@@ -297,10 +300,9 @@ class Config:
         options = values.pop("options")
         # Options of other methods do not belong to the run: new methods and defaults leave it as it is.
         values |= {
-            full: options[full]
-            for name in METHODS
-            for option in method_options(name)
-            if name in self.method_names and (full := option_name(name, option))
+            option.full_name: options[option.full_name]
+            for option in all_options()
+            if option.method in self.method_names
         }
         return {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in values.items()}
 

@@ -122,3 +122,15 @@ def assert_equal_trees(one, other):
     assert jax.tree.structure(one) == jax.tree.structure(other)
     for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def assert_same(one, other, tolerance):
+    """State within a tolerance, and metrics but the count of iterations."""
+    (state, metrics), (other_state, other_metrics) = one, other
+    assert jax.tree.structure(state) == jax.tree.structure(other_state)
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(other_state), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)
+    for ours, theirs in zip(metrics, other_metrics, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - {"sinkhorn_iterations"}:
+            np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4, rtol=1e-4, err_msg=name)

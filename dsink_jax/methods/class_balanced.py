@@ -59,7 +59,7 @@ class Focal(Method):
 
     def loss(self, logits, batch, example_state, *, epoch, axis_name):
         """See `Method.loss`."""
-        values = losses.focal_cross_entropy(logits.astype(jnp.float32), batch.labels, self.gamma)
+        values = losses.focal_cross_entropy(logits, batch.labels, self.gamma)
         return MethodLoss(values, example_state, {})
 
 

@@ -53,7 +53,7 @@ class BalancedSoftmax(LogitAdjustment):
 
 
 @dataclasses.dataclass(frozen=True)
-class PostHocLogitAdjustment(Method):
+class PostHocLogitAdjustment(LogitAdjustment):
     """Cross-entropy, and logits shifted by -tau * log class_prior to predict (Menon et al.).
 
     Attributes:
@@ -61,17 +61,11 @@ class PostHocLogitAdjustment(Method):
       tau: strength, at least 0.
     """
 
-    class_prior: tuple[float, ...]
-    tau: float = 1.0
-
-    def __post_init__(self):
-        self.check(check_at_least, "tau", 0)
-
     @classmethod
     def from_facts(cls, facts, **options):
         """With the prior of the training set, in which no class may be empty."""
         check_no_empty_class(facts.class_counts)
-        return cls(facts.class_prior, **options)
+        return super().from_facts(facts, **options)
 
     def loss(self, logits, batch, example_state, *, epoch, axis_name):
         """See `Method.loss`."""

@@ -1,7 +1,8 @@
 """Methods by name, as the command lines choose them, and their options by name."""
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 import docstring_parser
 import jax
@@ -86,14 +87,36 @@ def option_help(name: str) -> dict[str, str]:
     return {entry.arg_name: " ".join(entry.description.split()) for entry in documented.params}
 
 
+class Option(NamedTuple):
+    """An option of a method.
+
+    Attributes:
+      method: name of the method.
+      name: of the option, as the method has it.
+      full_name: its name among the options of all methods.
+      field: its field, with type and default.
+    """
+
+    method: str
+    name: str
+    full_name: str
+    field: dataclasses.Field
+
+
+def all_options() -> Iterator[Option]:
+    """The options of all methods, in the order of `METHODS`."""
+    for method in METHODS:
+        for name, field in method_options(method).items():
+            yield Option(method, name, option_name(method, name), field)
+
+
 # Options of all methods in one flat dataclass, such as `elr_momentum` for the momentum of elr: flags of a
 # command line come from its fields.
 MethodOptions = dataclasses.make_dataclass(
     "MethodOptions",
     [
-        (option_name(name, option), field.type, dataclasses.field(default=field.default))
-        for name in METHODS
-        for option, field in method_options(name).items()
+        (option.full_name, option.field.type, dataclasses.field(default=option.field.default))
+        for option in all_options()
     ],
     frozen=True,
     namespace={"__module__": __name__},
@@ -136,12 +159,10 @@ def build_method(name: str, facts: TrainingFacts, options: Any = None) -> Method
 
 def unused_options(options: Any, names: set[str]) -> list[tuple[str, str]]:
     """Options that differ from their defaults although their method is none of `names`: (option, method)."""
-    default = MethodOptions()
     return [
-        (full, name)
-        for name in METHODS
-        for option in method_options(name)
-        if name not in names and getattr(options, full := option_name(name, option)) != getattr(default, full)
+        (option.full_name, option.method)
+        for option in all_options()
+        if option.method not in names and getattr(options, option.full_name) != option.field.default
     ]
 
 

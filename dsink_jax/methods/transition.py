@@ -1,6 +1,7 @@
-"""What the predictions of a half-trained model tell about label noise. NumPy only."""
+"""What the predictions of a half-trained model tell about label noise. NumPy and SciPy only."""
 
 import numpy as np
+from scipy.special import softmax
 
 
 def estimate_transition_matrix(logits: np.ndarray, labels: np.ndarray, smoothing: float = 1.0) -> np.ndarray:
@@ -28,8 +29,7 @@ def estimate_transition_matrix(logits: np.ndarray, labels: np.ndarray, smoothing
     [[0.75, 0.25], [0.0, 1.0]]
     """
     num_classes = logits.shape[-1]
-    shifted = logits - logits.max(-1, keepdims=True).astype(np.float64)
-    confidence = 1.0 / np.exp(shifted).sum(-1)
+    confidence = softmax(logits.astype(np.float64), axis=-1).max(-1)
     predicted = logits.argmax(-1)
     matrix = smoothing * np.eye(num_classes)
     for c in range(num_classes):

@@ -2,10 +2,12 @@
 
 import csv
 import dataclasses
+import types
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from dsink_jax.methods import SoftBootstrapping, TrainingFacts
 from experiments import auxiliaries
 from experiments.auxiliaries import STUDIES, Settings, draw_grid, run_seed, study_config, write_markdown
 from experiments.config import DIGITS
@@ -138,3 +140,70 @@ def test_every_method_of_a_study_is_told_what_it_must_be(name):
     config = study_config(Settings(name), 5)
     assert config.method_names >= set(STUDIES[name].methods)
     assert (config.seed, config.data_seed) == (5, 5)
+
+
+def planned(study):
+    """The models of a study by name, on three classes."""
+    facts = TrainingFacts(3, (5, 4, 3), (5, 4, 3), 10, transition_matrix=tuple(map(tuple, 3 * [[1 / 3] * 3])))
+    problem = types.SimpleNamespace(config=study_config(Settings(study), 0), facts=facts)
+    specs = STUDIES[study].plan(problem)
+    assert len({spec.name for spec in specs}) == len(specs)
+    return {spec.name: spec for spec in specs}
+
+
+@pytest.mark.parametrize(
+    ("study", "variant", "method", "changes"),
+    [
+        (study, variant, method, changes)
+        for study, entry in STUDIES.items()
+        for variant, (method, changes) in entry.variants.items()
+    ],
+)
+def test_variant_is_its_method_with_other_options(study, variant, method, changes):
+    specs = planned(study)
+    assert specs[variant].method == dataclasses.replace(specs[method].method, **changes)
+    assert specs[variant].method != specs[method].method
+    # Trained from the same start as the method itself, after all methods.
+    assert specs[variant] == specs[method]._replace(name=variant, label=variant, method=specs[variant].method)
+    assert list(specs).index(variant) > max(map(list(specs).index, STUDIES[study].methods))
+
+
+def test_variants_by_name():
+    noise = planned("noise")
+    assert noise["soft_bootstrapping"].method == SoftBootstrapping(0.95)
+    assert noise["soft_bootstrapping_0.8"].method == SoftBootstrapping(0.8)
+    assert noise["soft_bootstrapping_0.5"].method == SoftBootstrapping(0.5)
+    reweighting = planned("reweighting")
+    assert reweighting["ot_reweighting_fast"].method.weight_rate == 10.0
+    assert [name for name in reweighting if name.startswith("ot_reweighting_")] == [
+        f"ot_reweighting_{last}" for last in ("feature", "label", "whole", "network", "frozen", "fast")
+    ]
+
+
+def test_table_says_what_the_variants_are(tmp_path):
+    models = {name: entry(0.9) for name in ("cross_entropy", *STUDIES["noise"].methods)}
+    models |= {name: entry(0.95) for name in STUDIES["noise"].variants}
+    write_markdown(tmp_path / "noise.md", Settings("noise"), {0: {"data": DATA, "models": models}})
+    text = (tmp_path / "noise.md").read_text()
+    assert "Variants: soft_bootstrapping_0.8: soft_bootstrapping with beta 0.8; " in text
+    row = next(line for line in text.splitlines() if line.startswith("soft_bootstrapping_0.5 "))
+    assert "95.0" in row and "5.0" in row and "1 of 1" in row
+
+
+@pytest.mark.slow
+def test_variants_are_added_to_a_run_that_is_there(monkeypatch, tmp_path):
+    few = dataclasses.replace(
+        STUDIES["noise"],
+        methods=("soft_bootstrapping",),
+        make_plan=auxiliaries._alone(("soft_bootstrapping",)),
+    )
+    preset = dataclasses.replace(DIGITS, epochs=1, devices=1, limit_train=100, limit_test=100)
+    without = dataclasses.replace(few, variants={})
+    trained = {}
+    for study in (without, few):
+        monkeypatch.setitem(STUDIES, "noise", study)
+        trained[study.variants != {}] = run_seed(Settings("noise", runs_dir=tmp_path), 0, preset)["models"]
+    assert list(trained[False]) == ["cross_entropy", "soft_bootstrapping"]
+    assert list(trained[True]) == [*trained[False], "soft_bootstrapping_0.8", "soft_bootstrapping_0.5"]
+    assert trained[True] | trained[False] == trained[True]  # not trained again: not even the seconds differ
+    assert trained[True]["soft_bootstrapping_0.8"]["definition"] == "SoftBootstrapping(beta=0.8)"

@@ -1,20 +1,20 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from dsink_jax.losses import logit_adjusted_cross_entropy
-from loss_references import numerical_gradient
+from loss_references import (
+    LABELS,
+    WRONG_LOGITS_OR_LABELS,
+    Y,
+    Z,
+    draw,
+    numerical_gradient,
+    plain_cross_entropy,
+)
 
 PRIOR = np.array([0.6, 0.25, 0.1, 0.05])
-LABELS = np.array([0, 3, 2, 3, 1, 0])
-plain_cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
-
-
-def draw(num_examples=6, num_classes=4, scale=2.0, seed=0):
-    rng = np.random.default_rng(seed)
-    return (scale * rng.standard_normal((num_examples, num_classes))).astype(np.float32)
 
 
 def exact_loss(logits, labels, prior, tau):
@@ -163,18 +163,13 @@ def test_any_integer_label(dtype):
     np.testing.assert_allclose(got, exact_loss(draw(), LABELS, PRIOR, 1.0), rtol=1e-5)
 
 
-Z, Y, P = jnp.zeros((4, 3)), jnp.zeros(4, int), jnp.full(3, 1 / 3)
+P = jnp.full(3, 1 / 3)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((Z[0], Y, P), r"logits must have shape \[N, C\], got \[3\]"),
-        ((Z.astype(int), Y, P), "logits must be floating point, got int32"),
-        ((Z, Y[:2], P), r"labels must have shape \[N\] = \[4\], got \[2\]"),
-        ((Z, Z, P), r"labels must have shape \[N\] = \[4\], got \[4, 3\]"),
-        ((Z, Z[:, 0], P), "labels must be integers, got float32"),
-        ((Z, Y > 0, P), "labels must be integers, got bool"),
+        *(((logits, labels, P), message) for logits, labels, message in WRONG_LOGITS_OR_LABELS),
         ((Z, Y, P[:2]), r"class_prior must have shape \[C\] = \[3\], got \[2\]"),
         ((Z, Y, P[0]), r"class_prior must have shape \[C\] = \[3\], got \[\]"),
         ((Z, Y, Z), r"class_prior must have shape \[C\] = \[3\], got \[4, 3\]"),

@@ -3,46 +3,33 @@
 from functools import partial
 
 import hypothesis
-import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from dsink_jax.losses import class_balanced_weights, focal_cross_entropy, ldam
-from loss_references import numerical_gradient
+from loss_references import (
+    LABELS,
+    NUM_CLASSES,
+    THREE_LABELS,
+    WRONG_LOGITS_OR_LABELS,
+    Y,
+    Z,
+    draw,
+    likelihood,
+    numerical_gradient,
+    plain_cross_entropy,
+    three_rows_of_logits,
+    total_gradient,
+)
 
 COUNTS = np.array([1000, 81, 16, 3])
-LABELS = np.array([0, 3, 2, 3, 1, 0])
-NUM_CLASSES = 4
-plain_cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
-
-# Sixteenths, so that a whole number added to them is no rounding.
-LOGITS = hnp.arrays(np.int32, (3, NUM_CLASSES), elements=st.integers(-64, 64)).map(
-    lambda sixteenths: (sixteenths / 16).astype(np.float32)
-)
-THREE_LABELS = st.lists(st.integers(0, NUM_CLASSES - 1), min_size=3, max_size=3).map(np.array)
-
-
-def draw(num_examples=6, scale=2.0, seed=0):
-    rng = np.random.default_rng(seed)
-    return (scale * rng.standard_normal((num_examples, NUM_CLASSES))).astype(np.float32)
 
 
 def draw_cosines(num_examples=6, seed=0):
     return np.tanh(draw(num_examples, 0.7, seed))
-
-
-def softmax(logits):
-    logits = np.asarray(logits, np.float64)
-    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
-
-
-def likelihood(logits, labels):
-    return softmax(logits)[np.arange(len(labels)), labels]
 
 
 def exact_ldam(cosines, labels, counts=COUNTS, max_margin=0.5, scale=30.0):
@@ -60,10 +47,6 @@ def exact_focal(logits, labels, gamma=2.0):
     """-(1 - p_y)^gamma log p_y, float64."""
     p = likelihood(logits, labels)
     return -((1 - p) ** gamma) * np.log(p)
-
-
-def total_gradient(loss, logits, labels):
-    return np.asarray(jax.jit(jax.grad(lambda z: loss(z, labels).sum()))(jnp.asarray(logits)))
 
 
 def ldam_of_counts(logits, labels):
@@ -114,7 +97,9 @@ def test_ldam_of_equal_counts_has_the_same_margin_for_all():
     np.testing.assert_allclose(one, exact_ldam(draw_cosines(), LABELS, np.ones(NUM_CLASSES)), rtol=1e-5)
 
 
-@hypothesis.given(LOGITS, THREE_LABELS, st.integers(-4, 4), st.permutations(range(NUM_CLASSES)))
+@hypothesis.given(
+    three_rows_of_logits(4), THREE_LABELS, st.integers(-4, 4), st.permutations(range(NUM_CLASSES))
+)
 def test_ldam_properties(logits, labels, constant, order):
     got = np.asarray(ldam_of_counts(logits, labels))
     # 30 times roundings of numbers up to 8.
@@ -261,7 +246,11 @@ def test_focal_tends_to_cross_entropy():
 
 
 @hypothesis.given(
-    LOGITS, THREE_LABELS, st.integers(-4, 4), st.floats(0, 8), st.permutations(range(NUM_CLASSES))
+    three_rows_of_logits(4),
+    THREE_LABELS,
+    st.integers(-4, 4),
+    st.floats(0, 8),
+    st.permutations(range(NUM_CLASSES)),
 )
 def test_focal_properties(logits, labels, constant, gamma, order):
     got = np.asarray(focal_cross_entropy(logits, labels, gamma))
@@ -304,13 +293,7 @@ def test_focal_of_a_class_that_the_logits_rule_out(gamma):
     np.testing.assert_allclose(gradient, slope * np.array([-2, 0, 1, 1]) / 3, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "gamma",
-    [
-        0.0,
-        *(gamma for gamma in (0.5, 1.0, 2.0)),
-    ],
-)
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_focal_of_a_label_that_the_logits_rule_out(gamma):
     # As cross-entropy: infinite, with the gradient p - onehot.
     logits, labels = jnp.array([[-np.inf, 0, 0, 0]], jnp.float32), jnp.array([0])
@@ -357,16 +340,8 @@ def test_vmap_is_a_loop(loss):
     np.testing.assert_allclose(got, alone, rtol=1e-5, atol=1e-6)
 
 
-Z, Y, N = jnp.zeros((4, 3)), jnp.zeros(4, int), jnp.array([5, 2, 1])
+N = jnp.array([5, 2, 1])
 EMPTY = "class_counts must be positive, but class 1 has {}. Leave out classes without examples."
-WRONG_LOGITS_OR_LABELS = [
-    (Z[0], Y, r"logits must have shape \[N, C\], got \[3\]"),
-    (Z.astype(int), Y, "logits must be floating point, got int32"),
-    (Z, Y[:2], r"labels must have shape \[N\] = \[4\], got \[2\]"),
-    (Z, Z, r"labels must have shape \[N\] = \[4\], got \[4, 3\]"),
-    (Z, Z[:, 0], "labels must be integers, got float32"),
-    (Z, Y > 0, "labels must be integers, got bool"),
-]
 WRONG = [
     *((ldam, (logits, labels, N), message) for logits, labels, message in WRONG_LOGITS_OR_LABELS),
     (ldam, (Z, Y, N[:2]), r"class_counts must have shape \[C\] = \[3\], got \[2\]"),

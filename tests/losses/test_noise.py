@@ -6,7 +6,6 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from dsink_jax.losses import (
@@ -14,26 +13,21 @@ from dsink_jax.losses import (
     early_learning_targets,
     generalized_cross_entropy,
 )
-from loss_references import numerical_gradient
-
-LABELS = np.array([0, 3, 2, 3, 1, 0])
-NUM_CLASSES = 4
-plain_cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
-
-
-def draw(num_examples=6, scale=2.0, seed=0):
-    rng = np.random.default_rng(seed)
-    return (scale * rng.standard_normal((num_examples, NUM_CLASSES))).astype(np.float32)
-
-
-def softmax(logits):
-    logits = np.asarray(logits, np.float64)
-    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
-
-
-def likelihood(logits, labels):
-    return softmax(logits)[np.arange(len(labels)), labels]
+from loss_references import (
+    LABELS,
+    NUM_CLASSES,
+    THREE_LABELS,
+    WRONG_LOGITS_OR_LABELS,
+    Y,
+    Z,
+    draw,
+    likelihood,
+    numerical_gradient,
+    one_hot,
+    plain_cross_entropy,
+    softmax,
+    total_gradient,
+)
 
 
 def exact_generalized(logits, labels, q):
@@ -45,10 +39,6 @@ def exact_regularized(logits, labels, targets, weight):
     """-log p_y + weight log(1 - <t, p>) with p held in [1e-4, 1 - 1e-4], float64."""
     agreement = (np.asarray(targets, np.float64) * np.clip(softmax(logits), 1e-4, 1 - 1e-4)).sum(-1)
     return -np.log(likelihood(logits, labels)) + weight * np.log(1 - agreement)
-
-
-def total_gradient(loss, *arguments, argnums=0):
-    return jax.jit(jax.grad(lambda *xs: loss(*xs).sum(), argnums=argnums))(*arguments)
 
 
 # Generalised cross-entropy.
@@ -91,14 +81,14 @@ def test_generalized_with_q_one_is_mean_absolute_error():
     expected = 1 - likelihood(logits, LABELS)
     np.testing.assert_allclose(generalized_cross_entropy(logits, LABELS, q=1), expected, rtol=0, atol=1e-6)
     # The L1 distance of the prediction to the one-hot label is twice that.
-    distance = np.abs(softmax(logits) - np.eye(NUM_CLASSES)[LABELS]).sum(1)
+    distance = np.abs(softmax(logits) - one_hot(LABELS)).sum(1)
     np.testing.assert_allclose(distance, 2 * expected, rtol=1e-12)
 
 
 @hypothesis.given(
     hnp.arrays(np.float32, (3, NUM_CLASSES), elements=st.floats(-50, 50, width=32)),
     st.floats(0.01, 0.99),
-    st.lists(st.integers(0, NUM_CLASSES - 1), min_size=3, max_size=3).map(np.array),
+    THREE_LABELS,
 )
 def test_generalized_is_bounded_and_below_cross_entropy(logits, q, labels):
     got = np.asarray(generalized_cross_entropy(jnp.asarray(logits), labels, q=q), np.float64)
@@ -274,15 +264,6 @@ def test_low_precision_is_computed_in_float32(dtype):
     np.testing.assert_array_equal(next_targets, early_learning_targets(single, single_targets))
 
 
-Z, Y = jnp.zeros((4, 3)), jnp.zeros(4, int)
-WRONG_LOGITS_OR_LABELS = [
-    (Z[0], Y, r"logits must have shape \[N, C\], got \[3\]"),
-    (Z[None], Y, r"logits must have shape \[N, C\], got \[1, 4, 3\]"),
-    (Z.astype(int), Y, "logits must be floating point, got int32"),
-    (Z, Y[:2], r"labels must have shape \[N\] = \[4\], got \[2\]"),
-    (Z, Z, r"labels must have shape \[N\] = \[4\], got \[4, 3\]"),
-    (Z, Z[:, 0], "labels must be integers, got float32"),
-]
 WRONG = [
     *(
         (generalized_cross_entropy, (logits, labels), message)

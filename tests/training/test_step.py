@@ -29,6 +29,7 @@ from dsink_jax.training import (
     replicate,
     sharded_train_step,
 )
+from tiny_training import assert_same
 
 PRIOR = (0.4, 0.3, 0.2, 0.1)
 STEPS = 5
@@ -75,23 +76,13 @@ def _run(method, data, preprocessing, devices, mapping=parallel_train_step, repe
     return jax.device_get(state), metrics
 
 
-def _assert_same(one, other, tolerance):
-    (state, metrics), (other_state, other_metrics) = one, other
-    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(other_state), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)
-    for ours, theirs in zip(metrics, other_metrics, strict=True):
-        assert ours.keys() == theirs.keys()
-        for name in ours.keys() - {"sinkhorn_iterations"}:
-            np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4, rtol=1e-4, err_msg=name)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_eight_devices_train_like_one(name, small_data, plain, cpus):
     """Parameters, batch statistics, per-example state and metrics after five steps, a padded one included."""
     one = _run(METHODS[name], small_data, plain, cpus[:1])
     eight = _run(METHODS[name], small_data, plain, cpus)
-    _assert_same(one, eight, 1e-5)
+    assert_same(one, eight, 1e-5)
     # The comparison means something only if training moved the parameters by more than the tolerance.
     start = jax.tree.leaves(build_model("small_cnn", 4).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))))
     assert (
@@ -102,21 +93,21 @@ def test_eight_devices_train_like_one(name, small_data, plain, cpus):
 def test_augmented_training_does_not_depend_on_the_number_of_devices(small_data, cpus):
     augmented = Preprocessing(Augmentation(2, True), (0.3,), (0.25,))
     one = _run(METHODS["cross_entropy"], small_data, augmented, cpus[:1])
-    _assert_same(one, _run(METHODS["cross_entropy"], small_data, augmented, cpus[:4]), 1e-5)
+    assert_same(one, _run(METHODS["cross_entropy"], small_data, augmented, cpus[:4]), 1e-5)
 
 
 @pytest.mark.slow
 def test_shard_map_twin_gives_the_same_numbers(small_data, plain, cpus):
     pmapped = _run(METHODS["dsink"], small_data, plain, cpus[:4])
     sharded = _run(METHODS["dsink"], small_data, plain, cpus[:4], sharded_train_step)
-    _assert_same(pmapped, sharded, 1e-6)
+    assert_same(pmapped, sharded, 1e-6)
 
 
 @pytest.mark.slow
 def test_several_steps_in_one_dispatch_give_the_same_numbers(small_data, plain, cpus):
     single = _run(METHODS["dsink"], small_data, plain, cpus[:2])
     together = _run(METHODS["dsink"], small_data, plain, cpus[:2], repeat=STEPS)
-    _assert_same(single, together, 1e-5)
+    assert_same(single, together, 1e-5)
 
 
 def test_step_equals_a_plain_training_step_written_out(small_data, plain, cpus):

@@ -15,7 +15,7 @@ from dsink_jax.methods import (
     Weighting,
 )
 from dsink_jax.training import build_optimizer, create_state, sharded_train_step
-from tiny_training import SGD, assert_equal_trees, some_steps, tiny_model, with_auxiliaries
+from tiny_training import SGD, assert_equal_trees, assert_same, some_steps, tiny_model, with_auxiliaries
 
 PRIOR = (0.4, 0.3, 0.2, 0.1)
 COUNTS = (24, 18, 12, 6)
@@ -30,17 +30,6 @@ METHODS = {
     "dividemix": DivideMix(PRIOR, 20, lambda_u=25.0),
     "dsink_on_dividemix": DSink(DivideMix(PRIOR, 20), Weighting(3.0)),
 }
-
-
-def assert_same(one, other, tolerance):
-    (state, metrics), (other_state, other_metrics) = one, other
-    assert jax.tree.structure(state) == jax.tree.structure(other_state)
-    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(other_state), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)
-    for ours, theirs in zip(metrics, other_metrics, strict=True):
-        assert ours.keys() == theirs.keys()
-        for name in ours.keys() - {"sinkhorn_iterations"}:
-            np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4, rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow
