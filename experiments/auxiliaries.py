@@ -25,8 +25,9 @@ from dsink_jax.errors import InputError
 from dsink_jax.methods import METHODS, build_method
 from dsink_jax.methods.registry import option_name
 from dsink_jax.report import align, heat_map_figure
+from dsink_jax.training.loop import ShouldStop, never
 from experiments import pipeline
-from experiments.command_line import errors_for_people
+from experiments.command_line import errors_for_people, stopping_when_asked
 from experiments.config import DIGITS, Config, MethodOptions
 from experiments.plan import Spec, auxiliary_spec, baseline_spec, target_spec
 from experiments.problem import Problem
@@ -276,9 +277,9 @@ STUDIES = {
 }
 
 
-def run_seed(settings: Settings, seed: int, preset: Config = DIGITS) -> dict:
+def run_seed(settings: Settings, seed: int, preset: Config = DIGITS, should_stop: ShouldStop = never) -> dict:
     """The results of one seed."""
-    return pipeline.run(study_config(settings, seed, preset), STUDIES[settings.study].plan)
+    return pipeline.run(study_config(settings, seed, preset), STUDIES[settings.study].plan, should_stop)
 
 
 def study_config(settings: Settings, seed: int, preset: Config = DIGITS) -> Config:
@@ -318,10 +319,12 @@ def write_markdown(path: pathlib.Path, settings: Settings, results: Results) -> 
 def main() -> None:
     """Runs a study from the command line."""
     settings = tyro.cli(Settings, description=__doc__)
-    with errors_for_people():
+    with errors_for_people(), stopping_when_asked() as should_stop:
         if settings.study == "grid" and importlib.util.find_spec("matplotlib") is None:
             raise InputError("The grid's heat map needs matplotlib: pip install '.[report]'")
-        results = run_seeds(settings.seeds, settings.output, partial(run_seed, settings))
+        results = run_seeds(
+            settings.seeds, settings.output, partial(run_seed, settings, should_stop=should_stop)
+        )
     write_csv(settings.output / f"{settings.study}.csv", results)
     path = settings.output / f"{settings.study}.md"
     write_markdown(path, settings, results)

@@ -15,8 +15,9 @@ from functools import partial
 import tyro
 
 from dsink_jax.report import align
+from dsink_jax.training.loop import ShouldStop, never
 from experiments import pipeline, plan
-from experiments.command_line import errors_for_people
+from experiments.command_line import errors_for_people, stopping_when_asked
 from experiments.config import DIGITS, Config
 from experiments.problem import Problem
 from experiments.seeds import run_seeds, seed_config
@@ -69,12 +70,14 @@ def make_plan(problem: Problem, grid: bool) -> list[plan.Spec]:
     return specs
 
 
-def run_seed(comparison: Comparison, seed: int, preset: Config = DIGITS) -> dict:
+def run_seed(
+    comparison: Comparison, seed: int, preset: Config = DIGITS, should_stop: ShouldStop = never
+) -> dict:
     """The results of one seed."""
     # Naive distillation comes with every base and weight.
     baselines = "cross_entropy,naive_tuned,noise_robust_adjusted,ensemble"
     config = seed_config(preset, comparison.runs_dir, seed, baselines=baselines)
-    return pipeline.run(config, lambda problem: make_plan(problem, comparison.grid))
+    return pipeline.run(config, lambda problem: make_plan(problem, comparison.grid), should_stop)
 
 
 def table(results: Results) -> str:
@@ -128,8 +131,10 @@ def write_markdown(path: pathlib.Path, results: Results, grid: bool) -> None:
 def main() -> None:
     """Runs the comparison from the command line."""
     comparison = tyro.cli(Comparison, description=__doc__)
-    with errors_for_people():
-        results = run_seeds(comparison.seeds, comparison.output, partial(run_seed, comparison))
+    with errors_for_people(), stopping_when_asked() as should_stop:
+        results = run_seeds(
+            comparison.seeds, comparison.output, partial(run_seed, comparison, should_stop=should_stop)
+        )
     write_csv(comparison.output / "comparison.csv", results)
     write_markdown(comparison.output / "comparison.md", results, comparison.grid)
     print(f"\n{table(results)}\n\n{verdict(results)}")

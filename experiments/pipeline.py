@@ -24,6 +24,7 @@ from dsink_jax.training import (
     make_progress,
     replicate,
 )
+from dsink_jax.training.loop import ShouldStop, never
 from dsink_jax.training.parallel import total_devices
 from dsink_jax.training.processes import is_first
 from experiments.config import Config
@@ -35,7 +36,7 @@ from experiments.run_directory import RunDirectory, known
 def run(
     config: Config,
     make_plan: Callable[[Problem], list[Spec]] | None = None,
-    should_stop: Callable[[int], bool] = lambda step: False,
+    should_stop: ShouldStop = never,
 ) -> dict[str, Any]:
     """Trains what is not trained yet, writes the run directory and returns the results.
 
@@ -98,7 +99,7 @@ class Trainer:
         problem: Problem,
         directory: RunDirectory,
         specs: Sequence[Spec],
-        should_stop: Callable[[int], bool] = lambda step: False,
+        should_stop: ShouldStop = never,
     ):
         """Puts the test images on the devices."""
         self._problem, self._directory, self._should_stop = problem, directory, should_stop

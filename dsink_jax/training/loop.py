@@ -30,6 +30,13 @@ from dsink_jax.training.step import (
 )
 
 Record = dict[str, Any]
+ShouldStop = Callable[[int], bool]  # from the number of steps done
+
+
+def never(step: int) -> bool:
+    """Does not ask a training to stop."""
+    del step
+    return False
 
 
 class TrainingStoppedError(Exception):
@@ -107,7 +114,7 @@ def fit(
     evaluate: Callable[[Variables], Record] = lambda variables: {},
     checkpointer: Checkpointer | None = None,
     on_record: Callable[[Record], None] = lambda record: None,
-    should_stop: Callable[[int], bool] = lambda step: False,
+    should_stop: ShouldStop = never,
     progress: Progress | None = None,
 ) -> Fitted:
     """Trains a model, or goes on with its training, or returns it if it is done.
