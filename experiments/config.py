@@ -27,7 +27,7 @@ TUNED_NAIVE_ALPHA, TUNED_NAIVE_NOISE_WEIGHT = 10.0, 0.7
 # Settings that may differ between a run and its continuation: they change where, not what.
 PLACE = (
     *("run_dir", "data_dir", "download", "devices", "checkpoint_every", "keep_checkpoints"),
-    *("coordinator", "process_count", "process_index"),
+    *("streaming", "coordinator", "process_count", "process_index"),
 )
 
 
@@ -157,6 +157,8 @@ class Config:
     """Number of devices; default all of this machine."""
     steps_per_dispatch: int = 1
     """Training steps in one call to the device; more can help accelerators, never CPUs."""
+    streaming: Literal["auto", "on", "off"] = "auto"
+    """Whether training images are read batch by batch, not kept on every device; auto: if they do not fit."""
     evaluate_every: int = 1
     """Epochs between evaluations."""
     checkpoint_every: int = 10

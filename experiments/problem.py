@@ -12,10 +12,12 @@ from dsink_jax.data.augment import Augmentation
 from dsink_jax.data.human_labels import load_human_labels
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.data.noise import transition_matrix
+from dsink_jax.data.streaming import ImageSource, Selected
 from dsink_jax.errors import InputError
 from dsink_jax.methods import Method, TrainingFacts
 from dsink_jax.models import Model, build_model, several
 from dsink_jax.training import AXIS, DeviceData, Preprocessing
+from dsink_jax.training.parallel import memory_for_data
 from experiments.config import Config
 from experiments.run_directory import RunDirectory, known
 
@@ -31,9 +33,20 @@ class Problem:
     devices: Sequence[jax.Device]
 
     @property
-    def images(self) -> np.ndarray:
-        """Training images `[M, H, W, channels]` that are left."""
+    def images(self) -> np.ndarray | ImageSource:
+        """Training images `[M, H, W, channels]` that are left; to be streamed if `streams`."""
+        if self.streams:
+            return Selected(self.data.train.images, self.corruption.index)
         return self.data.train.images[self.corruption.index]
+
+    @property
+    def streams(self) -> bool:
+        """Whether images are read when a batch needs them, instead of lying on every device."""
+        if self.config.streaming != "auto":
+            return self.config.streaming == "on"
+        images = self.data.train.images
+        size = images.dtype.itemsize * np.prod(images.shape[1:], dtype=float) * len(self.corruption.index)
+        return size > memory_for_data(self.devices)
 
     @property
     def facts(self) -> TrainingFacts:
@@ -97,7 +110,8 @@ class Problem:
 
 def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.Device]) -> Problem:
     """Loads the data and reads or draws the corrupted set."""
-    data = sources.load(config.dataset, config.data_dir, download=config.download)
+    lazy = config.streaming == "on"
+    data = sources.load(config.dataset, config.data_dir, download=config.download, lazy=lazy)
     if config.limit_test is not None:
         kept = _equal_share(data.test.labels, data.num_classes, config.limit_test, "--limit-test")
         test = sources.Split(data.test.images[kept], data.test.labels[kept])

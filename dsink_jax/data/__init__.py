@@ -20,6 +20,7 @@ from dsink_jax.data.human_labels import load_human_labels
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.data.noise import NOISE_KINDS, draw_labels, random_class_map, transition_matrix
 from dsink_jax.data.sources import ImageData, Split, from_arrays, load
+from dsink_jax.data.streaming import ImageSource, Selected
 
 __all__ = [
     "NOISE_KINDS",
@@ -27,6 +28,8 @@ __all__ = [
     "Corruption",
     "EpochOrder",
     "ImageData",
+    "ImageSource",
+    "Selected",
     "Split",
     "augment",
     "class_balanced_order",

@@ -48,12 +48,13 @@ def version_of(folder: pathlib.Path) -> tuple[int, ...]:
     return tuple(int(part) for part in folder.name.split("."))
 
 
-def read_prepared(dataset: str, folder: pathlib.Path) -> CifarArrays:
+def read_prepared(dataset: str, folder: pathlib.Path, *, lazy: bool = False) -> CifarArrays:
     """Reads a prepared CIFAR data set.
 
     Args:
         dataset: "cifar10" or "cifar100".
         folder: The folder that `find_prepared` found.
+        lazy: Whether to leave the training images where they are, as `PreparedImages`.
 
     Returns:
         The data set in the original order.
@@ -61,11 +62,11 @@ def read_prepared(dataset: str, folder: pathlib.Path) -> CifarArrays:
     Raises:
         InputError: The folder is damaged, incomplete or something else.
     """
-    train = read_columns(folder, "train", ("image", "label"))
+    train = read_columns(folder, "train", ("label",) if lazy else ("image", "label"))
     test = read_columns(folder, "test", ("image", "label"))
     with _damage_reported(folder):
         arrays = CifarArrays(
-            train_images=_decode(train["image"]),
+            train_images=PreparedImages(folder, "train") if lazy else _decode(train["image"]),
             train_labels=np.asarray(train["label"], np.int32),
             test_images=_decode(test["image"]),
             test_labels=np.asarray(test["label"], np.int32),
@@ -74,6 +75,36 @@ def read_prepared(dataset: str, folder: pathlib.Path) -> CifarArrays:
         )
     check_arrays(dataset, arrays)
     return arrays
+
+
+class PreparedImages:
+    """The images of one split, read and decoded one at a time: a `streaming.ImageSource`.
+
+    In the original order. Needs random access, which array_record files give.
+    """
+
+    def __init__(self, folder: pathlib.Path, split: str):
+        """Opens the split and reads the ids.
+
+        Raises:
+            InputError: The folder is damaged or incomplete, or of another file format.
+        """
+        import tensorflow_datasets as tfds
+
+        with _damage_reported(folder):
+            builder = _open(folder)
+            self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+            indices = [_original_index(example["id"], split) for example in _examples(builder, split)]
+            self._stored = _original_order(indices, split)
+        self.shape, self.dtype = (len(indices), 32, 32, 3), np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._stored)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        """The image `[32, 32, 3]` at an original index."""
+        return _decode([self._source[int(self._stored[position])]["image"]])[0]
 
 
 def read_columns(folder: pathlib.Path, split: str, names: Sequence[str]) -> dict[str, list[Any]]:
@@ -102,9 +133,7 @@ def read_columns(folder: pathlib.Path, split: str, names: Sequence[str]) -> dict
             indices.append(_original_index(example["id"], split))
             for name in names:
                 columns[name].append(example[name])
-        order = np.argsort(indices)
-        if not np.array_equal(np.asarray(indices)[order], np.arange(len(order))):
-            raise ValueError(f"the ids of {split} do not count from 0 to {len(order) - 1}")
+        order = _original_order(indices, split)
         return {name: [values[i] for i in order] for name, values in columns.items()}
 
 
@@ -174,6 +203,14 @@ def _original_index(example_id: bytes, split: str) -> int:
     if prefix != split or not number.isdecimal():
         raise ValueError(f"the id {text!r} is not {split}_ and a number")
     return int(number)
+
+
+def _original_order(indices: Sequence[int], split: str) -> np.ndarray:
+    """Where each original index is stored."""
+    order = np.argsort(indices)
+    if not np.array_equal(np.asarray(indices)[order], np.arange(len(order))):
+        raise ValueError(f"the ids of {split} do not count from 0 to {len(order) - 1}")
+    return order
 
 
 def _decode(encoded: Sequence[bytes]) -> np.ndarray:

@@ -49,6 +49,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     *,
     download: bool = True,
+    lazy: bool = False,
 ) -> ImageData:
     """Loads a data set by name.
 
@@ -66,6 +67,8 @@ def load(
             wished, class_names.
         data_dir: Where CIFAR is, see `data_directory`. Only used for CIFAR.
         download: Whether CIFAR may be downloaded if it is not there.
+        lazy: Whether to leave the training images on disk where they can be read one at a time, as
+            from a TFDS folder with array_record files: `train.images` is then an `ImageSource`.
 
     Returns:
         The data set.
@@ -77,7 +80,7 @@ def load(
     if dataset == "digits":
         return _digits()
     if dataset in cifar_files.NUM_CLASSES:
-        return _cifar(dataset, data_directory(data_dir), download)
+        return _cifar(dataset, data_directory(data_dir), download, lazy)
     if dataset.endswith(".npz"):
         return _npz(pathlib.Path(dataset).expanduser())
     raise InputError(f"{unknown('data set', dataset, DATASETS)}\nOr give the path of an .npz file.")
@@ -130,10 +133,10 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _cifar(dataset: str, data_dir: pathlib.Path, download: bool) -> ImageData:
+def _cifar(dataset: str, data_dir: pathlib.Path, download: bool, lazy: bool) -> ImageData:
     prepared = cifar_tfds.find_prepared(dataset, data_dir)
     if prepared:
-        arrays = cifar_tfds.read_prepared(dataset, prepared)
+        arrays = cifar_tfds.read_prepared(dataset, prepared, lazy=lazy)
     elif files := cifar_files.find_files(dataset, data_dir):
         arrays = cifar_files.read_files(dataset, *files)
     elif download:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsink_jax.data import batches
+from dsink_jax.data import batches, streaming
 from dsink_jax.methods.base import Method
 from dsink_jax.models.interface import Model, Variables
 from dsink_jax.training import parallel, processes
@@ -122,7 +122,8 @@ def fit(
     Args:
       model: the network, made for the axis `parallel.AXIS`.
       method: what it optimises.
-      data: training set, host arrays; with the auxiliaries' logits if they are to be looked up.
+      data: training set, host arrays, its images perhaps an `ImageSource` to stream from; with the
+        auxiliaries' logits if they are to be looked up.
       preprocessing: augmentation and normalisation.
       settings: how long and in what steps.
       num_classes: C.
@@ -166,7 +167,7 @@ def fit(
         method,
         optimizer,
         init_key,
-        data.images[:1],
+        streaming.gather(data.images, np.arange(1)),
         len(data.labels),
         num_classes,
         state_dtype=settings.state_dtype,
@@ -182,12 +183,17 @@ def fit(
     if epoch >= settings.last_epoch:
         return Fitted(jax.device_get(state.variables), history, seconds)
 
+    source = data.images if streaming.is_streamed(data.images) else None
     train_step = _mapped_step(
-        model, method, optimizer, preprocessing, order.steps, settings, auxiliaries, stage, devices
+        model, method, optimizer, preprocessing, order.steps, settings, auxiliaries, stage, devices, source
     )
     outputs = make_predictor(model, None, preprocessing, devices)
     weights = None if auxiliaries is None else AuxiliaryPair(*(a.variables for a in auxiliaries))
+    if source is not None:
+        meta = None if data.meta_index is None else streaming.gather(source, data.meta_index)
+        data = data._replace(images=None, meta_images=meta)
     state, data, weights, step_key = parallel.replicate((state, data, weights, step_key), devices)
+    images = data.images if source is None else source
     progress = progress or SilentProgress()
     progress.start(settings.last_epoch, epoch, order.num_examples)
     started = time.monotonic() - seconds
@@ -204,10 +210,10 @@ def fit(
     try:
         while epoch < settings.last_epoch:
             if not done and method.refresh_before(epoch):
-                state = _refreshed(state, method, data, outputs, devices)
+                state = _refreshed(state, method, images, data.labels, outputs, devices)
             collected = EpochMetrics(epoch + 1, partial)
-            for index, where in order.dispatches(epoch, settings.steps_per_dispatch, done):
-                state, metrics = train_step(state, data, weights, step_key, index, where)
+            for batch in _with_images(order.dispatches(epoch, settings.steps_per_dispatch, done), source):
+                state, metrics = train_step(state, data, weights, step_key, *batch)
                 collected.add(metrics)
                 done = min(done + settings.steps_per_dispatch, order.steps)
                 if parallel.must_read(done // settings.steps_per_dispatch, devices):
@@ -299,18 +305,29 @@ def _second_stage_settings(settings, stage):
     return dataclasses.replace(settings, epochs=stage.epochs, optimizer=optimizer)
 
 
-def _refreshed(state, method, data, outputs, devices):
+def _with_images(dispatches, source):
+    """Index and where of each call, and its images if they are streamed."""
+    if source is None:
+        return dispatches
+    dispatches = list(dispatches)
+    images = streaming.read_batches(source, [index for index, _ in dispatches])
+    return ((index, where, batch) for (index, where), batch in zip(dispatches, images, strict=True))
+
+
+def _refreshed(state, method, images, labels, outputs, devices):
     """The state after the method has looked at the whole training set."""
-    logits = outputs(state.variables, data.images)
+    logits = outputs(state.variables, images)
     example_state, shared_state = jax.device_get((state.example_state, state.shared_state))
-    new = method.refresh(logits, np.asarray(data.labels), example_state, shared_state)
+    new = method.refresh(logits, np.asarray(labels), example_state, shared_state)
     # In the types it had.
     new = jax.tree.map(lambda to, of: np.asarray(to, of.dtype), new, (example_state, shared_state))
     example_state, shared_state = parallel.replicate(new, devices)
     return state._replace(example_state=example_state, shared_state=shared_state)
 
 
-def _mapped_step(model, method, optimizer, preprocessing, steps, settings, auxiliaries, stage, devices):
+def _mapped_step(
+    model, method, optimizer, preprocessing, steps, settings, auxiliaries, stage, devices, source
+):
     if auxiliaries is not None:
         auxiliaries = AuxiliaryPair(*(Auxiliary(a.model, a.method) for a in auxiliaries))
     step = make_train_step(
@@ -326,4 +343,4 @@ def _mapped_step(model, method, optimizer, preprocessing, steps, settings, auxil
     )
     if settings.steps_per_dispatch > 1:
         step = repeat_step(step)
-    return parallel.parallel_train_step(step, devices)
+    return parallel.parallel_train_step(step, devices, streamed=source is not None)

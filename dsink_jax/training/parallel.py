@@ -5,6 +5,7 @@ The devices may be those of several processes. The idiom is `pmap` with state pa
 or is computed alike on all devices.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,22 +36,25 @@ def own_devices(devices: Sequence[jax.Device]) -> slice:
     return slice(first, first + len(devices))
 
 
-def parallel_train_step(train_step: Callable, devices: Sequence[jax.Device]) -> Callable:
+def parallel_train_step(
+    train_step: Callable, devices: Sequence[jax.Device], *, streamed: bool = False
+) -> Callable:
     """Maps a training step, or one of `repeat_step`, over the devices.
 
     Args:
       train_step: `(state, data, auxiliary_variables, key, index, where) -> (state, metrics)`, written for
         the axis `AXIS`.
       devices: the devices of this process to use; with several processes, all that it has.
+      streamed: whether the images of each batch are given to it.
 
     Returns:
-      The same function with a leading axis of this process's devices on index and where. The state is
+      The same function with a leading axis of this process's devices on index, where and images. The state is
       donated.
     """
     return jax.pmap(
         train_step,
         axis_name=AXIS,
-        in_axes=(None, None, None, None, 0, 0),
+        in_axes=(None, None, None, None, 0, 0) + ((0,) if streamed else ()),
         out_axes=None,
         # Named devices are this process's alone.
         devices=devices if jax.process_count() == 1 else None,
@@ -78,6 +82,23 @@ def sharded_train_step(train_step: Callable, devices: Sequence[jax.Device]) -> C
 def parallel_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
     """Maps `(variables, images, index [n]) -> logits [n, C]`: index and logits get a leading device axis."""
     return jax.pmap(predict_step, axis_name=AXIS, in_axes=(None, None, 0), devices=devices)
+
+
+def streamed_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
+    """Maps `(variables, images [n, ...]) -> logits [n, C]`: images and logits get a leading device axis."""
+    return jax.pmap(predict_step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+
+
+def memory_for_data(devices: Sequence[jax.Device]) -> float:
+    """Bytes of a training set that fit on every device beside everything else: half of its memory.
+
+    Virtual CPU devices share the machine's.
+    """
+    stats = devices[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] / 2
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine / 2 / (1 + len(devices))
 
 
 def must_read(step: int, devices: Sequence[jax.Device]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dsink_jax.data import batches
+from dsink_jax.data import batches, streaming
 from dsink_jax.methods.base import Method
 from dsink_jax.models.interface import Model, Variables
 from dsink_jax.training import parallel
@@ -23,7 +23,7 @@ def make_predictor(
     """Builds `predict(variables, images [M, H, W, channels]) -> logits float32 [M, C]` over all devices.
 
     Evaluation mode, no augmentation; the softmax of the logits is the method's prediction. Arrays already
-    on the devices (`parallel.replicate`) are not copied again.
+    on the devices (`parallel.replicate`) are not copied again; an `ImageSource` is streamed.
 
     Args:
       model: the network.
@@ -32,15 +32,26 @@ def make_predictor(
       devices: devices of this process to predict on.
       batch_size: largest number of images on each device at once.
     """
-    step = parallel.parallel_predict_step(make_predict_step(model, method, preprocessing), devices)
+    predict_step = make_predict_step(model, method, preprocessing)
+    step = parallel.parallel_predict_step(predict_step, devices)
+    streamed_step = parallel.streamed_predict_step(predict_step, devices)
+
+    def dispatches(variables, images, order):
+        if streaming.is_streamed(images):
+            for batch in streaming.read_batches(images, order.index):
+                yield streamed_step(variables, batch)
+        else:
+            images = parallel.replicate(images, devices)
+            for index in order.index:
+                yield step(variables, images, index)
 
     def predict(variables, images):
-        variables, images = parallel.replicate((variables, images), devices)
+        variables = parallel.replicate(variables, devices)
         per_device = min(batch_size, -(-len(images) // len(devices)))
         order = batches.evaluation_order(len(images), per_device * len(devices), len(devices))
         logits = []
-        for number, index in enumerate(order.index, start=1):
-            logits.append(step(variables, images, index))
+        for number, batch in enumerate(dispatches(variables, images, order), start=1):
+            logits.append(batch)
             if parallel.must_read(number, devices):
                 jax.block_until_ready(logits[-1])
         logits = np.stack([np.asarray(part) for part in logits])

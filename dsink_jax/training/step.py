@@ -50,21 +50,24 @@ class DeviceData(NamedTuple):
     """The training set as it lies on every device.
 
     Attributes:
-      images: `[M, H, W, channels]`, uint8 or float.
+      images: `[M, H, W, channels]`, uint8 or float; or an `ImageSource`, which is streamed: the step is then
+        given None here, and the images of each batch.
       labels: int32 `[M]`, observed labels.
       noise_robust_logits: float32 `[M, C]`, f_N's logits on the unaugmented images, or None.
       imbalance_robust_logits: float32 `[M, C]`, the same of f_L, or None.
       meta_index: int32 `[K]`, positions of the meta set, class by class, or None. They are left out of the
         order of the epochs.
       meta_labels: int32 `[K]`, its labels, or None.
+      meta_images: `[K, H, W, channels]`, its images where the others are streamed, else None.
     """
 
-    images: jax.Array
+    images: Any
     labels: jax.Array
     noise_robust_logits: jax.Array | None = None
     imbalance_robust_logits: jax.Array | None = None
     meta_index: jax.Array | None = None
     meta_labels: jax.Array | None = None
+    meta_images: jax.Array | None = None
 
 
 class Auxiliary(NamedTuple):
@@ -163,33 +166,35 @@ def make_train_step(
       axis_name: mapped axis over which the batch is split, or None.
 
     Returns:
-      `step(state, data, auxiliary_variables, key, index, where) -> (state, metrics)`: index int32 `[n]`
-      and where bool `[n]` are this device's share; metrics are float32 scalars over the whole batch, equal
+      `step(state, data, auxiliary_variables, key, index, where, images=None) -> (state, metrics)`: index
+      int32 `[n]` and where bool `[n]` are this device's share, and images `[n, ...]` if they are streamed;
+      metrics are float32 scalars over the whole batch, equal
       on all devices: `loss`, `accuracy` (against observed labels), `examples` and the method's own.
     """
 
     def total(value):
         return value if axis_name is None else jax.lax.psum(value, axis_name)
 
-    def view(key, data, index):
-        images = augment(preprocessing.augmentation, example_keys(key, index), data.images[index])
+    def view(key, index, images):
+        images = augment(preprocessing.augmentation, example_keys(key, index), images)
         return normalise(images, preprocessing.mean, preprocessing.std)
 
-    def make_batch(state, data, auxiliary_variables, key, index, where):
-        images = view(key, data, index)
+    def make_batch(state, data, auxiliary_variables, key, index, where, stored):
+        images = view(key, index, stored)
         batch = Batch(images, data.labels[index], where, shared_state=state.shared_state)
         if method.views == 2:
             second_key = jax.random.fold_in(key, _SECOND_VIEW)
-            batch = batch._replace(second_view=view(second_key, data, index))
+            batch = batch._replace(second_view=view(second_key, index, stored))
         if method.meta_per_class:
-            meta_images = data.images[data.meta_index]
+            meta_images = data.images[data.meta_index] if data.meta_images is None else data.meta_images
             meta_images = normalise(meta_images, preprocessing.mean, preprocessing.std)
             batch = batch._replace(meta_images=meta_images, meta_labels=data.meta_labels)
         return _with_auxiliaries(batch, data, auxiliaries, auxiliary_variables, index)
 
-    def train_step(state, data, auxiliary_variables, key, index, where):
+    def train_step(state, data, auxiliary_variables, key, index, where, images=None):
         key = jax.random.fold_in(key, state.step)
-        batch = make_batch(state, data, auxiliary_variables, key, index, where)
+        stored = data.images[index] if images is None else images
+        batch = make_batch(state, data, auxiliary_variables, key, index, where, stored)
         rows = jax.tree.map(lambda s: s[index].astype(jnp.float32), state.example_state)
         count = total(where.sum()).astype(jnp.float32)
         epoch = state.step / steps_per_epoch
@@ -239,14 +244,15 @@ def make_train_step(
 
 
 def make_predict_step(model: Model, method: Method | None, preprocessing: Preprocessing) -> Callable:
-    """Builds `predict(variables, images, index) -> logits [n, C]` on unaugmented images, in evaluation mode.
+    """Builds `predict(variables, images, index=None) -> logits [n, C]`, in evaluation mode.
 
-    The softmax of the logits is the method's prediction. Without a method they are the networks' outputs as
-    `Method.refresh` gets them, `[n, C]` or `[n, K, C]`.
+    On unaugmented images: those at `index`, or all that are given. The softmax of the logits is the method's
+    prediction. Without a method they are the networks' outputs as `Method.refresh` gets them, `[n, C]` or
+    `[n, K, C]`.
     """
 
-    def predict_step(variables, images, index):
-        inputs = normalise(images[index], preprocessing.mean, preprocessing.std)
+    def predict_step(variables, images, index=None):
+        inputs = normalise(images if index is None else images[index], preprocessing.mean, preprocessing.std)
         if method is not None:
             return _predict(model, method, variables, inputs)
         logits, _ = model.apply(variables, inputs, False)
@@ -256,13 +262,13 @@ def make_predict_step(model: Model, method: Method | None, preprocessing: Prepro
 
 
 def repeat_step(train_step: Callable) -> Callable:
-    """Several steps in one dispatch: index and where become `[k, n]`, metrics `[k]`."""
+    """Several steps in one dispatch: index and where become `[k, n]`, images `[k, n, ...]`, metrics `[k]`."""
 
-    def steps(state, data, auxiliary_variables, key, index, where):
+    def steps(state, data, auxiliary_variables, key, *order):
         def body(state, order):
             return train_step(state, data, auxiliary_variables, key, *order)
 
-        return jax.lax.scan(body, state, (index, where))
+        return jax.lax.scan(body, state, order)
 
     return steps
 

@@ -196,3 +196,11 @@ def test_settings_that_came_later_leave_old_runs_usable(copied):
     path.write_text(json.dumps(stored))
     with RunDirectory(config_of(copied)):
         pass
+
+
+@pytest.mark.slow
+def test_streamed_run_has_the_same_results(undisturbed, tmp_path):
+    directory = tmp_path / "run"
+    done = run(*QUICK, "--run-dir", directory, "--streaming", "on")
+    assert done.returncode == 0, done.stderr
+    assert read(directory) == read(undisturbed)
