@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dsink_jax.collectives import gather, own_rows, total
 from dsink_jax.transport import solve_transport
 
 # Two KL terms, each with the negative entropy of q once: epsilon is 2, not a free parameter.
@@ -114,8 +115,7 @@ def surrogate_labels(
     sound = (marginal >= 0).all() & (mass > 0) & jnp.isfinite(mass)
     marginal = marginal / mass
 
-    if axis_name is not None:
-        cost, valid = jax.lax.all_gather((cost, valid), axis_name, tiled=True)
+    cost, valid = gather((cost, valid), axis_name)
     count = jnp.maximum(valid.sum(), 1)
     solution = solve_transport(
         cost,
@@ -132,9 +132,7 @@ def surrogate_labels(
     labels = jnp.where(sound, labels, jnp.nan)
     converged = solution.converged & sound
     marginal_error = jnp.abs(labels.sum(0) / count - marginal).sum()
-    if axis_name is not None:
-        start = jax.lax.axis_index(axis_name) * num_examples
-        labels = jax.lax.dynamic_slice_in_dim(labels, start, num_examples)
+    labels = own_rows(labels, num_examples, axis_name)
     return jax.lax.stop_gradient(Allocation(labels, marginal_error, solution.iterations, converged))
 
 
@@ -169,11 +167,9 @@ def class_marginal(
     predictions = jax.nn.softmax(logits, axis=-1)
     if where is None:
         where = jnp.ones(predictions.shape[0], bool)
-    total = jnp.where(where[:, None], predictions, 0.0).sum(0)
-    count = where.sum()
-    if axis_name is not None:
-        total, count = jax.lax.psum((total, count), axis_name)
-    return total / jnp.maximum(count, 1)
+    predictions = jnp.where(where[:, None], predictions, 0.0)
+    summed, count = total((predictions.sum(0), where.sum()), axis_name)
+    return summed / jnp.maximum(count, 1)
 
 
 def _cost(logits, noise_robust_logits):
