@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 ALLOWED = {
     "errors": set(),
     "collectives": set(),
-    "transport": set(),
+    "transport": {"collectives"},
     "allocation": {"collectives", "transport"},
     "losses": {"allocation", "transport"},
     "data": {"errors"},
