@@ -24,6 +24,7 @@ from allocation_references import (
 from dsink_jax import allocation as allocation_module
 from dsink_jax import class_marginal, surrogate_labels
 from dsink_jax.methods import Batch, CrossEntropy, DSink, Weighting
+from experiments import scaling
 
 distributed = partial(surrogate_labels, axis_name="batch", distribute=True)
 
@@ -245,8 +246,17 @@ def test_every_device_holds_the_whole_if_gathered():
 
 
 @pytest.mark.slow
+def test_memory_of_ten_thousand_classes_is_the_models(cpus):
+    setting = scaling.Setting("", 0, 10_000, 8192, NUM_DEVICES)
+    found = scaling.compiled_bytes(scaling.compiled_loss(setting, cpus, distribute=True))
+    model = scaling.cost_per_step(setting, distribute=True).memory_bytes
+    assert found == pytest.approx(model, rel=0.1)
+    assert found < 0.4 * scaling.cost_per_step(setting, distribute=False).memory_bytes
+
+
+@pytest.mark.slow
 def test_ten_thousand_classes():
-    # Gathered, the eight devices would take 6 GB between them; so they take 1.4 GB.
+    # Gathered, each device would hold 0.9 GB; see docs/scaling.md.
     num_examples, num_classes, rows = 8192, 10_000, 1024
 
     @partial(jax.pmap, axis_name="batch", devices=jax.devices("cpu")[:NUM_DEVICES], in_axes=(0, None))
