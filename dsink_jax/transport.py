@@ -6,6 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dsink_jax.collectives import total
+
 
 class Solution(NamedTuple):
     """Dual solution of a transport problem; the plan is exp((f_i + g_j - cost_ij) / epsilon).
@@ -23,7 +25,7 @@ class Solution(NamedTuple):
     converged: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames="max_iterations")
+@functools.partial(jax.jit, static_argnames=("max_iterations", "axis_name"))
 def solve_transport(
     cost: jax.Array,
     row_marginal: jax.Array,
@@ -32,6 +34,7 @@ def solve_transport(
     epsilon: float,
     threshold: float,
     max_iterations: int,
+    axis_name: str | None = None,
 ) -> Solution:
     """Minimises <plan, cost> - epsilon * entropy(plan) over plans with the given marginals.
 
@@ -47,16 +50,20 @@ def solve_transport(
       epsilon: weight of the entropy, positive.
       threshold: L1 error of the column marginal at which to stop; looked at every 10 iterations.
       max_iterations: limit of iterations.
+      axis_name: name of a mapped axis over which the rows are split: each device has its rows of `cost` and
+        `row_marginal` and gets its rows of the solution, all have the same `column_marginal`. An iteration
+        exchanges `[M]` twice. Not differentiable.
     """
     # Imported on the first call: OTT takes four times as long to import as JAX itself. That call is
     # usually inside a trace, where module-level constants would become tracers.
     with jax.ensure_compile_time_eval():
-        from ott.geometry import geometry
         from ott.problems.linear import linear_problem
         from ott.solvers.linear import sinkhorn
 
+        geometry = _geometry(axis_name)
+
     problem = linear_problem.LinearProblem(
-        geometry.Geometry(cost_matrix=cost, epsilon=epsilon), a=row_marginal, b=column_marginal
+        geometry(cost_matrix=cost, epsilon=epsilon), a=row_marginal, b=column_marginal
     )
     # Log mode: OTT's kernel mode can report convergence on a wrong plan. Gradients are unrolled: the implicit
     # ones fail under pmap, and with a fixed number of iterations (min_iterations) they are wrong.
@@ -65,3 +72,33 @@ def solve_transport(
     )
     output = solver(problem)
     return Solution(output.f, output.g, jnp.asarray(output.n_iters, jnp.int32), output.converged)
+
+
+@functools.cache  # one class for each name, as JAX tells pytrees apart by their class
+def _geometry(axis_name):
+    """OTT's geometry; with a name, one that sums over the rows of all devices where OTT sums over rows.
+
+    OTT's loop asks the geometry for every sum over the cost matrix: for both half steps and for the error. So
+    its loop and its stopping rule stay what they are, and every device takes the same decisions, which depend
+    on the columns alone.
+    """
+    from ott.geometry.geometry import Geometry
+
+    if axis_name is None:
+        return Geometry
+
+    @jax.tree_util.register_pytree_node_class
+    class SplitGeometry(Geometry):
+        def apply_lse_kernel(self, f, g, eps, vec=None, axis=0):
+            if axis == 1:  # over the columns, which are all here
+                return super().apply_lse_kernel(f, g, eps, vec, axis)
+            if vec is not None:
+                raise NotImplementedError("Weights are not needed by the log-domain solver.")
+            exponents = self._center(f, g) / eps
+            largest = jax.lax.pmax(exponents.max(0), axis_name)
+            largest = jnp.where(jnp.isfinite(largest), largest, 0.0)  # a column without mass has -inf
+            summed = total(jnp.exp(exponents - largest).sum(0), axis_name)
+            log_sum = eps * (jnp.log(summed) + largest)
+            return log_sum - jnp.where(jnp.isfinite(g), g, 0.0), jnp.ones(1, log_sum.dtype)
+
+    return SplitGeometry

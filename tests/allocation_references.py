@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import ot
+from jax.sharding import PartitionSpec
 
 from dsink_jax import dsink_loss, surrogate_labels
 
@@ -12,14 +13,21 @@ SIZES = [(1, 2), (16, 3), (128, 10), (128, 100), (1000, 100)]
 SCALES = [1, 5, 12]
 NUM_DEVICES = 8
 
-solve = jax.jit(surrogate_labels, static_argnames=("max_iterations", "axis_name"))
+solve = jax.jit(surrogate_labels, static_argnames=("max_iterations", "axis_name", "distribute"))
 
 
-@partial(jax.jit, static_argnames=("axis_name",))
-def loss_and_gradient(logits, noise_robust_logits, imbalance_robust_logits, where=None, axis_name=None):
+@partial(jax.jit, static_argnames=("axis_name", "distribute"))
+def loss_and_gradient(
+    logits, noise_robust_logits, imbalance_robust_logits, where=None, axis_name=None, distribute=None
+):
     def total(logits):
         losses = dsink_loss(
-            logits, noise_robust_logits, imbalance_robust_logits, where=where, axis_name=axis_name
+            logits,
+            noise_robust_logits,
+            imbalance_robust_logits,
+            where=where,
+            axis_name=axis_name,
+            distribute=distribute,
         )
         return losses.sum(), losses
 
@@ -83,3 +91,37 @@ def objective(labels, logits, noise_robust_logits):
 
 def largest_error(allocation, expected):
     return np.abs(np.asarray(allocation.labels, np.float64) - expected).max()
+
+
+# A batch of 32 over the devices.
+
+VALID_ROWS = np.array([4, 1, 3, 0, 4, 2, 4, 1])  # one device holds nothing but padding
+
+
+def per_device(array):
+    return array.reshape(NUM_DEVICES, -1, *array.shape[1:])
+
+
+def by_pmap(function, *arrays):
+    mapped = jax.pmap(function, axis_name="batch", devices=jax.devices("cpu")[:NUM_DEVICES])
+    return mapped(*map(per_device, arrays))
+
+
+def by_shard_map(function, *arrays):
+    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:NUM_DEVICES]), ("batch",))
+    split = PartitionSpec("batch")
+
+    def add_axis(*shards):
+        return jax.tree.map(lambda leaf: leaf[None], function(*shards))
+
+    mapped = jax.shard_map(
+        add_axis, mesh=mesh, in_specs=(split,) * len(arrays), out_specs=split, check_vma=False
+    )
+    return jax.jit(mapped)(*arrays)
+
+
+def by_vmap(function, *arrays):
+    return jax.jit(jax.vmap(function, axis_name="batch"))(*map(per_device, arrays))
+
+
+MAPPINGS = [by_pmap, by_shard_map, by_vmap]

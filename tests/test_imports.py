@@ -10,14 +10,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Each part may import the parts before it, and itself; nothing else of the project.
 ALLOWED = {
     "errors": set(),
-    "transport": set(),
-    "allocation": {"transport"},
+    "collectives": set(),
+    "transport": {"collectives"},
+    "allocation": {"collectives", "transport"},
     "losses": {"allocation", "transport"},
     "data": {"errors"},
     "models": {"errors"},
     "evaluation": set(),
-    "methods": {"errors", "allocation", "losses"},
-    "training": {"errors", "data", "methods", "models"},
+    "methods": {"errors", "collectives", "allocation", "losses"},
+    "training": {"errors", "collectives", "data", "methods", "models"},
     "report": {"errors"},
 }
 

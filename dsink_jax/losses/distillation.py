@@ -19,6 +19,7 @@ def dsink_loss(
     *,
     where: jax.Array | None = None,
     axis_name: str | None = None,
+    distribute: bool | None = None,
     threshold: float = DEFAULT_THRESHOLD,
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
 ) -> jax.Array:
@@ -36,6 +37,7 @@ def dsink_loss(
         imbalance-robust auxiliary model f_L.
       where: bool `[N]`, False for padding. Such rows take no part and have loss 0.
       axis_name: name of a mapped axis over which the batch is split; see `surrogate_labels`.
+      distribute: whether the batch stays split while Q is solved for; see `surrogate_labels`.
       threshold: L1 error of the class marginal at which the solver stops.
       max_iterations: limit of Sinkhorn iterations.
 
@@ -67,6 +69,7 @@ def dsink_loss(
         threshold=threshold,
         max_iterations=max_iterations,
         axis_name=axis_name,
+        distribute=distribute,
     )
     return divergence_from_labels(logits, allocation.labels, where=where)
 

@@ -6,10 +6,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from dsink_jax.collectives import gather, own_rows
 from dsink_jax.errors import InputError
 from dsink_jax.losses._checks import check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
-from dsink_jax.methods.base import Method, MethodLoss, gather, own_rows
+from dsink_jax.methods.base import Method, MethodLoss
 from dsink_jax.methods.transition import estimate_noise_rate
 
 

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dsink_jax.collectives import total
 from dsink_jax.errors import InputError
 from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
-from dsink_jax.methods.base import Method, MethodLoss, total
+from dsink_jax.methods.base import Method, MethodLoss
 from dsink_jax.methods.mixup import partners
 
 

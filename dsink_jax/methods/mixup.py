@@ -5,9 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from dsink_jax.collectives import gather, own_rows
 from dsink_jax.losses._checks import check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
-from dsink_jax.methods.base import Method, MethodLoss, gather, own_rows
+from dsink_jax.methods.base import Method, MethodLoss
 
 
 @dataclasses.dataclass(frozen=True)

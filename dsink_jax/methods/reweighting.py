@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsink_jax import losses
+from dsink_jax.collectives import gather, own_rows
 from dsink_jax.errors import InputError
 from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
-from dsink_jax.methods.base import Method, MethodLoss, SecondStage, gather, own_rows
+from dsink_jax.methods.base import Method, MethodLoss, SecondStage
 from dsink_jax.methods.class_balanced import check_no_empty_class
 from dsink_jax.methods.cross_entropy import CrossEntropy
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dsink_jax.collectives import gather, total
 from dsink_jax.data.augment import Augmentation, augment, example_keys, normalise
 from dsink_jax.methods.base import Batch, Method, Networks, SecondStage
 from dsink_jax.models.interface import Model, Variables
@@ -172,9 +173,6 @@ def make_train_step(
       on all devices: `loss`, `accuracy` (against observed labels), `examples` and the method's own.
     """
 
-    def total(value):
-        return value if axis_name is None else jax.lax.psum(value, axis_name)
-
     def view(key, index, images):
         images = augment(preprocessing.augmentation, example_keys(key, index), images)
         return normalise(images, preprocessing.mean, preprocessing.std)
@@ -196,7 +194,7 @@ def make_train_step(
         stored = data.images[index] if images is None else images
         batch = make_batch(state, data, auxiliary_variables, key, index, where, stored)
         rows = jax.tree.map(lambda s: s[index].astype(jnp.float32), state.example_state)
-        count = total(where.sum()).astype(jnp.float32)
+        count = total(where.sum(), axis_name).astype(jnp.float32)
         epoch = state.step / steps_per_epoch
         batch = method.prepare(
             batch,
@@ -218,13 +216,13 @@ def make_train_step(
             return jnp.where(where, result.values, 0.0).sum() / count, (result, logits, batch_stats)
 
         gradient, (result, logits, batch_stats) = jax.grad(local_loss, has_aux=True)(state.params)
-        gradient = total(gradient)
+        gradient = total(gradient, axis_name)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         predictions = method.predict(logits) if result.predictions is None else result.predictions
         correct = predictions.argmax(-1) == batch.labels
         metrics = {"loss": result.values, "accuracy": correct.astype(jnp.float32), **result.metrics}
         metrics = {
-            name: total(jnp.where(where, value, 0.0).sum()) / count if value.ndim else value
+            name: total(jnp.where(where, value, 0.0).sum(), axis_name) / count if value.ndim else value
             for name, value in metrics.items()
         }
         metrics["examples"] = count
@@ -319,8 +317,7 @@ def _write_rows(example_state, rows, index, where, axis_name):
     """Writes the new rows of all devices into the per-example state; padding is not written."""
     if not jax.tree.leaves(example_state):
         return example_state
-    if axis_name is not None:
-        rows, index, where = jax.lax.all_gather((rows, index, where), axis_name, tiled=True)
+    rows, index, where = gather((rows, index, where), axis_name)
 
     def write(state, new):
         # Out of bounds means dropped, so padding rows point past the end.

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
 from allocation_references import (
+    MAPPINGS,
     NUM_DEVICES,
+    VALID_ROWS,
+    by_pmap,
     draw_problem,
     loss_and_gradient,
     solve,
@@ -75,37 +77,9 @@ def test_in_a_scan():
 
 # Several devices: one problem over the global batch.
 
-VALID_ROWS = np.array([4, 1, 3, 0, 4, 2, 4, 1])  # one device holds nothing but padding
-
-
-def per_device(array):
-    return array.reshape(NUM_DEVICES, -1, *array.shape[1:])
-
-
-def by_pmap(function, *arrays):
-    mapped = jax.pmap(function, axis_name="batch", devices=jax.devices("cpu")[:NUM_DEVICES])
-    return mapped(*map(per_device, arrays))
-
-
-def by_shard_map(function, *arrays):
-    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:NUM_DEVICES]), ("batch",))
-    split = PartitionSpec("batch")
-
-    def add_axis(*shards):
-        return jax.tree.map(lambda leaf: leaf[None], function(*shards))
-
-    mapped = jax.shard_map(
-        add_axis, mesh=mesh, in_specs=(split,) * len(arrays), out_specs=split, check_vma=False
-    )
-    return jax.jit(mapped)(*arrays)
-
-
-def by_vmap(function, *arrays):
-    return jax.jit(jax.vmap(function, axis_name="batch"))(*map(per_device, arrays))
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mapping", [by_pmap, by_shard_map, by_vmap])
+@pytest.mark.parametrize("mapping", MAPPINGS)
 def test_batch_split_over_devices_is_one_batch(mapping):
     logits, noise_robust, _ = draw_problem(32, 5, scale=3)
     imbalance_robust, _, _ = draw_problem(32, 5, scale=3, seed=1)
