@@ -98,6 +98,9 @@ class Config:
     """Kind of label noise. symmetric counts the true class in; symmetric_others does not."""
     noise_rate: float | None = None
     """Nominal noise rate in [0, 1]; default 0.4. Human labels come as they are."""
+    validation_share: float = 0.0
+    """Share of the corrupted training images to hold out, with their observed labels, in [0, 0.5]. The best
+    checkpoint by accuracy on them is kept and reported; test images never choose."""
     map_seed: int = 1
     """Seed of the class map of asymmetric noise; 1 and 25 are the published ones."""
     human_labels: pathlib.Path | None = None
@@ -195,6 +198,7 @@ class Config:
             self._check(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
         for name in ("seed", "data_seed", "map_seed"):
             self._check(name, 0 <= getattr(self, name) < 2**32, "in [0, 2^32)")
+        self._check("validation_share", 0 <= self.validation_share <= 0.5, "in [0, 0.5]")
         self._check("naive_noise_weight", 0 <= self.naive_noise_weight <= 1, "in [0, 1]")
         self._check("threshold", 0 < self.threshold < float("inf"), "positive")
         self._check("max_iterations", self.max_iterations >= 1, "at least 1")

@@ -60,13 +60,17 @@ def _run(config, directory, devices, make_plan, should_stop):
     problem = load_problem(config, directory, devices)
     print(f"Run directory {directory.path}")
     print(f"{problem.data.name} from {problem.data.source}")
-    print(corruption.describe(problem.corruption))
+    print(corruption.describe(problem.drawn))
+    if len(problem.validation):
+        print(
+            f"{len(problem.validation):,} of these images are held out to validate on, as they are labelled"
+        )
 
     results = directory.results()
     results["data"] = data_facts(problem)
     specs = make_plan(problem)
     _check_specs(specs, problem, results)
-    directory.start(problem.corruption)
+    directory.start(problem.drawn)
     todo = [spec for spec in specs if spec.name not in results["models"]]
     if not todo:
         print("All models are trained already.")
@@ -116,7 +120,7 @@ class Trainer:
             spec,
             predict(fitted.variables, self._test_images),
             predict(fitted.variables, self._problem.images),
-            [record["accuracy"] for record in fitted.history],
+            fitted.history,
             fitted.seconds,
         )
 
@@ -160,7 +164,10 @@ class Trainer:
                 devices=problem.devices,
                 auxiliaries=auxiliaries,
                 start_from=None if first is None else first.variables,
-                evaluate=lambda variables: self._evaluate(predict(variables, self._test_images)),
+                evaluate=lambda variables: {
+                    **self._evaluate(predict(variables, self._test_images)),
+                    **self._validate(variables, predict),
+                },
                 checkpointer=checkpointer,
                 on_record=lambda record: self._directory.log(name, record),
                 should_stop=self._should_stop,
@@ -179,8 +186,11 @@ class Trainer:
             with contextlib.ExitStack() as stack:
                 checkpointer = None
                 if is_first():
-                    keep = self._problem.config.keep_checkpoints
-                    checkpointer = Checkpointer(self._directory.checkpoints(name), keep=keep)
+                    checkpointer = Checkpointer(
+                        self._directory.checkpoints(name),
+                        keep=self._problem.config.keep_checkpoints,
+                        keep_best=bool(len(self._problem.validation)),
+                    )
                     stack.callback(checkpointer.close)
                     self._directory.forget_after(name, checkpointer.latest_epoch())
                 yield checkpointer
@@ -213,7 +223,16 @@ class Trainer:
         test = [one.predict(self._test_images) for one in pair]
         train = [one.predict(self._problem.images) for one in pair]
         test, train = (spec.method.combine(*logits, train[0]) for logits in (test, train))
-        return self._measure(spec, test, train, [self._evaluate(test)["accuracy"]], 0.0)
+        return self._measure(spec, test, train, [self._evaluate(test)], 0.0)
+
+    def _validate(self, variables, predict):
+        """Accuracy on the images that are held out, against their observed labels."""
+        problem = self._problem
+        if not len(problem.validation):
+            return {}
+        predictions = predict(variables, problem.validation_images).argmax(-1)
+        observed = problem.drawn.noisy_labels[problem.validation]
+        return {"validation_accuracy": float(np.mean(predictions == observed))}
 
     def _evaluate(self, logits):
         problem = self._problem
@@ -229,9 +248,10 @@ class Trainer:
             },
         }
 
-    def _measure(self, spec, test, train, curve, seconds):
-        """The entry of results.json, from logits on test and training images and the learning curve."""
+    def _measure(self, spec, test, train, history, seconds):
+        """The entry of results.json, from logits on test and training images and the evaluations."""
         problem = self._problem
+        curve = [record["accuracy"] for record in history]
         labels, num_classes = problem.data.test.labels, problem.data.num_classes
         per_class = evaluation.per_class_accuracy(test.argmax(-1), labels, num_classes)
         last = self._evaluate(test)
@@ -248,6 +268,7 @@ class Trainer:
                 "last": curve[-1],
                 "mean_last_10": float(np.mean(curve[-10:])),
                 "best": max(curve),
+                **_at_best_validation(history),
             },
             "per_class": [known(share) for share in per_class.tolist()],
             **{name: last[name] for name in ("many", "medium", "few")},
@@ -285,6 +306,13 @@ def _check_specs(specs, problem, results):
                 f"{spec.name} was trained as {trained} and is now {_definition(spec)}.\n"
                 "Give another --run-dir."
             )
+
+
+def _at_best_validation(history):
+    """Test accuracy where the accuracy on held-out images was highest, if there are any."""
+    if "validation_accuracy" not in history[-1]:
+        return {}
+    return {"at_best_validation": max(history, key=lambda record: record["validation_accuracy"])["accuracy"]}
 
 
 def _definition(spec):

@@ -21,14 +21,25 @@ from dsink_jax.training.parallel import memory_for_data
 from experiments.config import Config
 from experiments.run_directory import RunDirectory, known
 
+# Long tail, noise and meta set have streams of the data seed of their own.
+_VALIDATION_STREAM = 3
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-    """Everything the models of a run share."""
+    """Everything the models of a run share.
+
+    Attributes:
+      drawn: the corrupted set as it was drawn.
+      corruption: what is left of it to train on.
+      validation: positions in `drawn` that are held out, perhaps none.
+    """
 
     config: Config
     data: sources.ImageData
+    drawn: corruption.Corruption
     corruption: corruption.Corruption
+    validation: np.ndarray
     preprocessing: Preprocessing
     devices: Sequence[jax.Device]
 
@@ -38,6 +49,12 @@ class Problem:
         if self.streams:
             return Selected(self.data.train.images, self.corruption.index)
         return self.data.train.images[self.corruption.index]
+
+    @property
+    def validation_images(self) -> np.ndarray | ImageSource:
+        """Images that are held out."""
+        index = self.drawn.index[self.validation]
+        return Selected(self.data.train.images, index) if self.streams else self.data.train.images[index]
 
     @property
     def streams(self) -> bool:
@@ -119,7 +136,8 @@ def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.
     drawn = directory.corruption() or read_or_draw(config, data)
     check_fits(drawn, data)
     preprocessing = Preprocessing(Augmentation(config.crop_padding, config.flip), data.mean, data.std)
-    return Problem(config, data, drawn, preprocessing, devices)
+    kept, held = _held_out(drawn, config)
+    return Problem(config, data, drawn, kept, held, preprocessing, devices)
 
 
 def read_or_draw(config: Config, data: sources.ImageData) -> corruption.Corruption:
@@ -184,12 +202,13 @@ def check_fits(drawn: corruption.Corruption, data: sources.ImageData) -> None:
 
 def data_facts(problem: Problem) -> dict[str, Any]:
     """The `data` entry of results.json."""
-    drawn = problem.corruption
+    drawn = problem.drawn
     return {
         "name": problem.data.name,
         "source": problem.data.source,
         "num_classes": drawn.num_classes,
-        "train_images": len(drawn.index),
+        "train_images": len(problem.corruption.index),
+        **({"validation_images": len(problem.validation)} if len(problem.validation) else {}),
         "test_images": len(problem.data.test.labels),
         "imbalance_ratio": drawn.imbalance_ratio,
         "noise": drawn.noise,
@@ -202,6 +221,17 @@ def data_facts(problem: Problem) -> dict[str, Any]:
         "data_seed": drawn.data_seed,
         "sha256": drawn.sha256,
     }
+
+
+def _held_out(drawn, config):
+    """The set to train on, and the positions of the rest."""
+    count = round(config.validation_share * len(drawn.index))
+    if not count:
+        return drawn, np.zeros(0, int)
+    order = np.random.default_rng((config.data_seed, _VALIDATION_STREAM)).permutation(len(drawn.index))
+    held, kept = np.sort(order[:count]), np.sort(order[count:])
+    rows = {name: getattr(drawn, name)[kept] for name in ("index", "clean_labels", "noisy_labels")}
+    return dataclasses.replace(drawn, **rows), held
 
 
 def _equal_share(labels, num_classes, limit, flag):

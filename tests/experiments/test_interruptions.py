@@ -204,3 +204,23 @@ def test_streamed_run_has_the_same_results(undisturbed, tmp_path):
     done = run(*QUICK, "--run-dir", directory, "--streaming", "on")
     assert done.returncode == 0, done.stderr
     assert read(directory) == read(undisturbed)
+
+
+@pytest.mark.slow
+def test_held_out_images_choose_a_checkpoint(undisturbed, tmp_path):
+    directory = tmp_path / "run"
+    done = run(*QUICK, "--run-dir", directory, "--validation-share", "0.2", "--keep-checkpoints", "1")
+    assert done.returncode == 0, done.stderr
+    results = read(directory)
+    assert (results["data"]["train_images"], results["data"]["validation_images"]) == (435, 109)
+    assert results["data"]["sha256"] == read(undisturbed)["data"]["sha256"], "the same corrupted set"
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    for name, entry in results["models"].items():
+        records = [line for line in lines if line["model"] == name]
+        best = max(records, key=lambda record: record["validation_accuracy"])
+        assert entry["accuracy"]["at_best_validation"] == best["accuracy"]
+        folders = (directory / "checkpoints" / name).iterdir()
+        kept = {int(path.name) // 7 for path in folders if path.name.isdigit()}  # 7 steps an epoch
+        assert 5 in kept and len(kept) <= 2
+        scores = [record["validation_accuracy"] for record in records if record["epoch"] in kept]
+        assert max(scores) == best["validation_accuracy"]
