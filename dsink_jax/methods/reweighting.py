@@ -28,10 +28,9 @@ _CHOICES = {
 class TransportReweighting(Method):
     """Example weights that bring the batch close to a small balanced meta set in transport cost.
 
-    Guo et al., NeurIPS 2022, arXiv 2208.02951. The first stage is cross-entropy, and ends before its learning
-    rate does: a network that has fitted every image leaves the weights nothing to do. In the second, weights
-    start at the class-balanced ones; each step first moves the weights of its examples down the gradient of
-    the transport cost between the weighted batch and the meta set, then trains on weighted cross-entropy plus
+    Guo et al., NeurIPS 2022, arXiv 2208.02951. The first stage is cross-entropy. In the second, weights start
+    at the class-balanced ones; each step first moves the weights of its examples down the gradient of the
+    transport cost between the weighted batch and the meta set, then trains on weighted cross-entropy plus
     cross-entropy on the meta set. Batch statistics stay those of the first stage.
 
     The meta set is taken out of the training set, `meta_per_class` images of each class; in the second stage
@@ -40,18 +39,19 @@ class TransportReweighting(Method):
 
     Attributes:
       class_counts: C positive numbers, without the meta set.
-      epochs: epochs of both stages.
+      epochs: epochs of the first stage, or of both if the second cuts it.
       meta_per_class: images of each class in the meta set, at least 1; to be told.
       meta_labels: labels of the meta set, `observed` or `clean`; to be told.
       cost: of moving an example to a member of the meta set: `feature`, which is 1 - cosine, `label`, or
         `combined`, half of each.
       meta_set: `prototypes`, the mean image of each class, or `whole`, all images.
       trains: `classifier`, the last layer, or the whole `network`, in the second stage.
-      begins: share of the epochs after which the second stage begins, in (0, 1); published: 160 of 250.
-      learning_rate_factor: highest learning rate of the second stage over that of the first, positive; chosen
-        on other digits, as is the next.
+      share: epochs of the second stage as a share of `epochs`, in (0, 1].
+      cuts_first: whether these are the last of `epochs`, which the first stage does without, its learning rate
+        not annealed to the end (published: 90 of 250); else they come on top.
+      learning_rate_factor: highest learning rate of the second stage over that of the first, positive.
       meta_weight: weight of the meta set's cross-entropy, at least 0. The published 10 goes with a sum over a
-        batch of 16 where this is a mean, so it is 0.625 here.
+        batch of 16 where this is a mean, so it weighs the meta set more here; chosen on other digits.
       weight_rate: learning rate of the weights, at least 0.
       weight_momentum: momentum of their steps, in [0, 1). The published code names 0.9, and starts anew at
         each step.
@@ -67,9 +67,10 @@ class TransportReweighting(Method):
     cost: Literal["combined", "feature", "label"] = "combined"
     meta_set: Literal["prototypes", "whole"] = "prototypes"
     trains: Literal["classifier", "network"] = "classifier"
-    begins: float = 0.64
-    learning_rate_factor: float = 0.3
-    meta_weight: float = 1.0
+    share: float = 0.25
+    cuts_first: bool = False
+    learning_rate_factor: float = 0.1
+    meta_weight: float = 10.0
     weight_rate: float = 0.01
     weight_momentum: float = 0.0
     weight_decay: float = 5e-4
@@ -87,7 +88,7 @@ class TransportReweighting(Method):
         if self.meta_per_class is None or self.meta_labels is None:
             raise InputError("meta_per_class and meta_labels must be given.")
         self.check(check_at_least, "meta_per_class", 1)
-        self.check(check_range, "begins", 0.0, 1.0, low_open=True, high_open=True)
+        self.check(check_range, "share", 0.0, 1.0, low_open=True)
         self.check(check_range, "learning_rate_factor", 0.0, 1e6, low_open=True)
         for name in ("meta_weight", "weight_rate", "weight_decay"):
             self.check(check_at_least, name, 0)
@@ -111,12 +112,11 @@ class TransportReweighting(Method):
     @property
     def second_stage(self):
         """Training with the weights."""
-        epochs = max(round((1.0 - self.begins) * self.epochs), 1)
         return SecondStage(
-            epochs,
+            max(round(self.share * self.epochs), 1),
             self.learning_rate_factor,
             only_classifier=self.trains == "classifier",
-            cuts_first=True,
+            cuts_first=self.cuts_first,
         )
 
     def init(self, num_examples, num_classes):

@@ -176,7 +176,8 @@ def test_variants_by_name():
     reweighting = planned("reweighting")
     assert reweighting["ot_reweighting_fast"].method.weight_rate == 10.0
     assert [name for name in reweighting if name.startswith("ot_reweighting_")] == [
-        f"ot_reweighting_{last}" for last in ("feature", "label", "whole", "network", "frozen", "fast")
+        f"ot_reweighting_{last}"
+        for last in ("feature", "label", "whole", "network", "frozen", "fast", "early")
     ]
 
 

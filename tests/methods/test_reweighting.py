@@ -160,13 +160,14 @@ def test_stages():
     method = named()
     assert method.first_stage == CrossEntropy()
     stage = method.second_stage
-    assert (stage.epochs, stage.learning_rate_factor, stage.class_balanced) == (7, 0.3, False)
-    assert stage.only_classifier and stage.cuts_first
+    assert (stage.epochs, stage.learning_rate_factor, stage.class_balanced) == (5, 0.1, False)
+    assert stage.only_classifier
     assert not named(trains="network").second_stage.only_classifier
-    other = named(begins=0.5, learning_rate_factor=1.0).second_stage
+    other = named(share=0.5, learning_rate_factor=1.0).second_stage
     assert (other.epochs, other.learning_rate_factor) == (10, 1.0)
     settings = FitSettings(20, 16, SGD)
-    assert first_stage_settings(settings, method).last_epoch == 13
+    assert first_stage_settings(settings, method) == settings
+    assert first_stage_settings(settings, named(share=0.35, cuts_first=True)).last_epoch == 13
     assert first_stage_settings(settings, CrossEntropy()) == settings
 
 

@@ -22,7 +22,7 @@ CASES = {
     "dividemix": (DivideMix(PRIOR, EPOCHS), 3),
     "coteaching, at the estimate": (CoTeaching(EPOCHS, "estimated"), 2),
     "coteaching, after it": (CoTeaching(EPOCHS, "estimated"), 3),
-    "ot_reweighting": (TransportReweighting(COUNTS, EPOCHS, 2, "observed", begins=0.1), 3),
+    "ot_reweighting": (TransportReweighting(COUNTS, EPOCHS, 2, "observed", share=1.0), 3),
 }
 
 

@@ -52,7 +52,7 @@ def test_streamed_training_is_bit_identical(name, devices, small_data, cpus):
 
 @pytest.mark.slow
 def test_meta_set_is_read_once(small_data, cpus):
-    method = TransportReweighting((15,) * 4, 4, 2, "observed")
+    method = TransportReweighting((15,) * 4, 4, 2, "observed", share=1.0)
     images = small_data.images[:1].astype(np.float32)
     start = jax.device_get(tiny_model(method).init(jax.random.key(1), images))
     resident = train(method, small_data, cpus[:2], 4, start_from=start)
