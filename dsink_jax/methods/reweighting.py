@@ -47,8 +47,8 @@ class TransportReweighting(Method):
       meta_set: `prototypes`, the mean image of each class, or `whole`, all images.
       trains: `classifier`, the last layer, or the whole `network`, in the second stage.
       share: epochs of the second stage as a share of `epochs`, in (0, 1].
-      cuts_first: whether these are the last of `epochs`, which the first stage does without, its learning rate
-        not annealed to the end (published: 90 of 250); else they come on top.
+      cuts_first: whether these are the last of `epochs`, which the first stage does without, its learning
+        rate not annealed to the end (published: 90 of 250); else they come on top.
       learning_rate_factor: highest learning rate of the second stage over that of the first, positive.
       meta_weight: weight of the meta set's cross-entropy, at least 0. The published 10 goes with a sum over a
         batch of 16 where this is a mean, so it weighs the meta set more here; chosen on other digits.

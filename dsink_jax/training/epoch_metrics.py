@@ -1,5 +1,6 @@
 """The metrics of the steps of one epoch, and whether they are numbers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,13 +43,13 @@ class EpochMetrics:
         means = {name: float(np.average(values, weights=examples)) for name, values in columns.items()}
         return means | ({"skipped": float(columns["skipped"].sum())} if "skipped" in columns else {})
 
-    def check(self, params: Any, steps_per_epoch: int, last_good: str) -> None:
+    def check(self, params: Any, steps_per_epoch: int, last_good: Callable[[], str]) -> None:
         """Raises `TrainingDivergedError` unless all that was computed so far is finite.
 
         Args:
           params: the present parameters.
           steps_per_epoch: to count steps from the start of the training.
-          last_good: the last checkpoint, in words.
+          last_good: tells the last checkpoint in words.
         """
         columns = self.columns()
         bad = np.flatnonzero(~np.isfinite(columns["loss"]))
@@ -66,7 +67,7 @@ class EpochMetrics:
         raise TrainingDivergedError(
             f"Training diverged: {what} was not finite in epoch {self._epoch}, step {step} "
             f"({', '.join(f'{name} {value:.4g}' for name, value in terms.items())}). "
-            f"Last good checkpoint: {last_good}.\n"
+            f"Last good checkpoint: {last_good()}.\n"
             "Try a lower learning rate, a lower alpha, the loss scale `bounded`, or --on-nan skip."
         )
 

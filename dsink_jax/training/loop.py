@@ -199,7 +199,7 @@ def fit(
     started = time.monotonic() - seconds
 
     def check(collected):
-        last_good = "none" if checkpointer is None else checkpointer.newest()
+        last_good = checkpointer.newest if checkpointer is not None else lambda: "none"
         collected.check(state.params, order.steps, last_good)
 
     def save(done=0, partial=None):
