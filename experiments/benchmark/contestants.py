@@ -72,7 +72,7 @@ def torch_loop(task: Task) -> Solve:
     """SwAV's fixed loop in PyTorch, in the log domain."""
     import torch
 
-    arrays = [torch.from_numpy(array) for array in (task.logits, task.noise_robust_logits, task.marginal)]
+    arrays = [torch.tensor(array) for array in (task.logits, task.noise_robust_logits, task.marginal)]
 
     @torch.no_grad()
     def solve():

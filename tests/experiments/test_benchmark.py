@@ -15,11 +15,21 @@ from dsink_jax.errors import InputError
 from dsink_jax.methods.base import Batch
 from dsink_jax.models import build_model
 from experiments.benchmark import __main__ as command
+from experiments.benchmark import probe, solvers
 from experiments.benchmark.settings import Settings
 from experiments.benchmark.solvers import growth, make_task, marginal_error, with_pot_threshold
+from experiments.benchmark.steps import QUICK_WORKLOADS
 from experiments.benchmark.table import Row, Target, comparison, write_csv
 from experiments.benchmark.timing import alternate, ratio
-from experiments.benchmark.workload import ALPHA, DSINK, NUM_CLASSES, OPTIMIZER, PREPROCESSING, make_data
+from experiments.benchmark.workload import (
+    ALPHA,
+    DSINK,
+    NUM_CLASSES,
+    OPTIMIZER,
+    PREPROCESSING,
+    Stepper,
+    make_data,
+)
 from experiments.solver_accuracy import problem
 
 NEEDS_TORCH = "PyTorch is not installed: pip install '.[benchmark]'"
@@ -29,13 +39,13 @@ def test_torch_step_is_ours():
     torch = pytest.importorskip("torch", reason=NEEDS_TORCH)
     from experiments.benchmark import torch_reference
 
-    n, data, model = 8, make_data(8), build_model("resnet20", NUM_CLASSES)
+    n, data, model = 16, make_data(16), build_model("resnet20", NUM_CLASSES)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     # Scales and offsets other than 1 and 0, so that exchanged ones would show.
-    variables = jax.tree.map(
-        lambda leaf: leaf + 0.05 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), variables
-    )
-    images = normalise(jnp.asarray(data.images), PREPROCESSING.mean, PREPROCESSING.std)
+    variables = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), variables)
+    # Small images: with fewer activations none is so near 0 that rounding decides which side of ReLU it is
+    # on, which would change the gradient by some thousandths.
+    images = normalise(jnp.asarray(data.images[:, ::4, ::4]), PREPROCESSING.mean, PREPROCESSING.std)
     batch = Batch(
         images,
         jnp.asarray(data.labels),
@@ -61,8 +71,8 @@ def test_torch_step_is_ours():
     expected = torch_reference.from_flax(gradient)
     assert set(expected) == {name for name, _ in module.named_parameters()}
     for name, parameter in module.named_parameters():
-        scale = np.abs(expected[name]).max()
-        np.testing.assert_allclose(parameter.grad.numpy(), expected[name], atol=2e-4 * scale, err_msg=name)
+        difference = np.linalg.norm(parameter.grad.numpy() - expected[name])
+        assert difference <= 1e-4 * np.linalg.norm(expected[name]), name
 
 
 def test_torch_augmentation_crops_and_mirrors():
@@ -139,14 +149,25 @@ def test_parts():
 def test_quick_run_writes_the_table(tmp_path, monkeypatch):
     pytest.importorskip("torch", reason=NEEDS_TORCH)
     pytest.importorskip("ot", reason="POT is not installed: pip install '.[benchmark]'")
-    from experiments.benchmark import solvers
-
     monkeypatch.setattr(solvers, "SECONDS", 0.1)
-    page = command.run(Settings(("solver", "startup"), quick=True, output=tmp_path))
+    page = command.run(Settings(("solver",), quick=True, output=tmp_path))
     assert (tmp_path / "benchmark.md").read_text() == page
     assert "numbers mean nothing" in page and "Load average at the start" in page
     rows = [SimpleNamespace(**row) for row in csv.DictReader((tmp_path / "benchmark.csv").open())]
-    against = {row.against for row in rows if row.part == "solver"}
-    assert against == {"bare lax loop", "PyTorch loop", "POT"}
-    (recompilations,) = (row for row in rows if "compilations after" in row.case)
-    assert float(recompilations.value) == 0 and recompilations.met == "yes"
+    assert {row.against for row in rows} == {"bare lax loop", "PyTorch loop", "POT"}
+    assert len(rows) == 3 * len(solvers.QUICK_SHAPES) * len(solvers.ERRORS)
+    assert all(float(row.ratio) > 0 and row.met in ("yes", "NO") for row in rows)
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_after_the_first_epoch():
+    found = probe.long_run(quick=True)
+    assert found["compilations"] > 0 and found["recompilations"] == 0
+    assert 0 < found["early"] <= found["peak"]
+
+
+@pytest.mark.slow
+def test_step_is_timed_and_changes_the_state():
+    step = Stepper(QUICK_WORKLOADS[0], DSINK, auxiliaries="cached", devices=jax.local_devices()[:1])
+    first, second = step(), step()
+    assert float(first["loss"]) != float(second["loss"]) and float(second["sinkhorn_converged"]) == 1
