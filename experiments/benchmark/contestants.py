@@ -26,7 +26,7 @@ class Task(NamedTuple):
       marginal: float32 `[C]`, positive, summing to 1.
       error: L1 error of the class marginal to reach.
       iterations: iterations that reach it, a multiple of 10.
-      pot_threshold: L2 error at the first iteration where POT looks that reaches it.
+      pot_iterations: the same for POT, which looks at the error after 1, 11, 21, ... iterations.
     """
 
     logits: np.ndarray
@@ -34,7 +34,7 @@ class Task(NamedTuple):
     marginal: np.ndarray
     error: float
     iterations: int
-    pot_threshold: float
+    pot_iterations: int
 
 
 Solve = Callable[[], object]
@@ -102,8 +102,8 @@ def pot(task: Task) -> Solve:
             cost,
             EPSILON,
             method="sinkhorn_log",
-            numItermax=task.iterations + 2,
-            stopThr=task.pot_threshold,
+            numItermax=task.pot_iterations,
+            stopThr=0.0,
             warn=False,
         )
         return len(plan) * plan

@@ -22,7 +22,7 @@ from experiments.benchmark.workload import (
     make_data,
 )
 
-WORKLOAD = Workload("resnet20", "ResNet-20", 128, 1024)
+WORKLOAD = Workload("resnet20", "ResNet-20", 128, 512)
 QUICK_WORKLOAD = Workload("resnet8", "ResNet-8", 4, 8)
 EPOCHS = 9  # the first is a warm-up
 QUICK_EPOCHS = 3

@@ -15,10 +15,11 @@ _LEGEND = (
     "`measured` and `other` are medians over rounds in which all contestants of a case take turns, warm-ups "
     "left out; `ratio` is the median of the ratio within a round, `target` its limit (or that of the number "
     "itself where there is no other). Times: smaller is better; images a second: larger is. `solver`: from "
-    "logits of standard deviation 5 to the labels Q, all in float32; each stops where it first looks at the "
-    "error of the class marginal (L1) and finds it below the one given, the loops after as many iterations "
-    "as ours takes; `errors` are what ours and the other ended with, measured in float64. PyTorch has one "
-    "thread or one a core, whichever is faster for the case."
+    "logits of standard deviation 5 to the labels Q, all in float32; ours stops where it first looks at the "
+    "error of the class marginal (L1) and finds it below the one given, the loops are told to make as many "
+    "iterations, and POT as many as it takes to the first of its own looks; `errors` are what ours and the "
+    "other ended with, measured in float64. PyTorch has one thread or one a core, whichever is faster for "
+    "the case."
 )
 
 

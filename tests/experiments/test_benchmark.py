@@ -17,7 +17,7 @@ from dsink_jax.models import build_model
 from experiments.benchmark import __main__ as command
 from experiments.benchmark import probe, solvers
 from experiments.benchmark.settings import Settings
-from experiments.benchmark.solvers import growth, make_task, marginal_error, with_pot_threshold
+from experiments.benchmark.solvers import growth, make_task, marginal_error, with_pot_iterations
 from experiments.benchmark.steps import QUICK_WORKLOADS
 from experiments.benchmark.table import Row, Target, comparison, write_csv
 from experiments.benchmark.timing import alternate, ratio
@@ -95,7 +95,7 @@ def test_all_solvers_end_at_the_same_labels(error):
     from experiments.benchmark.contestants import CONTESTANTS
 
     arrays = [np.asarray(array) for array in problem(jax.random.key(0), (96, 12), 5.0)]
-    task = with_pot_threshold(make_task(*arrays, error))
+    task = with_pot_iterations(make_task(*arrays, error))
     labels = {name: np.asarray(enter(task)()) for name, enter in CONTESTANTS.items()}
     for name, found in labels.items():
         assert marginal_error(found, task.marginal) <= 1.2 * error, name
