@@ -7,7 +7,7 @@ from typing import Any
 
 from dsink_jax.errors import InputError
 from experiments.config import Config
-from experiments.summary import Results
+from experiments.summary import Results, make_folder
 
 
 def seed_config(preset: Config, runs_dir: pathlib.Path, seed: int, **changes: Any) -> Config:
@@ -26,12 +26,9 @@ def run_seeds(seeds: Sequence[int], output: pathlib.Path, run_seed: Callable[[in
     """The results of each seed, and a folder for them.
 
     Raises:
-      InputError: without seeds, or if the folder cannot be made, before hours of training end there.
+      InputError: without seeds, or if the folder cannot be made.
     """
     if not seeds:
         raise InputError("--seeds needs at least one seed.")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output} cannot be made: {error.strerror}. Give another --output.") from None
+    make_folder(output)
     return {seed: run_seed(seed) for seed in seeds}

@@ -1,0 +1,82 @@
+"""Command line: `python -m experiments.benchmark --parts solver,step --quick`."""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import pathlib
+import time
+import warnings
+from collections.abc import Sequence
+
+from dsink_jax.errors import InputError, check_known
+from experiments.benchmark.settings import PARTS, Settings
+
+_MODULES = {"solver": "solvers", "step": "steps", "pipeline": "pipeline", "startup": "startup"}
+_NEEDS = {"solver": ("torch", "POT"), "step": (), "pipeline": ("torch",), "startup": ("torch",)}
+_IMPORT_NAMES = {"torch": "torch", "POT": "ot"}
+
+
+def parse(arguments: Sequence[str] | None = None) -> Settings:
+    """Reads the flags.
+
+    Raises:
+      InputError: for an unknown part.
+    """
+    default = Settings()
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark", description=__doc__)
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--output", type=pathlib.Path, default=default.output, help="folder, %(default)s")
+    given = parser.parse_args(arguments)
+    chosen = given.parts.split(",")
+    for part in chosen:
+        check_known("part", part, PARTS)
+    return Settings(tuple(part for part in PARTS if part in chosen), given.quick, given.output)
+
+
+def check_packages(parts: Sequence[str]) -> None:
+    """Raises `InputError`, naming the extra, if the parts need a package that is not installed."""
+    needed = dict.fromkeys(package for part in parts for package in _NEEDS[part])
+    missing = [name for name in needed if importlib.util.find_spec(_IMPORT_NAMES[name]) is None]
+    if missing:
+        raise InputError(f'Not installed: {", ".join(missing)}. Run: pip install ".[benchmark]"')
+
+
+def run(settings: Settings) -> str:
+    """Measures, writes the results, and returns their page.
+
+    Raises:
+      InputError: if a package is missing, or the folder cannot be made.
+    """
+    check_packages(settings.parts)
+    # PyTorch's idle threads would otherwise spin on the cores that others are timed on.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from experiments.benchmark import report
+    from experiments.summary import make_folder
+
+    make_folder(settings.output)
+    load, started = report.load(), time.monotonic()
+    rows, remarks = [], []
+    for part in settings.parts:
+        print(part, flush=True)
+        found = importlib.import_module(f"experiments.benchmark.{_MODULES[part]}").measure(settings)
+        rows += found[0]
+        remarks += found[1]
+    return report.write(settings, rows, remarks, {"load": load, "seconds": time.monotonic() - started})
+
+
+def main() -> None:
+    """Runs the benchmark from the command line of this process."""
+    from experiments.command_line import errors_for_people
+
+    with errors_for_people():
+        settings = parse()
+        warnings.filterwarnings(
+            "ignore", message="JAXopt is no longer maintained", category=DeprecationWarning
+        )
+        print("\n" + run(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Solvers of the same task: from two `[N, C]` logits and a class marginal to the labels Q `[N, C]`.
+
+All iterate in the log domain in float32 from the same start, columns first, so that after k iterations they
+have, but for rounding, the same labels. Each has the loop its users would write; how many iterations they
+make is worked out beforehand, so that all end at the same error.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsink_jax import surrogate_labels
+from dsink_jax.allocation import EPSILON
+
+
+class Task(NamedTuple):
+    """A problem and when to stop.
+
+    Attributes:
+      logits: float32 `[N, C]` of f.
+      noise_robust_logits: float32 `[N, C]` of f_N.
+      marginal: float32 `[C]`, positive, summing to 1.
+      error: L1 error of the class marginal to reach.
+      iterations: iterations that reach it, a multiple of 10.
+      pot_iterations: the same for POT, which looks at the error after 1, 11, 21, ... iterations.
+    """
+
+    logits: np.ndarray
+    noise_robust_logits: np.ndarray
+    marginal: np.ndarray
+    error: float
+    iterations: int
+    pot_iterations: int
+
+
+Solve = Callable[[], object]
+
+
+def ours(task: Task) -> Solve:
+    """`surrogate_labels` under `jit`: OTT-JAX, which looks at the error every 10 iterations."""
+    arrays = jax.device_put((task.logits, task.noise_robust_logits, task.marginal))
+    solve = jax.jit(partial(surrogate_labels, threshold=task.error, max_iterations=1000))
+    return lambda: jax.block_until_ready(solve(*arrays)).labels
+
+
+def bare_loop(task: Task) -> Solve:
+    """What one would write in JAX without a library: a fixed number of iterations."""
+
+    @jax.jit
+    def solve(logits, noise_robust_logits, marginal):
+        kernel = (jax.nn.log_softmax(logits) + jax.nn.log_softmax(noise_robust_logits)) / EPSILON
+        log_row, log_column = -jnp.log(len(kernel)), jnp.log(marginal)
+
+        def body(_, potentials):
+            u, _ = potentials
+            v = log_column - jax.nn.logsumexp(kernel + u[:, None], axis=0)
+            return log_row - jax.nn.logsumexp(kernel + v, axis=1), v
+
+        start = jnp.zeros(len(kernel)), jnp.zeros(len(marginal))
+        _, v = jax.lax.fori_loop(0, task.iterations, body, start)
+        return jax.nn.softmax(kernel + v, axis=1)
+
+    arrays = jax.device_put((task.logits, task.noise_robust_logits, task.marginal))
+    return lambda: jax.block_until_ready(solve(*arrays))
+
+
+def torch_loop(task: Task) -> Solve:
+    """SwAV's fixed loop in PyTorch, in the log domain."""
+    import torch
+
+    arrays = [torch.tensor(array) for array in (task.logits, task.noise_robust_logits, task.marginal)]
+
+    @torch.no_grad()
+    def solve():
+        logits, noise_robust_logits, marginal = arrays
+        kernel = (logits.log_softmax(1) + noise_robust_logits.log_softmax(1)) / EPSILON
+        log_row, log_column = -np.log(len(kernel)), marginal.log()
+        u = torch.zeros(len(kernel))
+        for _ in range(task.iterations):
+            v = log_column - torch.logsumexp(kernel + u[:, None], 0)
+            u = log_row - torch.logsumexp(kernel + v, 1)
+        return (kernel + v).softmax(1)
+
+    return solve
+
+
+def pot(task: Task) -> Solve:
+    """`ot.sinkhorn(method="sinkhorn_log")` on NumPy arrays, in float32 like the others."""
+    import ot
+
+    rows = np.full(len(task.logits), 1 / len(task.logits), np.float32)
+
+    def solve():
+        cost = -(_log_softmax(task.logits) + _log_softmax(task.noise_robust_logits))
+        plan = ot.sinkhorn(
+            rows,
+            task.marginal,
+            cost,
+            EPSILON,
+            method="sinkhorn_log",
+            numItermax=task.pot_iterations,
+            stopThr=0.0,
+            warn=False,
+        )
+        return len(plan) * plan
+
+    return solve
+
+
+def _log_softmax(values):
+    values = values - values.max(1, keepdims=True)
+    return values - np.log(np.exp(values).sum(1, keepdims=True))
+
+
+CONTESTANTS = {"ours": ours, "bare lax loop": bare_loop, "PyTorch loop": torch_loop, "POT": pot}

@@ -1,0 +1,115 @@
+"""One table for all that is measured: our number, what it is held against, whether the target is met."""
+
+import csv
+import dataclasses
+import operator
+import pathlib
+from collections.abc import Sequence
+from statistics import median
+
+from dsink_jax.report import align
+from experiments.benchmark.timing import ratio
+
+_COMPARE = {"<=": operator.le, "<": operator.lt, ">=": operator.ge}
+_HEADER = ("part", "case", "measured", "against", "other", "ratio", "target", "met", "note")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A limit for the ratio, or for the value where there is nothing to divide by."""
+
+    comparison: str
+    limit: float
+
+    def met_by(self, number: float) -> bool:
+        """Whether a number is within the limit; NaN is not."""
+        return _COMPARE[self.comparison](number, self.limit)
+
+    def __str__(self):
+        return f"{self.comparison} {self.limit:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One comparison, or one number alone.
+
+    Attributes:
+      part: part of the benchmark.
+      case: what was measured, on what.
+      value: the measured number, a median.
+      unit: its unit.
+      against: what it is held against, empty for a number alone.
+      other: that one's number.
+      ratio: median over the rounds of the ratio within a round.
+      target: limit of the ratio, or of the value of a number alone.
+      note: anything else.
+    """
+
+    part: str
+    case: str
+    value: float
+    unit: str
+    against: str = ""
+    other: float | None = None
+    ratio: float | None = None
+    target: Target | None = None
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None without one."""
+        if self.target is None:
+            return None
+        return self.target.met_by(self.value if self.ratio is None else self.ratio)
+
+    @property
+    def verdict(self) -> str:
+        """The same in words."""
+        return {None: "", True: "yes", False: "NO"}[self.met]
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """Aligned columns."""
+    lines = [_HEADER]
+    for row in rows:
+        other = "" if row.other is None else number(row.other, row.unit)
+        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
+        target = "" if row.target is None else str(row.target)
+        own = number(row.value, row.unit)
+        lines.append((row.part, row.case, own, row.against, other, ratio, target, row.verdict, row.note))
+    return align(lines, left=2)
+
+
+def number(value: float, unit: str) -> str:
+    """Three digits with the unit."""
+    digits = f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    return f"{digits} {unit}".rstrip()
+
+
+def write_csv(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """All digits, one line a row."""
+    names = [field.name for field in dataclasses.fields(Row)]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow((*names, "met"))
+        for row in rows:
+            values = (getattr(row, name) for name in names)
+            writer.writerow([*("" if value is None else value for value in values), row.verdict])
+
+
+def comparison(part, case, times, name, against, *, target=None, note="", unit="ms") -> Row:
+    """The row of one contestant against another, from the seconds of `timing.alternate`.
+
+    Args:
+      part: part of the benchmark.
+      case: what was measured.
+      times: seconds by contestant.
+      name: ours.
+      against: the other.
+      target: limit of the ratio of the times.
+      note: anything else.
+      unit: `ms` or `s`.
+    """
+    scale = {"ms": 1e3, "s": 1.0}[unit]
+    own, other = scale * median(times[name]), scale * median(times[against])
+    return Row(part, case, own, unit, against, other, ratio(times[name], times[against]), target, note)

@@ -1,0 +1,112 @@
+"""Our training steps on made-up images, ready to be timed."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from dsink_jax.data import Augmentation, training_order
+from dsink_jax.methods import CrossEntropy, DSink, Weighting
+from dsink_jax.models import build_model
+from dsink_jax.training import (
+    AXIS,
+    Auxiliary,
+    AuxiliaryPair,
+    DeviceData,
+    OptimizerSettings,
+    Preprocessing,
+    build_optimizer,
+    create_state,
+    make_train_step,
+    parallel_train_step,
+    replicate,
+)
+
+NUM_CLASSES = 10
+ALPHA = 10.0
+PREPROCESSING = Preprocessing(Augmentation(4, True), (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+OPTIMIZER = OptimizerSettings(0.02, "cosine", 0.9, False, 5e-4)
+BASE = CrossEntropy()
+DSINK = DSink(CrossEntropy(), Weighting(ALPHA))
+BLOCKS = {"resnet8": 1, "resnet20": 3}  # networks that there is a PyTorch twin of
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A network and a batch.
+
+    Attributes:
+      model: its name.
+      title: the same for people.
+      batch_size: examples a step.
+      examples: size of the training set.
+    """
+
+    model: str
+    title: str
+    batch_size: int
+    examples: int
+
+    @property
+    def case(self) -> str:
+        """In words."""
+        return f"{self.title}, batch {self.batch_size}"
+
+
+def make_data(examples: int, seed: int = 0) -> DeviceData:
+    """Made-up CIFAR images and auxiliaries' logits that agree with each other as trained ones do."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (examples, 32, 32, 3), dtype=np.uint8)
+    common, *own = rng.normal(0, 1, (3, examples, NUM_CLASSES))
+    noise_robust, imbalance_robust = (5 * common + logits for logits in own)
+    imbalance_robust -= np.linspace(0, np.log(10), NUM_CLASSES)
+    return DeviceData(
+        images,
+        rng.integers(0, NUM_CLASSES, examples).astype(np.int32),
+        noise_robust.astype(np.float32),
+        imbalance_robust.astype(np.float32),
+    )
+
+
+class Stepper:
+    """The mapped training step of the library with its state; a call makes one step and waits for it."""
+
+    def __init__(self, workload: Workload, method, *, auxiliaries: str, devices: Sequence[jax.Device]):
+        """`auxiliaries`: `none`, `cached` (logits looked up) or `online` (two networks of the same kind)."""
+        data = make_data(workload.examples)
+        if auxiliaries != "cached":
+            data = data._replace(noise_robust_logits=None, imbalance_robust_logits=None)
+        model = build_model(workload.model, NUM_CLASSES, axis_name=AXIS)
+        optimizer = build_optimizer(OPTIMIZER, 10_000)
+        state = create_state(
+            model, method, optimizer, jax.random.key(0), data.images[:1], workload.examples, NUM_CLASSES
+        )
+        pair = variables = None
+        if auxiliaries == "online":
+            pair = AuxiliaryPair(*[Auxiliary(model, BASE)] * 2)
+            variables = AuxiliaryPair(
+                *(dict(model.init(jax.random.key(seed), data.images[:1] / 255.0)) for seed in (1, 2))
+            )
+        order = training_order(workload.examples, workload.batch_size, len(devices), seed=0, epoch=0)
+        step = make_train_step(
+            model, method, optimizer, PREPROCESSING, len(order.index), auxiliaries=pair, axis_name=AXIS
+        )
+        self._step = parallel_train_step(step, devices)
+        self._order, self._number = order, 0
+        self._state, self._data, self._variables, self._key = replicate(
+            (state, data, variables, jax.random.key(1)), devices
+        )
+
+    def __call__(self) -> dict[str, jax.Array]:
+        """The metrics of one step more."""
+        i = self._number % len(self._order.index)
+        self._number += 1
+        self._state, metrics = self._step(
+            self._state, self._data, self._variables, self._key, self._order.index[i], self._order.where[i]
+        )
+        return jax.block_until_ready(metrics)
+
+    def epoch_indices(self) -> list[np.ndarray]:
+        """Positions in the training set, step by step, of all devices together."""
+        return [index.reshape(-1) for index in self._order.index]

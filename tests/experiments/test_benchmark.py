@@ -1,0 +1,173 @@
+"""The benchmark: its contestants solve the same task, the PyTorch step is ours, and it runs."""
+
+import csv
+import importlib.util
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsink_jax.data.augment import normalise
+from dsink_jax.errors import InputError
+from dsink_jax.methods.base import Batch
+from dsink_jax.models import build_model
+from experiments.benchmark import __main__ as command
+from experiments.benchmark import probe, solvers
+from experiments.benchmark.settings import Settings
+from experiments.benchmark.solvers import growth, make_task, marginal_error, with_pot_iterations
+from experiments.benchmark.steps import QUICK_WORKLOADS
+from experiments.benchmark.table import Row, Target, comparison, write_csv
+from experiments.benchmark.timing import alternate, ratio
+from experiments.benchmark.workload import (
+    ALPHA,
+    DSINK,
+    NUM_CLASSES,
+    OPTIMIZER,
+    PREPROCESSING,
+    Stepper,
+    make_data,
+)
+from experiments.solver_accuracy import problem
+
+NEEDS_TORCH = "PyTorch is not installed: pip install '.[benchmark]'"
+
+
+def test_torch_step_is_ours():
+    torch = pytest.importorskip("torch", reason=NEEDS_TORCH)
+    from experiments.benchmark import torch_reference
+
+    n, data, model = 16, make_data(16), build_model("resnet20", NUM_CLASSES)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    # Scales and offsets other than 1 and 0, so that exchanged ones would show.
+    variables = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), variables)
+    # Small images: with fewer activations none is so near 0 that rounding decides which side of ReLU it is
+    # on, which would change the gradient by some thousandths.
+    images = normalise(jnp.asarray(data.images[:, ::4, ::4]), PREPROCESSING.mean, PREPROCESSING.std)
+    batch = Batch(
+        images,
+        jnp.asarray(data.labels),
+        jnp.ones(n, bool),
+        jnp.asarray(data.noise_robust_logits),
+        jnp.asarray(data.imbalance_robust_logits),
+    )
+
+    @jax.jit
+    @jax.value_and_grad
+    def ours(params):
+        logits, _ = model.apply({**variables, "params": params}, images, True)
+        return DSINK.loss(logits, batch, (), epoch=0.0, axis_name=None).values.mean()
+
+    loss, gradient = ours(variables["params"])
+
+    module = torch_reference.CifarResNet(NUM_CLASSES, blocks=3)
+    torch_reference.copy_weights(variables, module)
+    trainer = torch_reference.Trainer(module, data, PREPROCESSING, OPTIMIZER, ALPHA, 100)
+    theirs = trainer.objective(torch.tensor(np.asarray(images)).permute(0, 3, 1, 2), torch.arange(n))
+    theirs.backward()
+    np.testing.assert_allclose(float(loss), theirs.item(), rtol=1e-4)
+    expected = torch_reference.from_flax(gradient)
+    assert set(expected) == {name for name, _ in module.named_parameters()}
+    for name, parameter in module.named_parameters():
+        difference = np.linalg.norm(parameter.grad.numpy() - expected[name])
+        assert difference <= 1e-4 * np.linalg.norm(expected[name]), name
+
+
+def test_torch_augmentation_crops_and_mirrors():
+    torch = pytest.importorskip("torch", reason=NEEDS_TORCH)
+    from experiments.benchmark.torch_reference import augment
+
+    torch.manual_seed(0)
+    image = torch.arange(1, 17, dtype=torch.uint8).reshape(4, 4, 1)
+    padded = np.pad(image.numpy()[..., 0], 1)
+    windows = [padded[i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
+    allowed = {window.tobytes() for plain in windows for window in (plain, plain[:, ::-1])}
+    found = {one[..., 0].numpy().tobytes() for one in augment(image.expand(400, 4, 4, 1), 1)}
+    assert found == allowed
+
+
+@pytest.mark.parametrize("error", [1e-3, 1e-6])
+def test_all_solvers_end_at_the_same_labels(error):
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    pytest.importorskip("ot", reason="POT is not installed: pip install '.[benchmark]'")
+    from experiments.benchmark.contestants import CONTESTANTS
+
+    arrays = [np.asarray(array) for array in problem(jax.random.key(0), (96, 12), 5.0)]
+    task = with_pot_iterations(make_task(*arrays, error))
+    labels = {name: np.asarray(enter(task)()) for name, enter in CONTESTANTS.items()}
+    for name, found in labels.items():
+        assert marginal_error(found, task.marginal) <= 1.2 * error, name
+        np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found, labels["ours"], atol=30 * error, err_msg=name)
+
+
+def test_alternating_rounds_and_ratios():
+    calls = []
+    times = alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2, warm_ups=1)
+    assert "".join(calls).startswith("ababba") and len(times["a"]) == len(times["b"]) >= 2
+    assert ratio([1.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == 2.0
+
+
+def test_growth_exponents():
+    sizes = [(n, c, 1e-6 * n**1.5 * c**0.5) for n, c in ((10, 10), (100, 10), (1000, 1000))]
+    np.testing.assert_allclose(growth(sizes), (1.5, 0.5), rtol=1e-6)
+
+
+def test_targets_judge_the_ratio_or_the_number(tmp_path):
+    times = {"ours": [0.002, 0.002], "other": [0.001, 0.002]}
+    row = comparison("solver", "case", times, "ours", "other", target=Target("<=", 1.2))
+    assert (row.value, row.other, row.ratio, row.met, row.verdict) == (2.0, 1.5, 1.5, False, "NO")
+    assert Row("startup", "count", 0, "", target=Target("<=", 0)).met
+    assert not Row("startup", "count", float("nan"), "", target=Target("<=", 0)).met
+    assert Row("startup", "memory", 3.0, "MiB").met is None
+    write_csv(tmp_path / "table.csv", [row])
+    (written,) = csv.DictReader((tmp_path / "table.csv").open())
+    assert written["ratio"] == "1.5" and written["target"] == "<= 1.2" and written["met"] == "NO"
+
+
+def test_missing_package_is_one_line_and_code_2(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--parts", "solver"])
+    with pytest.raises(SystemExit) as exit_:
+        command.main()
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err.strip()
+    assert message.count("\n") == 0 and "torch" in message and ".[benchmark]" in message
+
+
+def test_parts():
+    assert command.parse([]) == Settings()
+    assert command.parse(["--parts", "startup,solver", "--quick"]).parts == ("solver", "startup")
+    with pytest.raises(InputError, match="solver"):
+        command.parse(["--parts", "solvers"])
+
+
+@pytest.mark.slow
+def test_quick_run_writes_the_table(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    pytest.importorskip("ot", reason="POT is not installed: pip install '.[benchmark]'")
+    monkeypatch.setattr(solvers, "SECONDS", 0.1)
+    page = command.run(Settings(("solver",), quick=True, output=tmp_path))
+    assert (tmp_path / "benchmark.md").read_text() == page
+    assert "numbers mean nothing" in page and "Load average at the start" in page
+    rows = [SimpleNamespace(**row) for row in csv.DictReader((tmp_path / "benchmark.csv").open())]
+    assert {row.against for row in rows} == {"bare lax loop", "PyTorch loop", "POT"}
+    assert len(rows) == 3 * len(solvers.QUICK_SHAPES) * len(solvers.ERRORS)
+    assert all(float(row.ratio) > 0 and row.met in ("yes", "NO") for row in rows)
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_after_the_first_epoch():
+    found = probe.long_run(quick=True)
+    assert found["compilations"] > 0 and found["recompilations"] == 0
+    assert 0 < found["early"] <= found["peak"]
+
+
+@pytest.mark.slow
+def test_step_is_timed_and_changes_the_state():
+    step = Stepper(QUICK_WORKLOADS[0], DSINK, auxiliaries="cached", devices=jax.local_devices()[:1])
+    first, second = step(), step()
+    assert float(first["loss"]) != float(second["loss"]) and float(second["sinkhorn_converged"]) == 1
