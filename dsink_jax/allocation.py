@@ -103,8 +103,10 @@ def surrogate_labels(
     is_number = isinstance(threshold, numbers.Real | jax.Array)
     if not is_number or not (isinstance(threshold, jax.core.Tracer) or threshold > 0):
         raise ValueError(f"threshold must be positive, got {threshold!r}.")
-    if not isinstance(max_iterations, int | np.integer) or not 1 <= max_iterations < 2**31:
-        raise ValueError(f"max_iterations must be an integer of at least 1, got {max_iterations!r}.")
+    if not isinstance(max_iterations, int | np.integer):
+        raise ValueError(f"max_iterations must be an integer, got {max_iterations!r}.")
+    if not 1 <= max_iterations < 2**31:
+        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}, and below 2^31.")
 
     logits, noise_robust_logits, class_marginal = jax.lax.stop_gradient(
         (logits, noise_robust_logits, class_marginal)
@@ -200,7 +202,7 @@ def _check_batch(logits, where, *, name="logits", **others):
     for key, value in {name: logits, **others}.items():
         _check_array(key, value)
         if value.ndim != 2 or value.size == 0:
-            raise ValueError(f"{key} must have shape [N, C], none of them 0, got {list(value.shape)}.")
+            raise ValueError(f"{key} must have shape [N, C], got {list(value.shape)}.")
         if not jnp.issubdtype(value.dtype, jnp.floating):
             raise ValueError(f"{key} must be floating point, got {value.dtype}.")
         if value.shape != logits.shape:
@@ -217,6 +219,8 @@ def _check_batch(logits, where, *, name="logits", **others):
 
 
 def _check_array(name, value):
-    """Raises `ValueError` unless the value is an array, of JAX or NumPy."""
+    """Raises `ValueError` unless the value is an array, of JAX or NumPy, of a type that JAX has."""
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         raise ValueError(f"{name} must be an array, got {type(value).__name__}.")
+    if isinstance(value, np.ndarray) and not (value.dtype.isnative and value.dtype.itemsize <= 8):
+        raise ValueError(f"{name} must have a type that JAX has, such as float32, got {value.dtype.str}.")

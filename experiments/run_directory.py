@@ -50,8 +50,8 @@ class RunDirectory:
     def close(self) -> None:
         """Lets other runs use the directory. A new one that no run has started in is taken away again."""
         if self._lock is not None:
-            if self._is_new and [path.name for path in self.path.iterdir()] == [_LOCK]:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if self._is_new and [path.name for path in self.path.iterdir()] == [_LOCK]:
                     (self.path / _LOCK).unlink()
                     self.path.rmdir()
             self._lock.close()
@@ -68,6 +68,9 @@ class RunDirectory:
             ) from None
         try:
             self._take()
+            if not (self.path / _LOCK).exists():  # another command was refused meanwhile, and took it away
+                self.close()
+                return self._open()
             self._check_same(self._config.settings())
             self._drop_damaged_lines()
         except BaseException:
@@ -79,6 +82,7 @@ class RunDirectory:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._is_new = False  # it is the other's
             self._lock.seek(0)
             raise InputError(
                 f"The run directory {self.path} is in use by {self._lock.read().strip()}.\n"

@@ -110,7 +110,8 @@ def data_directory(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Pa
         path = pathlib.Path(chosen).expanduser()
         is_file = path.exists() and not path.is_dir()
     except (OSError, RuntimeError) as error:  # too long, not to be looked into, of a user that is unknown
-        raise InputError(f"The data directory {chosen} cannot be used: {error}.\n{remedy}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"The data directory {chosen} cannot be used: {reason}.\n{remedy}") from None
     if is_file:
         raise InputError(f"The data directory {path} is a file.\n{remedy}")
     return path

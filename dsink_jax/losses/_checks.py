@@ -3,13 +3,16 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
 
 
 def check_arrays(**values):
-    """Raises `ValueError` unless all values are arrays, of JAX or NumPy."""
+    """Raises `ValueError` unless all values are arrays, of JAX or NumPy, of a type that JAX has."""
     for name, value in values.items():
         if not (hasattr(value, "shape") and hasattr(value, "dtype")):
             raise ValueError(f"{name} must be an array, got {type(value).__name__}.")
+        if isinstance(value, np.ndarray) and not (value.dtype.isnative and value.dtype.itemsize <= 8):
+            raise ValueError(f"{name} must have a type that JAX has, such as float32, got {value.dtype.str}.")
 
 
 def check_logits(logits, **others):
