@@ -10,10 +10,12 @@ Expanding the two divergences gives sum_i <q_i, P_i> + 2 <q_i, log q_i> with P =
 is entropic optimal transport with cost P and epsilon 2: Q = N diag(u) sqrt(f_N f) diag(v).
 """
 
+import numbers
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dsink_jax.collectives import gather, own_rows, total
 from dsink_jax.transport import solve_transport
@@ -102,6 +104,7 @@ def surrogate_labels(
     """
     _check_batch(logits, where, noise_robust_logits=noise_robust_logits)
     num_examples, num_classes = logits.shape
+    _check_array("class_marginal", class_marginal)
     if class_marginal.shape != (num_classes,):
         raise ValueError(
             f"class_marginal must have shape [C] = [{num_classes}] to go with logits "
@@ -109,10 +112,13 @@ def surrogate_labels(
         )
     if not jnp.issubdtype(class_marginal.dtype, jnp.floating):
         raise ValueError(f"class_marginal must be floating point, got {class_marginal.dtype}.")
-    if not isinstance(threshold, jax.core.Tracer) and not threshold > 0:
-        raise ValueError(f"threshold must be positive, got {threshold}.")
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}.")
+    is_number = isinstance(threshold, numbers.Real | jax.Array)
+    if not is_number or not (isinstance(threshold, jax.core.Tracer) or threshold > 0):
+        raise ValueError(f"threshold must be positive, got {threshold!r}.")
+    if not isinstance(max_iterations, int | np.integer):
+        raise ValueError(f"max_iterations must be an integer, got {max_iterations!r}.")
+    if not 1 <= max_iterations < 2**31:
+        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}, and below 2^31.")
 
     logits, noise_robust_logits, class_marginal = jax.lax.stop_gradient(
         (logits, noise_robust_logits, class_marginal)
@@ -209,7 +215,8 @@ def _relative(logits):
 def _check_batch(logits, where, *, name="logits", **others):
     """Raises `ValueError` unless all logits are floating `[N, C]` alike and `where` is bool `[N]`."""
     for key, value in {name: logits, **others}.items():
-        if value.ndim != 2:
+        _check_array(key, value)
+        if value.ndim != 2 or value.size == 0:
             raise ValueError(f"{key} must have shape [N, C], got {list(value.shape)}.")
         if not jnp.issubdtype(value.dtype, jnp.floating):
             raise ValueError(f"{key} must be floating point, got {value.dtype}.")
@@ -217,7 +224,18 @@ def _check_batch(logits, where, *, name="logits", **others):
             raise ValueError(
                 f"{key} must have the shape of {name}, {list(logits.shape)}, got {list(value.shape)}."
             )
-    if where is not None and (where.shape != logits.shape[:1] or where.dtype != bool):
+    if where is None:
+        return
+    _check_array("where", where)
+    if where.shape != logits.shape[:1] or where.dtype != bool:
         raise ValueError(
             f"where must be bool [N] = [{logits.shape[0]}], got {where.dtype} {list(where.shape)}."
         )
+
+
+def _check_array(name, value):
+    """Raises `ValueError` unless the value is an array, of JAX or NumPy, of a type that JAX has."""
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        raise ValueError(f"{name} must be an array, got {type(value).__name__}.")
+    if isinstance(value, np.ndarray) and not (value.dtype.isnative and value.dtype.itemsize <= 8):
+        raise ValueError(f"{name} must have a type that JAX has, such as float32, got {value.dtype.str}.")

@@ -27,6 +27,8 @@ def class_groups(counts: np.ndarray) -> ClassGroups:
     >>> class_groups([50, 40, 30, 20, 10]).few.tolist()
     [4]
     """
+    if np.ndim(counts) != 1:
+        raise ValueError(f"counts must have shape [C], got {list(np.shape(counts))}.")
     order = np.argsort(-np.asarray(counts), kind="stable")
     third = max(len(order) // 3, 1) if len(order) > 1 else 0
     end = len(order) - third
@@ -34,7 +36,13 @@ def class_groups(counts: np.ndarray) -> ClassGroups:
 
 
 def per_class_accuracy(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Share of each class predicted right: float64 `[C]` in [0, 1], NaN for a class without examples."""
+    """Share of each class predicted right: float64 `[C]` in [0, 1], NaN for a class without examples.
+
+    Raises:
+      ValueError: unless both are `[M]` alike and the labels in [0, C).
+    """
+    _check_rows(predictions, labels)
+    _check_range(labels, num_classes)
     correct = np.bincount(labels[predictions == labels], minlength=num_classes)
     total = np.bincount(labels, minlength=num_classes)
     return np.divide(correct, total, out=np.full(num_classes, np.nan), where=total > 0)
@@ -52,7 +60,12 @@ def noisy_corrected(predictions: np.ndarray, observed: np.ndarray, true: np.ndar
       predictions: integer `[M]`, predicted classes of the training examples.
       observed: integer `[M]`, the labels trained on.
       true: integer `[M]`, the true labels.
+
+    Raises:
+      ValueError: unless all three have the same shape.
     """
+    _check_rows(predictions, observed)
+    _check_rows(predictions, true)
     wrong = observed != true
     return float(np.mean(predictions[wrong] == true[wrong])) if wrong.any() else float("nan")
 
@@ -63,12 +76,37 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     Args:
       probabilities: `[N, C]`, rows summing to 1.
       labels: integer `[N]`.
-      bins: number of confidence bins.
+      bins: number of confidence bins, at least 1.
+
+    Raises:
+      ValueError: for other shapes, values or labels, or no example.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, arXiv 1706.04599, equation 3.
     """
+    if probabilities.ndim != 2 or probabilities.size == 0:
+        raise ValueError(f"probabilities must have shape [N, C], got {list(probabilities.shape)}.")
+    _check_rows(probabilities[:, 0], labels)
+    _check_range(labels, probabilities.shape[1])
+    if not ((probabilities >= 0) & (probabilities <= 1.001)).all():
+        raise ValueError("probabilities must be in [0, 1], and hold no NaN.")
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}.")
     confidence = probabilities.max(-1)
     correct = probabilities.argmax(-1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gap = np.bincount(bin_of, correct - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(labels))
+
+
+def _check_rows(one, other):
+    if one.ndim != 1 or one.shape != other.shape:
+        raise ValueError(
+            f"Predictions and labels must have one shape [M], got {list(one.shape)} and {list(other.shape)}."
+        )
+
+
+def _check_range(labels, num_classes):
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ValueError(
+            f"Labels must be in [0, {num_classes}), got {labels.min()} to {labels.max()}. Check num_classes."
+        )

@@ -27,11 +27,11 @@ from dsink_jax.methods.registry import option_name
 from dsink_jax.report import align, heat_map_figure
 from dsink_jax.training.loop import ShouldStop, never
 from experiments import pipeline
-from experiments.command_line import errors_for_people, stopping_when_asked
+from experiments.command_line import errors_for_people, read_flags, stopping_when_asked
 from experiments.config import DIGITS, Config, MethodOptions
 from experiments.plan import Spec, auxiliary_spec, baseline_spec, target_spec
 from experiments.problem import Problem
-from experiments.seeds import run_seeds, seed_config
+from experiments.seeds import run_seeds, seed_config, writing_output
 from experiments.summary import (
     LEGEND,
     Results,
@@ -328,18 +328,19 @@ def write_markdown(path: pathlib.Path, settings: Settings, results: Results) -> 
 
 def main() -> None:
     """Runs a study from the command line."""
-    settings = tyro.cli(Settings, description=__doc__)
     with errors_for_people(), stopping_when_asked() as should_stop:
+        settings = read_flags(Settings, description=__doc__)
         if settings.study == "grid" and importlib.util.find_spec("matplotlib") is None:
             raise InputError("The grid's heat map needs matplotlib: pip install '.[report]'")
         results = run_seeds(
             settings.seeds, settings.output, partial(run_seed, settings, should_stop=should_stop)
         )
-    write_csv(settings.output / f"{settings.study}.csv", results)
-    path = settings.output / f"{settings.study}.md"
-    write_markdown(path, settings, results)
-    if settings.study == "grid":
-        draw_grid(settings.output / "grid.svg", results)
+        path = settings.output / f"{settings.study}.md"
+        with writing_output(settings.output):
+            write_csv(settings.output / f"{settings.study}.csv", results)
+            write_markdown(path, settings, results)
+            if settings.study == "grid":
+                draw_grid(settings.output / "grid.svg", results)
     print(f"\n{path.read_text(encoding='utf-8')}")
 
 

@@ -12,15 +12,13 @@ import pathlib
 import statistics
 from functools import partial
 
-import tyro
-
 from dsink_jax.report import align
 from dsink_jax.training.loop import ShouldStop, never
 from experiments import pipeline, plan
-from experiments.command_line import errors_for_people, stopping_when_asked
+from experiments.command_line import errors_for_people, read_flags, stopping_when_asked
 from experiments.config import DIGITS, Config
 from experiments.problem import Problem
-from experiments.seeds import run_seeds, seed_config
+from experiments.seeds import run_seeds, seed_config, writing_output
 from experiments.summary import (
     LEGEND,
     Results,
@@ -130,13 +128,14 @@ def write_markdown(path: pathlib.Path, results: Results, grid: bool) -> None:
 
 def main() -> None:
     """Runs the comparison from the command line."""
-    comparison = tyro.cli(Comparison, description=__doc__)
     with errors_for_people(), stopping_when_asked() as should_stop:
+        comparison = read_flags(Comparison, description=__doc__)
         results = run_seeds(
             comparison.seeds, comparison.output, partial(run_seed, comparison, should_stop=should_stop)
         )
-    write_csv(comparison.output / "comparison.csv", results)
-    write_markdown(comparison.output / "comparison.md", results, comparison.grid)
+        with writing_output(comparison.output):
+            write_csv(comparison.output / "comparison.csv", results)
+            write_markdown(comparison.output / "comparison.md", results, comparison.grid)
     print(f"\n{table(results)}\n\n{verdict(results)}")
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import unicodedata
 from typing import Annotated, Any, Literal
 
 import jax
@@ -23,6 +24,9 @@ NAIVE, NAIVE_TUNED = "naive_distillation", "naive_tuned"
 ADJUSTED, ENSEMBLE = "noise_robust_adjusted", "ensemble"
 _SHORT = {"naive": NAIVE}
 TUNED_NAIVE_ALPHA, TUNED_NAIVE_NOISE_WEIGHT = 10.0, 0.7
+
+_LARGEST = 2**20  # epochs, examples of a batch, iterations: beyond are slips
+_NO_TEXT = {"Cc", "Cs"}  # Unicode categories: control characters, and bytes that are no UTF-8
 
 # Settings that may differ between a run and its continuation: they change where, not what.
 PLACE = (
@@ -182,6 +186,7 @@ class Config:
     """Options of the methods; `--list-methods` says which method does what."""
 
     def __post_init__(self):
+        self._check_text()
         check_model_name(self.model)
         for name in self.baseline_names:
             check_known("method", name, (*METHODS, NAIVE, NAIVE_TUNED, ADJUSTED, ENSEMBLE))
@@ -194,6 +199,8 @@ class Config:
             self._check(name, getattr(self, name) >= 1, "at least 1")
         if self.coordinator is None and (self.process_count, self.process_index) != (None, None):
             raise InputError("--process-count and --process-index need --coordinator host:port.")
+        for name in ("epochs", "batch_size", "max_iterations"):
+            self._check(name, getattr(self, name) <= _LARGEST, f"at most {_LARGEST}")
         for name in ("alpha", "naive_alpha", "warmup_epochs", "ramp_epochs", "crop_padding"):
             self._check(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
         for name in ("seed", "data_seed", "map_seed"):
@@ -207,6 +214,16 @@ class Config:
             self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
         _ = self.optimizer  # checks its own ranges
         self._check_methods()
+
+    def _check_text(self):
+        """Refuses what can be neither a path nor printed."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str | pathlib.Path) and not _NO_TEXT.isdisjoint(
+                map(unicodedata.category, str(value))
+            ):
+                flag = "--" + field.name.replace("_", "-")
+                raise InputError(f"{flag} must be text without control characters, got {str(value)!a}.")
 
     def _check(self, name, good, expected):
         if not good:
@@ -223,6 +240,10 @@ class Config:
                 raise InputError(f"--noise {self.noise} needs {fit}, got --dataset {self.dataset}.")
             if self.limit_train is not None:
                 raise InputError("--limit-train does not go with human labels, which cover all images.")
+        elif self.human_labels is not None:
+            raise InputError(
+                "--human-labels goes with human noise: give --noise human_worse, or leave it out."
+            )
 
     def _check_methods(self):
         """Builds each method once, and refuses options of methods that are not trained."""

@@ -70,6 +70,7 @@ def _run(config, directory, devices, make_plan, should_stop):
     results["data"] = data_facts(problem)
     specs = make_plan(problem)
     _check_specs(specs, problem, results)
+    batches.check_length(config.epochs, len(problem.corruption.index), config.batch_size)
     directory.start(problem.drawn)
     todo = [spec for spec in specs if spec.name not in results["models"]]
     if not todo:

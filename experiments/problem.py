@@ -133,6 +133,9 @@ def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.
         kept = _equal_share(data.test.labels, data.num_classes, config.limit_test, "--limit-test")
         test = sources.Split(data.test.images[kept], data.test.labels[kept])
         data = dataclasses.replace(data, test=test)
+    side = min(data.train.images.shape[1:3])
+    if config.crop_padding > side:
+        raise InputError(f"--crop-padding {config.crop_padding} is more than the images' side, {side}.")
     drawn = directory.corruption() or read_or_draw(config, data)
     check_fits(drawn, data)
     preprocessing = Preprocessing(Augmentation(config.crop_padding, config.flip), data.mean, data.std)

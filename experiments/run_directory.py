@@ -19,6 +19,7 @@ from dsink_jax.errors import InputError, StorageError
 from dsink_jax.training.processes import from_first, is_first
 from experiments.config import PLACE, Config, default_settings
 
+_LOCK = ".lock"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint", "numpy")
 
 
@@ -37,6 +38,7 @@ class RunDirectory:
         self.path = config.directory
         self._config = config
         self._lock = None
+        self._is_new = False
         from_first(self._open)
 
     def __enter__(self) -> "RunDirectory":
@@ -46,21 +48,29 @@ class RunDirectory:
         self.close()
 
     def close(self) -> None:
-        """Lets other runs use the directory."""
+        """Lets other runs use the directory. A new one that no run has started in is taken away again."""
         if self._lock is not None:
+            with contextlib.suppress(OSError):
+                if self._is_new and [path.name for path in self.path.iterdir()] == [_LOCK]:
+                    (self.path / _LOCK).unlink()
+                    self.path.rmdir()
             self._lock.close()
             self._lock = None
 
     def _open(self):
         try:
+            self._is_new = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115  (held while open)
+            self._lock = open(self.path / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115  (held while open)
         except OSError as error:
             raise InputError(
                 f"The run directory {self.path} cannot be written: {error.strerror}. Give another --run-dir."
             ) from None
         try:
             self._take()
+            if not (self.path / _LOCK).exists():  # another command was refused meanwhile, and took it away
+                self.close()
+                return self._open()
             self._check_same(self._config.settings())
             self._drop_damaged_lines()
         except BaseException:
@@ -72,6 +82,7 @@ class RunDirectory:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._is_new = False  # it is the other's
             self._lock.seek(0)
             raise InputError(
                 f"The run directory {self.path} is in use by {self._lock.read().strip()}.\n"
@@ -90,7 +101,9 @@ class RunDirectory:
             if (self.path / "results.json").exists():
                 raise InputError(f"{self.path} has results but no config.json. Give another --run-dir.")
             return
-        there = default_settings() | stored.get("settings", {})
+        if not isinstance(stored.get("settings"), dict):
+            raise _damaged(self.path / "config.json")
+        there = default_settings() | stored["settings"]
         different = [
             f"{name} is {there.get(name)} there and {settings.get(name)} here"
             for name in sorted({*settings, *there} - set(PLACE))
@@ -136,7 +149,15 @@ class RunDirectory:
 
     def results(self) -> dict[str, Any]:
         """What is known so far: `models` by name, and `data`."""
-        return from_first(lambda: _read_json(self.path / "results.json")) or {"models": {}, "data": {}}
+        return from_first(self._read_results) or {"models": {}, "data": {}}
+
+    def _read_results(self):
+        path = self.path / "results.json"
+        stored = _read_json(path)
+        models = {} if stored is None else stored.get("models")
+        if not isinstance(models, dict) or not all(isinstance(entry, dict) for entry in models.values()):
+            raise _damaged(path)
+        return stored
 
     def save_results(self, results: dict[str, Any]) -> None:
         """Writes the results, whole or not at all."""
@@ -200,11 +221,18 @@ def device_description(devices: Sequence[jax.Device]) -> str:
 
 def _read_json(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:
-        raise InputError(f"{path} is damaged. Remove it, or give another --run-dir.") from None
+    except (ValueError, OSError, RecursionError):
+        raise _damaged(path) from None
+    if not isinstance(value, dict):
+        raise _damaged(path)
+    return value
+
+
+def _damaged(path):
+    return InputError(f"{path} is damaged. Remove it, or give another --run-dir.")
 
 
 def _write_json(path, value):

@@ -4,7 +4,8 @@ Logits are `scale` times a common normal draw plus a fifth of that for each of f
 is long-tailed, ratio 100. Needs POT (`pip install ".[benchmark]"`).
 """
 
-import argparse
+import dataclasses
+import importlib.util
 import pathlib
 import time
 
@@ -14,8 +15,11 @@ import numpy as np
 
 from dsink_jax import class_marginal, surrogate_labels
 from dsink_jax.allocation import DEFAULT_MAX_ITERATIONS, EPSILON
+from dsink_jax.errors import InputError
 from dsink_jax.report import align
+from experiments.command_line import errors_for_people, read_flags
 from experiments.run_directory import device_description, versions
+from experiments.seeds import make_output, writing_output
 
 SHAPES = ((64, 10), (128, 10), (128, 100), (1000, 10), (1000, 100))
 SCALES = (1.0, 2.0, 5.0, 10.0, 12.0)
@@ -73,15 +77,32 @@ def measure(shape: tuple[int, int], scale: float) -> tuple[str, ...]:
     return tuple(cells)
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Measures the error of the surrogate labels against POT in float64."""
+
+    output: pathlib.Path = pathlib.Path("results/solver")
+    """Where the table goes."""
+
+
 def main() -> None:
     """Writes accuracy.md to the folder given."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results/solver"))
-    output = parser.parse_args().output
+    with errors_for_people():
+        output = read_flags(Settings, description=__doc__).output
+        if importlib.util.find_spec("ot") is None:
+            raise InputError("The comparison needs POT: pip install '.[benchmark]'")
+        make_output(output)
+        text = _table()
+        with writing_output(output):
+            (output / "accuracy.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _table():
     header = ("N x C", "scale", "iterations", "error", "iterations (default)", "error (default)")
     rows = [header, *(measure(shape, scale) for scale in SCALES for shape in SHAPES)]
     found = ", ".join(f"{name} {version}" for name, version in versions().items())
-    text = (
+    return (
         "# Error of the surrogate labels\n\n"
         "Largest absolute error of a label against POT's `sinkhorn_log` in float64, worst of "
         f"{SEEDS} seeds, threshold 1e-6: with iterations as many as it takes, and with the default limit of "
@@ -90,9 +111,6 @@ def main() -> None:
         f"`python -m experiments.solver_accuracy`; {device_description(jax.local_devices())}; {found}; "
         f"{time.strftime('%Y-%m-%d')}.\n"
     )
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "accuracy.md").write_text(text, encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":

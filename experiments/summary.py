@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import jax
 
-from dsink_jax.errors import InputError
 from experiments.run_directory import device_description, versions
 
 Results = dict[int, dict]  # content of results.json by seed
@@ -18,18 +17,6 @@ LEGEND = (
     "`corrected`: wrong training labels whose true class is predicted."
 )
 _MEASURES = ("last", "mean_last_10", "best", "many", "medium", "few", "noisy_corrected", "calibration_error")
-
-
-def make_folder(path: pathlib.Path) -> None:
-    """Makes a folder for results.
-
-    Raises:
-      InputError: if it cannot be made, before hours of training end there.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path} cannot be made: {error.strerror}. Give another --output.") from None
 
 
 def measures(entry: dict) -> dict[str, float | None]:

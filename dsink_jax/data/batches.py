@@ -25,8 +25,19 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return math.ceil(num_examples / batch_size)
 
 
+def check_length(epochs: int, num_examples: int, batch_size: int) -> None:
+    """Raises `InputError` for a training of more steps than can be counted in 32 bits."""
+    steps = epochs * steps_per_epoch(num_examples, batch_size)
+    if steps >= 2**31:
+        raise InputError(
+            f"{epochs} epochs are {steps} steps, more than can be counted. Give fewer, or larger batches."
+        )
+
+
 def check_batch_size(batch_size: int, num_devices: int) -> None:
     """Raises `InputError` unless the batch splits evenly over the devices."""
+    if num_devices < 1:
+        raise InputError("At least 1 device is needed.")
     if batch_size < 1 or batch_size % num_devices:
         below = batch_size - batch_size % num_devices
         nearest = max(below, num_devices)

@@ -2,22 +2,18 @@
 
 import dataclasses
 import hashlib
+import numbers
 import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
 from dsink_jax.data import noise as label_noise
+from dsink_jax.data.cifar_files import first_line
+from dsink_jax.data.sources import UNREADABLE
 from dsink_jax.errors import InputError
 
 _ARRAYS = ("index", "clean_labels", "noisy_labels", "counts_before", "class_map")
-# What NumPy, zipfile and zlib raise for files that are damaged or are something else.
-_UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 _FACTS = ("noise", "nominal_rate", "imbalance_ratio", "data_seed")
 
 
@@ -90,7 +86,7 @@ def long_tail_counts(max_count: int, num_classes: int, imbalance_ratio: float) -
       int64 `[C]`, not increasing.
 
     Raises:
-      InputError: for a ratio below 1 or a class left empty.
+      InputError: for a ratio below 1, fewer than 2 classes, or a class left empty.
 
     Source: Cui et al. (arXiv 1901.05555) and Cao et al. (arXiv 1906.07413); their `imb_factor` is
     1 / imbalance_ratio.
@@ -98,8 +94,10 @@ def long_tail_counts(max_count: int, num_classes: int, imbalance_ratio: float) -
     >>> long_tail_counts(5000, 10, 10).tolist()
     [5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500]
     """
-    if not 1.0 <= imbalance_ratio < float("inf"):
+    if not (isinstance(imbalance_ratio, numbers.Real) and 1.0 <= imbalance_ratio < float("inf")):
         raise InputError(f"The imbalance ratio must be at least 1, got {imbalance_ratio}.")
+    if not 1 <= max_count < 2**53:
+        raise InputError(f"The largest class must have at least 1 example, got {max_count}.")
     if num_classes < 2:
         raise InputError(f"A long tail needs at least 2 classes, got {num_classes}.")
     share = (1.0 / imbalance_ratio) ** (np.arange(num_classes) / (num_classes - 1.0))
@@ -156,7 +154,7 @@ def corrupt(
       imbalance_ratio: largest over smallest class, at least 1.
       noise: one of `noise.NOISE_KINDS`.
       noise_rate: nominal rate in [0, 1]; not used for human labels.
-      data_seed: seed, apart from every training seed; non-negative.
+      data_seed: seed in [0, 2^32), apart from every training seed.
       map_seed: seed of the class map of asymmetric noise.
       human_labels: integer `[L]`, labels by people, for the human kinds.
 
@@ -164,9 +162,12 @@ def corrupt(
       InputError: for a bad kind, rate or ratio, a class left empty, or missing human labels.
     """
     label_noise.check_noise(noise, noise_rate)
-    if data_seed < 0:
-        raise InputError(f"The data seed must not be negative, got {data_seed}.")
-    labels = _check_labels(labels, num_classes, "Labels")
+    for seed, what in ((data_seed, "data seed"), (map_seed, "map seed")):
+        if not (isinstance(seed, int | np.integer) and 0 <= seed < 2**32):
+            raise InputError(f"The {what} must be an integer in [0, 2^32), got {seed!r}.")
+    if num_classes < 2:
+        raise InputError(f"A training set needs at least 2 classes, got {num_classes}.")
+    labels = check_labels(labels, num_classes, "Labels")
     counts_before = np.bincount(labels, minlength=num_classes)
     if not (counts_before > 0).all():
         missing = np.flatnonzero(counts_before == 0).tolist()
@@ -181,7 +182,7 @@ def corrupt(
     if noise.startswith("human_"):
         if human_labels is None:
             raise InputError(f"Noise {noise!r} needs human labels, and none were given.")
-        human_labels = _check_labels(human_labels, num_classes, "Human labels")
+        human_labels = check_labels(human_labels, num_classes, "Human labels")
         if len(human_labels) != len(labels):
             raise InputError(f"There are {len(human_labels)} human labels for {len(labels)} images.")
         noisy, noise_rate = human_labels[index].astype(np.int32), float("nan")
@@ -229,14 +230,33 @@ def load_corruption(path: pathlib.Path) -> Corruption:
             values = {name: file[name] for name in _ARRAYS}
             values |= {name: file[name].item() for name in _FACTS}
             digest = str(file["sha256"])
+        corruption = Corruption(**values)
+        is_whole = corruption.sha256 == digest
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.\n{remedy}") from None
-    except _UNREADABLE as error:
-        raise InputError(f"{path} is not a readable corrupted set: {error}\n{remedy}") from None
-    corruption = Corruption(**values)
-    if corruption.sha256 != digest:
+    except UNREADABLE as error:
+        raise InputError(f"{path} is not a readable corrupted set: {first_line(error)}\n{remedy}") from None
+    if not is_whole:
         raise InputError(f"{path} is damaged: its content does not match its digest.\n{remedy}")
+    if not _is_sound(corruption):
+        raise InputError(f"{path} is no corrupted set: its arrays do not go together.\n{remedy}")
     return corruption
+
+
+def _is_sound(corruption):
+    """Whether the arrays have the shapes and ranges that `Corruption` says."""
+    arrays = {name: getattr(corruption, name) for name in _ARRAYS}
+    if any(array.ndim != 1 or array.dtype.kind != "i" for array in arrays.values()):
+        return False
+    index, classes = arrays["index"], corruption.num_classes
+    labels = arrays["clean_labels"], arrays["noisy_labels"]
+    return (
+        classes == len(arrays["class_map"])
+        and len(index) > 0
+        and all(len(each) == len(index) and 0 <= each.min() <= each.max() < classes for each in labels)
+        and index[0] >= 0
+        and bool((np.diff(index) > 0).all())
+    )
 
 
 def describe(corruption: Corruption) -> str:
@@ -256,7 +276,8 @@ def describe(corruption: Corruption) -> str:
     return "\n".join(lines)
 
 
-def _check_labels(labels, num_classes, what):
+def check_labels(labels: np.ndarray, num_classes: int, what: str) -> np.ndarray:
+    """The labels, int64 `[M]`, or `InputError` unless they are integers in [0, C)."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{what} must be integers [M], got {labels.dtype} {list(labels.shape)}.")
@@ -265,7 +286,7 @@ def _check_labels(labels, num_classes, what):
             f"{what} must be in [0, {num_classes}), got {labels.min()} to {labels.max()}. "
             "Check num_classes, or number the classes from 0."
         )
-    return labels
+    return labels.astype(np.int64)  # NumPy counts no uint64
 
 
 def _shorten(counts):

@@ -187,6 +187,12 @@ def _class_names(
     if class_names is None:
         if num_classes is None:
             num_classes = max(1, *(int(part.max()) + 1 for part in labels))
+            most = sum(map(len, labels))
+            if num_classes > max(most, 2**16):  # a slip, such as an id, would fill the memory with names
+                raise InputError(
+                    f"The largest label is {num_classes - 1}, but there are {most} images.\n"
+                    "Number the classes from 0 without gaps, or say how many there are."
+                )
         if num_classes < 1:
             raise InputError(f"num_classes is {num_classes}.\nGive a positive number.")
         class_names = [str(index) for index in range(num_classes)]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dsink_jax.data.corruption import check_labels
 from dsink_jax.errors import InputError
 
 
@@ -18,12 +19,15 @@ def draw_meta_set(labels: np.ndarray, per_class: int, num_classes: int, seed: in
       int32 `[C * per_class]`, positions, class by class.
 
     Raises:
-      InputError: if a class has no more examples than that, so that none would be left to train on.
+      InputError: if a class has no more examples than that, so that none would be left to train on, for
+        less than 1, or labels that are no classes.
 
     >>> draw_meta_set(np.array([0, 1, 1, 0, 0]), 1, 2, seed=0).tolist()
     [4, 2]
     """
-    counts = np.bincount(labels, minlength=num_classes)
+    if per_class < 1:
+        raise InputError(f"A meta set needs at least 1 image a class, got {per_class}.")
+    counts = np.bincount(check_labels(labels, num_classes, "Labels"), minlength=num_classes)
     if per_class >= counts.min():
         most = f"Give at most {counts.min() - 1}, or" if counts.min() > 1 else "Give"
         raise InputError(

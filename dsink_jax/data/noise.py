@@ -4,6 +4,7 @@ Conventions differ in what "40 % noise" means; the name of a kind says which one
 in the docstring of `transition_matrix`.
 """
 
+import numbers
 from typing import Literal, get_args
 
 import numpy as np
@@ -75,9 +76,9 @@ def transition_matrix(
     Args:
       noise: one of the kinds above. Human kinds have no matrix.
       rate: nominal rate in [0, 1].
-      num_classes: C.
+      num_classes: C, at least 2.
       map_seed: seed of the class map of `asymmetric`; 1 and 25 are the published ones.
-      class_counts: `[C]` clean counts, needed by the joint kinds.
+      class_counts: `[C]` clean counts, needed by the joint kinds; two or more positive.
 
     Returns:
       float64 `[C, C]`, rows P(observed | true) summing to 1.
@@ -89,6 +90,10 @@ def transition_matrix(
     [0.64, 0.04]
     """
     check_noise(noise, rate)
+    if rate is None and noise != "none":
+        raise InputError(f"Noise {noise!r} needs a rate in [0, 1].")
+    if num_classes < 2:
+        raise InputError(f"Label noise needs at least 2 classes, got {num_classes}.")
     identity = np.eye(num_classes)
     if noise == "none":
         return identity
@@ -108,7 +113,13 @@ def transition_matrix(
     elif noise in ("joint", "joint_inclusive"):
         if class_counts is None:
             raise InputError(f"Noise {noise!r} needs class_counts.")
-        target = np.broadcast_to(np.asarray(class_counts, np.float64), (num_classes, num_classes))
+        counts = np.asarray(class_counts, np.float64)
+        if counts.shape != (num_classes,) or not (counts >= 0).all() or (counts > 0).sum() < 2:
+            raise InputError(
+                f"class_counts must be {num_classes} numbers, none negative and two of them positive, got "
+                f"{np.array2string(counts, threshold=10).replace(chr(10), '')}."
+            )
+        target = np.broadcast_to(counts, (num_classes, num_classes))
         if noise == "joint":
             target = target * (1.0 - identity)
         target = target / target.sum(1, keepdims=True)
@@ -155,5 +166,5 @@ def check_noise(noise: str, rate: float | None) -> None:
     """Raises `InputError` for an unknown kind or a rate outside [0, 1]."""
     if noise not in NOISE_KINDS:
         raise InputError(f"Unknown noise {noise!r}. Known kinds: {', '.join(NOISE_KINDS)}.")
-    if rate is not None and not 0.0 <= rate <= 1.0:
+    if rate is not None and not (isinstance(rate, numbers.Real) and 0.0 <= rate <= 1.0):
         raise InputError(f"The noise rate must be in [0, 1], got {rate}.")

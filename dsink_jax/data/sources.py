@@ -5,8 +5,10 @@ image in every run and by every route.
 """
 
 import dataclasses
+import lzma
 import os
 import pathlib
+import struct
 import zipfile
 import zlib
 
@@ -40,6 +42,12 @@ _CIFAR_SCALES = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
 }
+
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
+"""What NumPy and zipfile raise for files that are damaged or are something else."""
 
 _NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -82,7 +90,7 @@ def load(
     if dataset in cifar_files.NUM_CLASSES:
         return _cifar(dataset, data_directory(data_dir), download, lazy)
     if dataset.endswith(".npz"):
-        return _npz(pathlib.Path(dataset).expanduser())
+        return _npz(_expanded(dataset))
     raise InputError(f"{unknown('data set', dataset, DATASETS)}\nOr give the path of an .npz file.")
 
 
@@ -100,12 +108,15 @@ def data_directory(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Pa
         InputError: It is a file.
     """
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    path = pathlib.Path(chosen).expanduser()
-    if path.exists() and not path.is_dir():
-        raise InputError(
-            f"The data directory {path} is a file.\n"
-            "Name the folder that holds it: --data-dir, data_dir= or TFDS_DATA_DIR."
-        )
+    remedy = "Name the folder that holds it: --data-dir, data_dir= or TFDS_DATA_DIR."
+    try:
+        path = pathlib.Path(chosen).expanduser()
+        is_file = path.exists() and not path.is_dir()
+    except (OSError, RuntimeError) as error:  # too long, not to be looked into, of a user that is unknown
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"The data directory {chosen} cannot be used: {reason}.\n{remedy}") from None
+    if is_file:
+        raise InputError(f"The data directory {path} is a file.\n{remedy}")
     return path
 
 
@@ -121,16 +132,25 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: The file is missing, damaged, no .npz file, or holds pickled objects.
     """
-    if not path.is_file():
-        raise InputError(f"There is no file {path}.\nGive the path of an existing .npz file.")
     try:
+        if not path.is_file():
+            raise InputError(f"There is no file {path}.\nGive the path of an existing .npz file.")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except InputError:
+        raise
+    except UNREADABLE as error:
         raise InputError(
             f"{path} cannot be read: {cifar_files.first_line(error)}.\n"
             "Write it with numpy.savez, from arrays of numbers or text."
         ) from error
+
+
+def _expanded(path: str) -> pathlib.Path:
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: {error}\nGive the whole path.") from None
 
 
 def _cifar(dataset: str, data_dir: pathlib.Path, download: bool, lazy: bool) -> ImageData:

@@ -3,11 +3,22 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
+
+
+def check_arrays(**values):
+    """Raises `ValueError` unless all values are arrays, of JAX or NumPy, of a type that JAX has."""
+    for name, value in values.items():
+        if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+            raise ValueError(f"{name} must be an array, got {type(value).__name__}.")
+        if isinstance(value, np.ndarray) and not (value.dtype.isnative and value.dtype.itemsize <= 8):
+            raise ValueError(f"{name} must have a type that JAX has, such as float32, got {value.dtype.str}.")
 
 
 def check_logits(logits, **others):
     """Raises `ValueError` unless `logits` is floating `[N, C]` and every other array has its shape."""
-    if logits.ndim != 2:
+    check_arrays(logits=logits, **others)
+    if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"logits must have shape [N, C], got {list(logits.shape)}.")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise ValueError(f"logits must be floating point, got {logits.dtype}.")
@@ -23,6 +34,7 @@ def check_logits(logits, **others):
 def check_labels(labels, logits):
     """Raises `ValueError` unless `labels` is integer `[N]` for `logits` `[N, C]`."""
     check_logits(logits)
+    check_arrays(labels=labels)
     if labels.shape != logits.shape[:1]:
         raise ValueError(f"labels must have shape [N] = [{logits.shape[0]}], got {list(labels.shape)}.")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -31,7 +43,10 @@ def check_labels(labels, logits):
 
 def check_where(where, logits):
     """Raises `ValueError` unless `where` is None or bool `[N]` for `logits` `[N, C]`."""
-    if where is not None and (where.shape != logits.shape[:1] or where.dtype != bool):
+    if where is None:
+        return
+    check_arrays(where=where)
+    if where.shape != logits.shape[:1] or where.dtype != bool:
         raise ValueError(
             f"where must be bool [N] = [{logits.shape[0]}], got {where.dtype} {list(where.shape)}."
         )
@@ -39,18 +54,32 @@ def check_where(where, logits):
 
 def check_per_class(values, logits, name):
     """Raises `ValueError` unless `values` is `[C]` for `logits` `[N, C]`."""
+    check_arrays(**{name: values})
     if values.shape != logits.shape[1:]:
         raise ValueError(f"{name} must have shape [C] = [{logits.shape[1]}], got {list(values.shape)}.")
 
 
+def check_number(value, name):
+    """Raises `ValueError` unless the value is one real number; NaN and infinity are."""
+    try:
+        is_number = not isinstance(value, str | bytes)
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        is_number = False
+    if not is_number:
+        raise ValueError(f"{name} must be a number, got {value!r}.")
+
+
 def check_at_least(value, name, low):
     """Raises `ValueError` unless the Python number is finite and at least `low`."""
+    check_number(value, name)
     if not (value >= low and math.isfinite(value)):
         raise ValueError(f"{name} must be at least {low} and finite, got {value}.")
 
 
 def check_range(value, name, low, high, *, low_open=False, high_open=False):
     """Raises `ValueError` unless the Python number lies between the bounds, included unless open."""
+    check_number(value, name)
     above = low < value if low_open else low <= value
     below = value < high if high_open else value <= high
     if not (above and below):

@@ -6,7 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsink_jax.losses._checks import check_at_least, check_labels, check_per_class, check_range
+from dsink_jax.losses._checks import (
+    check_arrays,
+    check_at_least,
+    check_labels,
+    check_per_class,
+    check_range,
+)
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
 
 
@@ -116,6 +122,7 @@ def class_balanced_weights(class_counts: jax.Array, beta: float = 0.9999) -> jax
     >>> print(np.asarray(class_balanced_weights(jnp.array([2, 1]), beta=0.5)).round(3))
     [0.8 1.2]
     """
+    check_arrays(class_counts=class_counts)
     if class_counts.ndim != 1:
         raise ValueError(f"class_counts must have shape [C], got {list(class_counts.shape)}.")
     check_range(beta, "beta", 0.0, 1.0, high_open=True)

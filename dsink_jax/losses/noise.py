@@ -5,7 +5,13 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dsink_jax.losses._checks import check_at_least, check_labels, check_logits, check_range
+from dsink_jax.losses._checks import (
+    check_arrays,
+    check_at_least,
+    check_labels,
+    check_logits,
+    check_range,
+)
 from dsink_jax.losses._cross_entropy import integer_cross_entropy, share_of
 
 # Symmetric cross-entropy's published code takes log 0 as log 1e-4.
@@ -235,6 +241,7 @@ def forward_corrected_cross_entropy(
     """
     check_labels(labels, logits)
     num_classes = logits.shape[-1]
+    check_arrays(transition_matrix=transition_matrix)
     if transition_matrix.shape != (num_classes, num_classes):
         raise ValueError(
             f"transition_matrix must have shape [C, C] = [{num_classes}, {num_classes}], "

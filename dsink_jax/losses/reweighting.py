@@ -1,9 +1,11 @@
 """The transport problem that weights examples against a balanced meta set."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from dsink_jax.losses._checks import check_where
+from dsink_jax.losses._checks import check_arrays, check_number, check_where
 from dsink_jax.transport import solve_transport
 
 # What an example outside the problem weighs in place of 0, whose gradient OTT does not have.
@@ -38,7 +40,7 @@ def transport_distance(
       float32 `[]`.
 
     Raises:
-      ValueError: for wrong ranks or shapes, or an epsilon that is not positive.
+      ValueError: for wrong ranks or shapes, an epsilon or threshold that is not positive, or a limit below 1.
 
     Source: Guo et al., Learning to Re-weight Examples with Optimal Transport for Imbalanced Classification,
     NeurIPS 2022, arXiv 2208.02951; epsilon and the limit as in its code.
@@ -51,12 +53,17 @@ def transport_distance(
     >>> bool(uphill[2] < 0 < uphill[0])  # the only example of the second class is to gain weight
     True
     """
-    if cost.ndim != 2 or weights.shape != cost.shape[:1]:
+    check_arrays(weights=weights, cost=cost)
+    if cost.ndim != 2 or cost.size == 0 or weights.shape != cost.shape[:1]:
         raise ValueError(
             f"weights must have shape [N] for cost [N, M], got {list(weights.shape)} and {list(cost.shape)}."
         )
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be positive, got {epsilon}.")
+    for name, value in (("epsilon", epsilon), ("threshold", threshold)):
+        check_number(value, name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive, got {value}.")
+    if not isinstance(max_iterations, int) or not 1 <= max_iterations < 2**31:
+        raise ValueError(f"max_iterations must be an integer of at least 1, got {max_iterations!r}.")
     check_where(where, cost)
     cost = jax.lax.stop_gradient(cost.astype(jnp.float32))
     weights = weights.astype(jnp.float32)
@@ -83,20 +90,38 @@ def transport_distance(
 def feature_cost(features: jax.Array, meta_features: jax.Array) -> jax.Array:
     """1 - cosine of the features: float32 `[N, M]` in [0, 2], from `[N, D]` and `[M, D]`.
 
+    Raises:
+      ValueError: for other shapes.
+
     >>> import jax.numpy as jnp
     >>> print(feature_cost(jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 3.0]])))
     [[0. 1.]]
     """
+    check_arrays(features=features, meta_features=meta_features)
+    if features.ndim != 2 or meta_features.ndim != 2 or features.shape[1] != meta_features.shape[1]:
+        raise ValueError(
+            f"features and meta_features must have shapes [N, D] and [M, D], got {list(features.shape)} "
+            f"and {list(meta_features.shape)}."
+        )
     return 1.0 - _unit(features) @ _unit(meta_features).T
 
 
 def label_cost(labels: jax.Array, meta_labels: jax.Array, num_classes: int) -> jax.Array:
     """Mean squared difference of one-hot labels: float32 `[N, M]`, 0 for the same class, else 2 / C.
 
+    Raises:
+      ValueError: for labels that are not `[N]` and `[M]`, or no class.
+
     >>> import jax.numpy as jnp
     >>> print(label_cost(jnp.array([0]), jnp.array([0, 1]), num_classes=10))
     [[0.  0.2]]
     """
+    check_arrays(labels=labels, meta_labels=meta_labels)
+    if labels.ndim != 1 or meta_labels.ndim != 1 or num_classes < 1:
+        raise ValueError(
+            f"labels and meta_labels must have shapes [N] and [M] for C of at least 1, got "
+            f"{list(labels.shape)}, {list(meta_labels.shape)} and {num_classes}."
+        )
     return jnp.where(labels[:, None] == meta_labels, 0.0, 2.0 / num_classes).astype(jnp.float32)
 
 

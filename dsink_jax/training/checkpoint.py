@@ -65,9 +65,11 @@ class Checkpointer:
           tell: called with a sentence for each checkpoint that is passed over.
 
         Raises:
-          InputError: if the only checkpoints there are damaged.
+          InputError: if the only checkpoints there are damaged, or none is to be kept.
           StorageError: if the directory cannot be written.
         """
+        if keep < 1:
+            raise InputError(f"At least 1 checkpoint has to be kept, got {keep}.")
         self._directory = directory.absolute()
         policies = [preservation_policy.LatestN(keep)]
         if keep_best:

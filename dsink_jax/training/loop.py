@@ -3,13 +3,15 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dsink_jax.data import batches, streaming
+from dsink_jax.data.corruption import check_labels
+from dsink_jax.errors import InputError, check_known
 from dsink_jax.methods.base import Method
 from dsink_jax.models.interface import Model, Variables
 from dsink_jax.training import parallel, processes
@@ -71,10 +73,23 @@ class FitSettings:
     on_nan: Literal["stop", "skip"] = "stop"
     end_after: int | None = None
 
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "steps_per_dispatch"):
+            _check_count(name, getattr(self, name))
+        if self.end_after is not None:
+            _check_count("end_after", self.end_after)
+        check_known("state type", self.state_dtype, get_args(StateDtype))
+        check_known("on_nan", self.on_nan, ("stop", "skip"))
+
     @property
     def last_epoch(self) -> int:
         """Number of epochs that are trained."""
         return self.epochs if self.end_after is None else min(self.end_after, self.epochs)
+
+
+def _check_count(name, value):
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} must be an integer of at least 1, got {value!r}.")
 
 
 class TrainedAuxiliary(NamedTuple):
@@ -140,13 +155,15 @@ def fit(
       progress: where to show progress.
 
     Raises:
-      InputError: if the batch size does not split over the devices.
+      InputError: if the batch size does not split over the devices, or the data is not as `DeviceData` says
+        or lacks what the method needs.
       ValueError: if the model, or `start_from`, does not go with the method.
       TrainingDivergedError: if a loss, or a parameter after an epoch, is not finite.
       TrainingStoppedError: if `should_stop` said so.
       StorageError: if a checkpoint cannot be written.
     """
     batches.check_batch_size(settings.batch_size, parallel.total_devices(devices))
+    _check_data(method, data, preprocessing, num_classes, seed, auxiliaries)
     stage = method.second_stage
     if (stage is None) != (start_from is None):
         raise ValueError(
@@ -156,6 +173,7 @@ def fit(
     if stage is not None:
         settings = _second_stage_settings(settings, stage)
     order = _Order(data, settings.batch_size, devices, num_classes, seed, stage)
+    batches.check_length(settings.epochs, order.num_examples, settings.batch_size)
     optimizer = build_optimizer(
         settings.optimizer,
         order.steps * settings.epochs,
@@ -240,6 +258,26 @@ def fit(
     finally:
         progress.stop()
     return Fitted(jax.device_get(state.variables), history, time.monotonic() - started)
+
+
+def _check_data(method, data, preprocessing, num_classes, seed, auxiliaries):
+    """Raises `InputError` for what would end in an error inside the step, or in none."""
+    images, labels = data.images, check_labels(data.labels, num_classes, "Labels")
+    if not len(labels) or images.ndim != 4 or len(images) != len(labels):
+        raise InputError(
+            f"Images must be [M, H, W, channels] for {len(labels)} labels, got {list(images.shape)}."
+        )
+    if not len(preprocessing.mean) == len(preprocessing.std) == images.shape[3]:
+        raise InputError(f"Mean and std must be given for each of {images.shape[3]} channels.")
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise InputError(f"The seed must be an integer in [0, 2^32), got {seed!r}.")
+    if method.meta_per_class and (data.meta_index is None or data.meta_labels is None):
+        raise InputError("The method learns from a meta set: give the data meta_index and meta_labels.")
+    looked_up = data.noise_robust_logits is not None and data.imbalance_robust_logits is not None
+    if method.needs_auxiliaries and auxiliaries is None and not looked_up:
+        raise InputError(
+            "The method distils two auxiliary models: give auxiliaries, or their logits in the data."
+        )
 
 
 class _Order:

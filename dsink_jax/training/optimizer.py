@@ -1,11 +1,11 @@
 """Stochastic gradient descent as the field's recipes write it."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import optax
 
-from dsink_jax.errors import InputError
+from dsink_jax.errors import InputError, check_known
 
 Schedule = Literal["constant", "cosine", "step"]
 
@@ -30,6 +30,7 @@ class OptimizerSettings:
     weight_decay: float
 
     def __post_init__(self):
+        check_known("schedule", self.schedule, get_args(Schedule))
         if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"The learning rate must be positive, got {self.learning_rate}.")
         if not 0 <= self.momentum < 1:

@@ -5,6 +5,7 @@ The first process writes files, and tells the others what it has read.
 """
 
 import pickle
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -36,6 +37,8 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
         raise InputError("--coordinator, --process-count and --process-index go together: give all three.")
     if all(given) and not 0 <= index < count:
         raise InputError(f"--process-index must be in [0, {count}), got {index}.")
+    if coordinator is not None and not _is_address(coordinator):
+        raise InputError(f"--coordinator must be host:port, such as 10.0.0.1:1234, got {coordinator!r}.")
     try:
         jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=_HEARTBEAT)
     except (RuntimeError, ValueError) as error:
@@ -43,6 +46,13 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
             f"The processes did not find each other: {str(error).splitlines()[0]}\n"
             "Give --coordinator host:port, --process-count and --process-index, or start them by a launcher."
         ) from None
+
+
+def _is_address(text):
+    """Whether the text is a host and a port: with some that are none JAX ends the process, or waits long."""
+    host, _, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) < 2**16
+    return is_port and re.fullmatch(r"[^\s/]+", host) is not None
 
 
 def is_first() -> bool:

@@ -53,9 +53,9 @@ def run(settings: Settings) -> str:
     # PyTorch's idle threads would otherwise spin on the cores that others are timed on.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from experiments.benchmark import report
-    from experiments.summary import make_folder
+    from experiments.seeds import make_output
 
-    make_folder(settings.output)
+    make_output(settings.output)
     load, started = report.load(), time.monotonic()
     rows, remarks = [], []
     for part in settings.parts:

@@ -306,7 +306,7 @@ def test_human_labels_are_taken_as_they_are():
         (np.arange(100) % 10, 10, {"noise": "flip"}, "Unknown noise 'flip'"),
         (np.arange(100) % 10, 10, {"noise_rate": 1.5}, r"in \[0, 1\], got 1.5"),
         (np.arange(100) % 10, 10, {"noise_rate": float("nan")}, r"in \[0, 1\], got nan"),
-        (np.arange(100) % 10, 10, {"data_seed": -1}, "must not be negative, got -1"),
+        (np.arange(100) % 10, 10, {"data_seed": -1}, "must be an integer in .0, 2.32., got -1"),
         (np.arange(100) % 10, 10, {"noise": "human_worse"}, "'human_worse' needs human labels"),
         (np.arange(100) % 20, 20, {"noise": "asymmetric_dividemix", "imbalance_ratio": 1}, "20 classes"),
         (np.array([0, 0, 2, 2, 4]), 5, {}, r"Classes \[1, 3\] have no training example"),

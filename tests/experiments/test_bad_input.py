@@ -1,168 +1,196 @@
-"""Bad input ends in exit code 2 and at most two lines that name it, without a traceback."""
+"""Bad input ends in exit code 2, or a ValueError, and at most two lines that name it; nothing is lost."""
 
 import contextlib
 import dataclasses
+import functools
+import importlib
 import io
+import shutil
+import subprocess
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from bad_calls import CALLS
+from bad_commands import DATA_SETS, FLAGS, HUMAN_LABELS, RUN_FILES, STUDIES, npz
 
+from dsink_jax.data import ImageData, Split, corrupt, save_corruption, sources
 from dsink_jax.methods import METHODS
-from experiments import command_line
-from experiments.config import CIFAR, DIGITS
+from experiments import command_line, pipeline
+from experiments.config import CIFAR, DIGITS, MethodOptions
+from experiments.problem import read_or_draw
+from experiments.run_directory import RunDirectory
+from run_commands import ROOT, command
 
-META_TOO_LARGE = ["--ot-reweighting-meta-per-class", "500"]
-CASES = {
-    "unknown data set": (["--dataset", "cifer10"], "Did you mean 'cifar10'"),
-    "unknown model": (["--model", "resnet2"], "Known models"),
-    "unknown f_L": (["--imbalance-method", "ldma"], "Known methods"),
-    "unknown f_N": (["--noise-method", "erl"], "Did you mean 'elr'"),
-    "unknown base": (["--base", "dsink"], "Known methods"),
-    "naive as a base": (["--base", "naive_distillation"], "Known methods"),
-    "learning rate infinite": (["--learning-rate", "inf"], "positive"),
-    "threshold infinite": (["--threshold", "inf"], "positive"),
-    "unknown baseline": (["--baselines", "cross_entropy,nave"], "Unknown method 'nave'"),
-    "unknown noise": (["--noise", "pink"], "pink"),
-    "unknown flag": (["--alpah", "3"], "--alpha"),
-    "not a number": (["--epochs", "many"], "--epochs"),
-    "missing value": (["--epochs"], "--epochs"),
-    "rate above 1": (["--noise-rate", "1.5"], "[0, 1]"),
-    "rate below 0": (["--noise-rate", "-0.1"], "[0, 1]"),
-    "rate not a number": (["--noise-rate", "nan"], "[0, 1]"),
-    "ratio below 1": (["--imbalance-ratio", "0.5"], "at least 1"),
-    "ratio infinite": (["--imbalance-ratio", "inf"], "at least 1"),
-    "class left empty": (["--imbalance-ratio", "1000"], "empty"),
-    "batch not divisible": (["--batch-size", "63", "--devices", "8"], "8 devices"),
-    "batch zero": (["--batch-size", "0"], "at least 1"),
-    "too many devices": (["--devices", "99"], "99"),
-    "epochs zero": (["--epochs", "0"], "at least 1"),
-    "negative alpha": (["--alpha", "-1"], "at least 0"),
-    "alpha not a number": (["--alpha", "nan"], "at least 0"),
-    "learning rate zero": (["--learning-rate", "0"], "positive"),
-    "momentum one": (["--momentum", "1"], "[0, 1)"),
-    "negative weight decay": (["--weight-decay", "-1"], "at least 0"),
-    "threshold zero": (["--threshold", "0"], "positive"),
-    "no iterations": (["--max-iterations", "0"], "at least 1"),
-    "q out of range": (["--noise-method", "gce", "--gce-q", "2"], "gce: q must be in (0.0, 1.0]"),
-    "option of a method that is not trained": (["--gce-q", "0.5"], "--gce-q is an option of gce"),
-    "co-teaching without a rate": (["--noise-method", "coteaching"], "--coteaching-noise-rate estimated"),
-    "co-teaching's rate in words": (
-        ["--noise-method", "coteaching", "--coteaching-noise-rate", "much"],
-        "--coteaching-noise-rate",
-    ),
-    "no meta set": (["--imbalance-method", "ot_reweighting"], "--ot-reweighting-meta-per-class 5"),
-    "no meta labels": (
-        ["--imbalance-method", "ot_reweighting", "--ot-reweighting-meta-per-class", "2"],
-        "--ot-reweighting-meta-labels observed",
-    ),
-    "meta set larger than a class": (
-        [*("--baselines", "ot_reweighting", "--ot-reweighting-meta-labels", "clean"), *META_TOO_LARGE],
-        "images a class is too large",
-    ),
-    "known matrix of human noise": (
-        [
-            *("--noise", "human_worse", "--dataset", "cifar10", "--noise-method", "forward_correction"),
-            *("--forward-correction-matrix", "known"),
-        ],
-        "forward_correction: the transition matrix of this noise is not known",
-    ),
-    "unknown cost": (
-        ["--imbalance-method", "ot_reweighting", "--ot-reweighting-cost", "both"],
-        "--ot-reweighting-cost",
-    ),
-    "unknown penalty": (
-        ["--noise-method", "dividemix", "--dividemix-penalty", "some"],
-        "--dividemix-penalty",
-    ),
-    "unknown prior": (["--prior", "true"], "--prior"),
-    "unknown type of state": (["--state-dtype", "int8"], "--state-dtype"),
-    "combination as a base": (["--base", "ensemble"], "Known methods"),
-    "misspelt combination": (["--baselines", "ensembel"], "Did you mean 'ensemble'"),
-    "naive weight": (["--naive-noise-weight", "1.2"], "[0, 1]"),
-    "negative seed": (["--seed", "-1"], "--seed"),
-    "human noise elsewhere": (["--noise", "human_worse"], "--dataset cifar10"),
-    "human noise with rate": (["--noise", "human_worse", "--noise-rate", "0.2"], "--noise-rate"),
-    "limit below classes": (["--limit-train", "5"], "no image"),
-    "data folder without data": (["--dataset", "cifar10", "--no-download", "--data-dir", "."], "cifar10"),
-    "missing arrays": (["--dataset", "nothing.npz"], "nothing.npz"),
-    "missing corruption": (["--corruption-file", "nothing.npz"], "nothing.npz"),
-}
+DIGITS_ONCE = functools.cache(sources._digits)
+DRAWN = corrupt(np.arange(100) % 10, 10, imbalance_ratio=1, noise="symmetric", noise_rate=0.4, data_seed=0)
 
 
-def fails(capsys, arguments, preset=DIGITS):
-    """Runs the command in this process and returns the error it ends with."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+class TrainingBeganError(Exception):
+    """Raised where a command would begin to train."""
+
+
+def refuse_to_train(*_):
+    raise TrainingBeganError
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder with files to name and a run of another configuration; nothing is trained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "Trainer", refuse_to_train)
+    monkeypatch.setattr(sources, "_digits", DIGITS_ONCE)
+    (tmp_path / "file.npz").write_text("some text")
+    (tmp_path / "folder.npz").mkdir()
+    save_corruption(tmp_path / "other.npz", DRAWN)
+    make_run(dataclasses.replace(DIGITS, run_dir=tmp_path / "other", epochs=7))
+    return tmp_path
+
+
+def make_run(config):
+    """A run directory as it is before the first model is trained."""
+    with RunDirectory(config) as directory:
+        directory.start(read_or_draw(config, DIGITS_ONCE()))
+        directory.save_results({"models": {}, "data": {}})
+        directory.log("target", {"epoch": 1})
+        directory.checkpoints("target").mkdir(parents=True)
+        (directory.checkpoints("target") / "state").write_text("weights")
+
+
+def content(folder):
+    """Everything in a folder but who used a run directory last, and where they are unless told."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.name not in (".lock", "runs")]
+    return {path: path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def fails(arguments, preset=DIGITS, module=None):
+    """Runs a command in this process and returns the error it ends with."""
+    errors = io.StringIO()
+    main = module.main if module else lambda: command_line.main(preset)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors):
         patch.setattr("sys.argv", ["experiments", *arguments])
-        command_line.main(preset)
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    lines = error.strip().splitlines()
-    assert 1 <= len(lines) <= 2, error
-    assert lines[0].startswith("error: ")
-    return error
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert stopped.value.code == 2, errors.getvalue()
+    check_message(errors.getvalue())
+    assert errors.getvalue().startswith("error: ")
+    return errors.getvalue()
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_command_line(case, capsys, tmp_path, monkeypatch):
-    arguments, fragment = CASES[case]
-    monkeypatch.chdir(tmp_path)
-    assert fragment in fails(capsys, arguments)
-    assert not list(tmp_path.rglob("results.json"))
+def check_message(text):
+    """One or two lines, without a traceback, without the frames of other libraries."""
+    assert "Traceback" not in text
+    lines = text.strip().splitlines()
+    assert 1 <= len(lines) <= 2, text
+    assert all(len(line) < 700 for line in lines), text
+    assert not set(text) & set("│╭╰─") and "-----" not in text, text
 
 
-BAD_ARRAYS = {
-    "images of rank 3": ({"train_images": np.zeros((20, 8, 8), np.uint8)}, "[..., None]"),
-    "labels with gaps": ({"test_labels": np.full(20, 7)}, "gaps"),
-    "negative labels": ({"test_labels": np.full(20, -1)}, "-1"),
-    "labels not integers": ({"train_labels": np.zeros(20)}, "integer"),
-    "different lengths": ({"train_labels": np.zeros(19, int)}, "19"),
-    "text images": ({"train_images": np.full((20, 8, 8, 1), "a")}, "uint8"),
-    "nan images": ({"train_images": np.full((20, 8, 8, 1), np.nan)}, "NaN"),
+def check_refused(folder, arguments, fragment, **how):
+    """The error of a command holds `fragment`, and no file or run directory is another than before."""
+    before = content(folder)
+    assert fragment in fails(arguments, **how)
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_flags(case, place):
+    arguments, fragment = FLAGS[case]
+    arguments = arguments.split() if isinstance(arguments, str) else [*arguments]
+    check_refused(place, arguments, fragment)
+    check_refused(place, ["--run-dir", "other", *arguments], "")
+
+
+@pytest.mark.parametrize("case", STUDIES)
+def test_studies(case, place):
+    name, arguments, fragment = STUDIES[case]
+    module = importlib.import_module(f"experiments.{name}")
+    check_refused(place, arguments.split(), fragment, module=module)
+
+
+@pytest.mark.parametrize("case", DATA_SETS)
+def test_data_sets(case, place):
+    data, fragment = DATA_SETS[case]
+    (place / "mine.npz").write_bytes(data)
+    flags = ["--dataset", "mine.npz", "--imbalance-ratio", "1"]
+    check_refused(place, flags, fragment)
+    # The same flags are right for the right file.
+    (place / "mine.npz").write_bytes(npz())
+    with pytest.raises(TrainingBeganError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["experiments", *flags])
+        command_line.main(DIGITS)
+
+
+@pytest.mark.parametrize("case", HUMAN_LABELS)
+def test_human_labels(case, place, monkeypatch):
+    images, labels = np.zeros((50_000, 1, 1, 1), np.uint8), np.arange(50_000, dtype=np.int32) % 10
+    split = Split(images, labels)
+    cifar = ImageData("cifar10", split, split, tuple("abcdefghij"), (0.5,), (0.5,), "a test")
+    monkeypatch.setattr(sources, "_cifar", lambda *_: cifar)
+    name, data, fragment = HUMAN_LABELS[case]
+    if data is not None:
+        (place / name).write_bytes(data)
+    flags = ["--dataset", "cifar10", "--noise", "human_worse", "--human-labels", name]
+    check_refused(place, flags, fragment)
+
+
+WRONG_SETS = {
+    "index of rank 2": {"index": DRAWN.index[:, None]},
+    "index in text": {"index": DRAWN.index.astype(str)},
+    "index twice": {"index": np.zeros_like(DRAWN.index)},
+    "no index": {"index": DRAWN.index[:0]},
+    "fewer labels": {"noisy_labels": DRAWN.noisy_labels[1:]},
+    "labels out of range": {"noisy_labels": DRAWN.noisy_labels + 9},
+    "negative labels": {"clean_labels": DRAWN.clean_labels - 1},
+    "floating labels": {"noisy_labels": DRAWN.noisy_labels / 2},
+    "class map of other classes": {"class_map": DRAWN.class_map[1:]},
 }
 
 
-@pytest.mark.parametrize("case", BAD_ARRAYS)
-def test_arrays(case, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    changed, fragment = BAD_ARRAYS[case]
-    labels = np.arange(20) % 2
-    images = np.zeros((20, 8, 8, 1), np.uint8)
-    arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
-    np.savez("mine.npz", **(arrays | changed))
-    assert fragment in fails(capsys, ["--dataset", "mine.npz"])
+@pytest.mark.parametrize("case", WRONG_SETS)
+def test_corruption_files_that_keep_their_digest(case, place):
+    with np.load(place / "other.npz") as file:
+        stored = dict(file)
+    with contextlib.suppress(ValueError):  # no digest of text
+        stored["sha256"] = dataclasses.replace(DRAWN, **WRONG_SETS[case]).sha256
+    np.savez(place / "wrong.npz", **(stored | WRONG_SETS[case]))
+    flags = ["--corruption-file", "wrong.npz", "--imbalance-ratio", "1"]
+    check_refused(place, flags, "wrong.npz is no")
 
 
-def test_run_directory_that_is_a_file(capsys, tmp_path):
-    (tmp_path / "run").write_text("not a directory")
-    assert "--run-dir" in fails(capsys, ["--run-dir", str(tmp_path / "run")])
+@pytest.mark.parametrize("case", RUN_FILES)
+def test_run_directories(case, place):
+    name, data, fragment = RUN_FILES[case]
+    make_run(dataclasses.replace(DIGITS, run_dir=place / "mine"))
+    (place / "mine" / name).unlink()
+    if data is not None:
+        (place / "mine" / name).write_bytes(data)
+    check_refused(place, ["--run-dir", "mine"], fragment)
 
 
-def test_corrupted_set_of_other_data_is_refused(capsys, tmp_path, monkeypatch):
-    from dsink_jax.data import corrupt, save_corruption
-
-    monkeypatch.chdir(tmp_path)
-    other = corrupt(
-        np.arange(100) % 10, 10, imbalance_ratio=1, noise="symmetric", noise_rate=0.4, data_seed=0
-    )
-    save_corruption(tmp_path / "other.npz", other)
-    same = ["--corruption-file", "other.npz", "--imbalance-ratio", "1"]
-    assert "not drawn from digits" in fails(capsys, same)
-    assert "--imbalance-ratio 1.0" in fails(capsys, ["--corruption-file", "other.npz"])
+def test_a_new_directory_of_a_refused_command_is_taken_away_and_one_that_was_there_is_not(place):
+    fails(["--imbalance-ratio", "1000", "--run-dir", "new"])
+    assert not (place / "new").exists()
+    (place / "mine").mkdir()
+    fails(["--imbalance-ratio", "1000", "--run-dir", "mine"])
+    assert (place / "mine").is_dir()
 
 
-def test_a_refused_command_does_not_block_the_corrected_one(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert "no image" in fails(capsys, ["--limit-train", "5", "--run-dir", "run"])
-    assert "empty" in fails(capsys, ["--imbalance-ratio", "1000", "--run-dir", "run"])
-    assert not (tmp_path / "run" / "config.json").exists()
+@pytest.mark.parametrize("case", CALLS)
+def test_calls(case):
+    call, fragment = CALLS[case]
+    with pytest.raises(ValueError) as raised:
+        call()
+    assert fragment in str(raised.value)
+    assert len(str(raised.value).splitlines()) <= 2
 
 
-def test_a_refused_meta_set_does_not_block_the_corrected_command(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    asked = ["--baselines", "ot_reweighting", "--ot-reweighting-meta-labels", "observed", *META_TOO_LARGE]
-    assert "too large" in fails(capsys, [*asked, "--run-dir", "run"])
-    assert not (tmp_path / "run" / "config.json").exists()
+def test_as_a_process(place):
+    arguments = ("--coordinator", "localhost:http", "--process-count", "1", "--process-index", "0")
+    done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    check_message(done.stderr)
 
 
 def test_every_setting_has_a_run_directory_of_its_own():
@@ -201,3 +229,74 @@ def test_list_of_methods(preset, capsys, monkeypatch):
     assert of["coteaching"].split()[-1] == "--coteaching-noise-rate"
     for word in ("naive_tuned", "noise_robust_adjusted", "ensemble", "--help"):
         assert word in "\n".join(lines)
+
+
+# Fuzzing of the command line: the values are read and all is checked that is checked before training.
+FIELDS = sorted(
+    "--" + field.name.replace("_", "-")
+    for kind in (DIGITS, MethodOptions())
+    for field in dataclasses.fields(kind)
+    if field.name not in ("options", "run_dir", "download")
+)
+WORDS = (
+    "",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "0.5",
+    "1e400",
+    "nan",
+    "-inf",
+    "none",
+    "None",
+    "True",
+    "auto",
+    "--",
+    "~",
+    "..",
+)
+NAMES = (
+    "digits",
+    "cifar100",
+    "file.npz",
+    "folder.npz",
+    "other.npz",
+    *METHODS,
+    "human_noisy",
+    "joint",
+    "clean",
+)
+VALUES = st.one_of(
+    st.sampled_from(WORDS + NAMES),
+    st.integers(-(2**70), 2**70).map(str),
+    st.floats().map(str),
+    st.text(max_size=20),
+    st.text(min_size=1, max_size=3).map(lambda text: text * 2000),
+)
+PAIRS = st.lists(st.tuples(st.sampled_from(FIELDS), VALUES), min_size=1, max_size=4)
+
+
+@hypothesis.settings(max_examples=150, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(pairs=PAIRS)
+@hypothesis.example(pairs=[("--dataset", "a\0b.npz")])
+@hypothesis.example(pairs=[("--epochs", "9" * 5000)])
+def test_any_flags_run_or_are_refused(place, pairs):
+    arguments = [part for pair in pairs for part in pair]
+    before = content(place)
+    errors = io.StringIO()
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(errors),
+            command_line.errors_for_people(),
+        ):
+            config = command_line.parse(DIGITS, [*arguments, "--no-download", "--run-dir", "fuzzed"])
+            pipeline.run(config)
+    except TrainingBeganError:
+        shutil.rmtree("fuzzed")
+    except SystemExit as stopped:
+        assert stopped.code == 2 or (stopped.code == 0 and {"-h", "--help"} & {*arguments})
+        if stopped.code:
+            check_message(errors.getvalue())
+        assert content(place) == before
