@@ -18,6 +18,7 @@ from dsink_jax.training import parallel, processes
 from dsink_jax.training.checkpoint import Checkpoint, Checkpointer
 from dsink_jax.training.epoch_metrics import EpochMetrics
 from dsink_jax.training.optimizer import OptimizerSettings, build_optimizer
+from dsink_jax.training.order import TrainingOrder
 from dsink_jax.training.predict import make_predictor
 from dsink_jax.training.progress import Progress, SilentProgress
 from dsink_jax.training.step import (
@@ -172,7 +173,7 @@ def fit(
         )
     if stage is not None:
         settings = _second_stage_settings(settings, stage)
-    order = _Order(data, settings.batch_size, devices, num_classes, seed, stage)
+    order = TrainingOrder(data, settings.batch_size, devices, num_classes, seed, stage)
     batches.check_length(settings.epochs, order.num_examples, settings.batch_size)
     optimizer = build_optimizer(
         settings.optimizer,
@@ -263,7 +264,7 @@ def fit(
 def _check_data(method, data, preprocessing, num_classes, seed, auxiliaries):
     """Raises `InputError` for what would end in an error inside the step, or in none."""
     images, labels = data.images, check_labels(data.labels, num_classes, "Labels")
-    if not len(labels) or images.ndim != 4 or len(images) != len(labels):
+    if not len(labels) or len(images.shape) != 4 or len(images) != len(labels):
         raise InputError(
             f"Images must be [M, H, W, channels] for {len(labels)} labels, got {list(images.shape)}."
         )
@@ -278,41 +279,6 @@ def _check_data(method, data, preprocessing, num_classes, seed, auxiliaries):
         raise InputError(
             "The method distils two auxiliary models: give auxiliaries, or their logits in the data."
         )
-
-
-class _Order:
-    """The order of the epochs of one training, and this process's share of it."""
-
-    def __init__(self, data, batch_size, devices, num_classes, seed, stage):
-        kept = np.arange(len(data.labels))
-        if data.meta_index is not None:
-            kept = np.setdiff1d(kept, data.meta_index)
-        self._kept, self._labels = kept.astype(np.int32), np.asarray(data.labels)[kept]
-        self._split = (batch_size, parallel.total_devices(devices))
-        self._devices, self._seed, self._num_classes = devices, seed, num_classes
-        self._class_balanced = stage is not None and stage.class_balanced
-        self.num_examples = len(kept)
-        self.steps = batches.steps_per_epoch(len(kept), batch_size)
-
-    def dispatches(self, epoch, steps_each, done):
-        """Index and where of each call from step `done` on: `[devices, n]`, for k > 1 `[devices, k, n]`."""
-        order = self._of_epoch(epoch)
-        for start in range(done, self.steps, steps_each):
-            index, where = (part[start : start + steps_each] for part in order)
-            if steps_each == 1:
-                yield index[0], where[0]
-            else:
-                yield index.swapaxes(0, 1), where.swapaxes(0, 1)
-
-    def _of_epoch(self, epoch):
-        if self._class_balanced:
-            order = batches.class_balanced_order(
-                self._labels, self._num_classes, *self._split, seed=self._seed, epoch=epoch
-            )
-        else:
-            order = batches.training_order(self.num_examples, *self._split, seed=self._seed, epoch=epoch)
-        own = parallel.own_devices(self._devices)
-        return self._kept[order.index[:, own]], order.where[:, own]
 
 
 def _restored(checkpointer, state):
