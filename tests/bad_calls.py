@@ -228,7 +228,7 @@ CALLS = {
     "re-weighting without a meta set": (lambda: reweighting(meta_per_class=None), "meta_per_class"),
     "re-weighting by other labels": (lambda: reweighting(meta_labels="true"), "meta_labels"),
     "re-weighting with a cost of its own": (lambda: reweighting(cost="both"), "cost"),
-    "re-weighting from the start": (lambda: reweighting(begins=0.0), "begins"),
+    "re-weighting from the start": (lambda: reweighting(share=0.0), "share"),
     "re-weighting with no entropy": (lambda: reweighting(epsilon=0.0), "epsilon"),
     "re-weighting uphill": (lambda: reweighting(weight_rate=-1.0), "weight_rate"),
     "unknown network": (lambda: build_model("resnet2", 4), "Known models"),

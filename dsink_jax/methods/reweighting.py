@@ -21,6 +21,7 @@ _CHOICES = {
     "cost": ("combined", "feature", "label"),
     "meta_set": ("prototypes", "whole"),
     "trains": ("classifier", "network"),
+    "cuts_first": (True, False),
 }
 
 
@@ -84,7 +85,7 @@ class TransportReweighting(Method):
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
-                raise InputError(f"{name} must be {' or '.join(choices)}, got {value!r}.")
+                raise InputError(f"{name} must be {' or '.join(map(str, choices))}, got {value!r}.")
         if self.meta_per_class is None or self.meta_labels is None:
             raise InputError("meta_per_class and meta_labels must be given.")
         self.check(check_at_least, "meta_per_class", 1)

@@ -77,7 +77,6 @@ class Checkpointer:
         options = ocp.CheckpointManagerOptions(
             create=False,
             enable_async_checkpointing=False,
-            cleanup_tmp_directories=True,
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             # One process writes, also where there are several: the others never open a checkpointer.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -91,6 +90,8 @@ class Checkpointer:
 
     def _set_aside(self, tell):
         """Removes what was not finished, moves what is damaged; so all that Orbax finds is whole."""
+        for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(path, ignore_errors=True)
         steps = sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
         damaged, whole = [], []
         for step in steps:
