@@ -12,7 +12,8 @@ from dsink_jax.data import batches
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.errors import InputError
 from dsink_jax.methods import CrossEntropy, TrainingFacts
-from dsink_jax.training import FitSettings, first_stage_settings, loop
+from dsink_jax.training import FitSettings, first_stage_settings
+from dsink_jax.training.order import TrainingOrder
 from experiments.config import DIGITS, MethodOptions
 from experiments.plan import plan
 from experiments.problem import load_problem
@@ -201,21 +202,28 @@ def test_what_is_trained(trains, first, small_data, cpus):
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_meta_images_are_never_in_the_order(devices, small_data):
+def test_meta_images_are_never_in_the_order(devices, small_data, cpus):
     data = with_meta_set(small_data)
+
+    def drawn(data, stage, epoch):
+        order = TrainingOrder(data, 16, cpus[:devices], 4, 0, stage)
+        index, where = map(np.stack, zip(*order.dispatches(epoch, 1, 0), strict=True))
+        assert (order.num_examples, order.steps) == (len(data.labels) - taken(data), len(index))
+        return index, where
+
     for stage in (None, build("crt").second_stage):
-        order = loop._Order(data, 16, devices, 4, 0, stage)
-        assert (order.num_examples, order.steps) == (60 - 4 * META, 4)
-        seen = [order.of_epoch(epoch) for epoch in range(3)]
-        drawn = np.concatenate([one.index.ravel() for one in seen])
-        assert not set(drawn.tolist()) & set(data.meta_index.tolist())
-        if stage is None:
-            kept = np.setdiff1d(np.arange(60), data.meta_index)
-            for one in seen:
-                np.testing.assert_array_equal(np.sort(one.index[one.where]), kept)
-    whole = loop._Order(small_data, 16, devices, 4, 0, None).of_epoch(1)
+        for epoch in range(3):
+            index, where = drawn(data, stage, epoch)
+            assert not set(index.ravel().tolist()) & set(data.meta_index.tolist())
+            if stage is None:
+                kept = np.setdiff1d(np.arange(60), data.meta_index)
+                np.testing.assert_array_equal(np.sort(index[where]), kept)
     expected = batches.training_order(60, 16, devices, seed=0, epoch=1)
-    np.testing.assert_array_equal(whole.index, expected.index)
+    np.testing.assert_array_equal(drawn(small_data, None, 1)[0], expected.index)
+
+
+def taken(data):
+    return 0 if data.meta_index is None else 4 * META
 
 
 @pytest.mark.parametrize("per_class", [1, 3])
