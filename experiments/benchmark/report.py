@@ -12,9 +12,10 @@ from experiments.benchmark.table import Row, as_text, write_csv
 from experiments.run_directory import device_description, versions
 
 _LEGEND = (
-    "`measured` and `other` are medians over rounds in which all contestants of a case take turns, warm-ups "
-    "left out; `ratio` is the median of the ratio within a round, `target` its limit (or that of the number "
-    "itself where there is no other). Times: smaller is better; images a second: larger is. `solver`: from "
+    "`measured` and `other` are medians over rounds in which every contestant of a case has a turn, in an "
+    "order drawn anew, warm-ups left out; `ratio` is the median of the ratio within a round, `target` its "
+    "limit (or that of the number itself where there is no other). Times: smaller is better; images a "
+    "second: larger is. How far two equal steps are apart tells the noise. `solver`: from "
     "logits of standard deviation 5 to the labels Q, all in float32; ours stops where it first looks at the "
     "error of the class marginal (L1) and finds it below the one given, the loops are told to make as many "
     "iterations, and POT as many as it takes to the first of its own looks; `errors` are what ours and the "

@@ -45,6 +45,11 @@ def measure(settings: Settings) -> tuple[list[Row], list[str]]:
             for name, seconds in times.items():
                 rates[name] = min(seconds) / work
                 sizes[name].append((*shape, statistics.median(seconds) / task.iterations))
+            remarks += [
+                f"{name} ends {case} at {reached:.1e}: its rounding in float32, more iterations do not help."
+                for name, reached in errors.items()
+                if reached > 1.1 * error
+            ]
             rows += _rows(shape, case, task, times, errors)
             print(f"  {case}: {len(times['ours'])} rounds", flush=True)
     for name, found in sizes.items():

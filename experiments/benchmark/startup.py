@@ -69,7 +69,7 @@ def _first_steps(quick):
         for kind, other in (("base", "base step"), ("torch", "PyTorch"))
     ]
     own, base = found["dsink"]["compile"], found["base"]["compile"]
-    note = "tracing and lowering included"
+    note = "tracing and lowering included; one process each"
     case = f"{case}: compilation before the second step"
     return [*rows, Row("startup", case, own, "s", "base step", base, own / base, note=note)]
 

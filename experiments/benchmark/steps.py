@@ -26,6 +26,7 @@ WORKLOADS = (
 )
 QUICK_WORKLOADS = (Workload("resnet8", "ResNet-8", 4, 8),)
 SECONDS = 45.0
+_CONTROL = "base step, a second one"  # how far from 1 the ratio of equals is
 _CACHED, _ONLINE = "D-SINK, cached auxiliaries", "D-SINK, online auxiliaries"
 _FORWARDS, _SOLVER, _LOSS = "two auxiliary forwards alone", "solver alone", "loss and gradient alone"
 
@@ -36,7 +37,10 @@ def measure(settings: Settings) -> tuple[list[Row], list[str]]:
     for workload in QUICK_WORKLOADS if settings.quick else WORKLOADS:
         devices = jax.local_devices()[:1]
         contestants = {
-            "base step": Stepper(workload, BASE, auxiliaries="none", devices=devices),
+            **{
+                name: Stepper(workload, BASE, auxiliaries="none", devices=devices)
+                for name in ("base step", _CONTROL)
+            },
             _CACHED: Stepper(workload, DSINK, auxiliaries="cached", devices=devices),
             _ONLINE: Stepper(workload, DSINK, auxiliaries="online", devices=devices),
             **parts_of_the_extra(workload),
@@ -44,7 +48,15 @@ def measure(settings: Settings) -> tuple[list[Row], list[str]]:
         times = alternate(contestants, rounds=3, seconds=0 if settings.quick else SECONDS, at_most=40)
         targets = {_CACHED: Target("<=", 1.05), _ONLINE: Target("<=", 1.75)}
         rows += [
-            comparison("step", f"{workload.case}: {name}", times, name, "base step", target=targets.get(name))
+            comparison(
+                "step",
+                f"{workload.case}: {name}",
+                times,
+                name,
+                "base step",
+                target=targets.get(name),
+                note=f"{len(times[name])} rounds",
+            )
             for name in contestants
             if name != "base step"
         ]

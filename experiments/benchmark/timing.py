@@ -1,5 +1,6 @@
 """Alternating measurement: whatever else the machine does falls on every contestant alike."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ def alternate(
     at_most: int = 1000,
     warm_ups: int = 2,
 ) -> dict[str, list[float]]:
-    """Seconds of each call, contestants in turn, the order reversed in every other round.
+    """Seconds of each call, all contestants once a round, in an order drawn anew for each round.
 
     Args:
       contestants: functions by name; a call must not return before its result is there.
@@ -32,12 +33,14 @@ def alternate(
         for _ in range(warm_ups):
             call()
     found = {name: [] for name in contestants}
+    # Drawn, not reversed: in fixed places some contestants had always the same one before them.
+    order = random.Random(0)
     started = time.perf_counter()
     for number in range(at_most):
         passed = time.perf_counter() - started
         if number >= rounds and passed + passed / number > seconds:
             break
-        for name in list(contestants)[:: 1 if number % 2 == 0 else -1]:
+        for name in order.sample(list(contestants), len(contestants)):
             time.sleep(PAUSE_SECONDS)
             before = time.perf_counter()
             contestants[name]()
