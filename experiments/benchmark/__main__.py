@@ -1,6 +1,7 @@
 """Command line: `python -m experiments.benchmark --parts solver,step --quick`."""
 
 import argparse
+import dataclasses
 import importlib
 import importlib.util
 import os
@@ -57,13 +58,16 @@ def run(settings: Settings) -> str:
 
     make_output(settings.output)
     load, started = report.load(), time.monotonic()
-    rows, remarks = [], []
-    for part in settings.parts:
+    rows, remarks, page = [], [], ""
+    for number, part in enumerate(settings.parts, start=1):
         print(part, flush=True)
         found = importlib.import_module(f"experiments.benchmark.{_MODULES[part]}").measure(settings)
         rows += found[0]
         remarks += found[1]
-    return report.write(settings, rows, remarks, {"load": load, "seconds": time.monotonic() - started})
+        # After every part, so that a run that is stopped leaves what it has measured.
+        measured = dataclasses.replace(settings, parts=settings.parts[:number])
+        page = report.write(measured, rows, remarks, {"load": load, "seconds": time.monotonic() - started})
+    return page
 
 
 def main() -> None:
