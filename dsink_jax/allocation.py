@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dsink_jax.array_checks import check_arrays, check_where
 from dsink_jax.collectives import gather, own_rows, total
 from dsink_jax.transport import solve_transport
 
@@ -104,7 +105,7 @@ def surrogate_labels(
     """
     _check_batch(logits, where, noise_robust_logits=noise_robust_logits)
     num_examples, num_classes = logits.shape
-    _check_array("class_marginal", class_marginal)
+    check_arrays(class_marginal=class_marginal)
     if class_marginal.shape != (num_classes,):
         raise ValueError(
             f"class_marginal must have shape [C] = [{num_classes}] to go with logits "
@@ -215,7 +216,7 @@ def _relative(logits):
 def _check_batch(logits, where, *, name="logits", **others):
     """Raises `ValueError` unless all logits are floating `[N, C]` alike and `where` is bool `[N]`."""
     for key, value in {name: logits, **others}.items():
-        _check_array(key, value)
+        check_arrays(**{key: value})
         if value.ndim != 2 or value.size == 0:
             raise ValueError(f"{key} must have shape [N, C], got {list(value.shape)}.")
         if not jnp.issubdtype(value.dtype, jnp.floating):
@@ -224,18 +225,4 @@ def _check_batch(logits, where, *, name="logits", **others):
             raise ValueError(
                 f"{key} must have the shape of {name}, {list(logits.shape)}, got {list(value.shape)}."
             )
-    if where is None:
-        return
-    _check_array("where", where)
-    if where.shape != logits.shape[:1] or where.dtype != bool:
-        raise ValueError(
-            f"where must be bool [N] = [{logits.shape[0]}], got {where.dtype} {list(where.shape)}."
-        )
-
-
-def _check_array(name, value):
-    """Raises `ValueError` unless the value is an array, of JAX or NumPy, of a type that JAX has."""
-    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
-        raise ValueError(f"{name} must be an array, got {type(value).__name__}.")
-    if isinstance(value, np.ndarray) and not (value.dtype.isnative and value.dtype.itemsize <= 8):
-        raise ValueError(f"{name} must have a type that JAX has, such as float32, got {value.dtype.str}.")
+    check_where(where, logits)

@@ -3,16 +3,8 @@
 import math
 
 import jax.numpy as jnp
-import numpy as np
 
-
-def check_arrays(**values):
-    """Raises `ValueError` unless all values are arrays, of JAX or NumPy, of a type that JAX has."""
-    for name, value in values.items():
-        if not (hasattr(value, "shape") and hasattr(value, "dtype")):
-            raise ValueError(f"{name} must be an array, got {type(value).__name__}.")
-        if isinstance(value, np.ndarray) and not (value.dtype.isnative and value.dtype.itemsize <= 8):
-            raise ValueError(f"{name} must have a type that JAX has, such as float32, got {value.dtype.str}.")
+from dsink_jax.array_checks import check_arrays
 
 
 def check_logits(logits, **others):
@@ -39,17 +31,6 @@ def check_labels(labels, logits):
         raise ValueError(f"labels must have shape [N] = [{logits.shape[0]}], got {list(labels.shape)}.")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels must be integers, got {labels.dtype}.")
-
-
-def check_where(where, logits):
-    """Raises `ValueError` unless `where` is None or bool `[N]` for `logits` `[N, C]`."""
-    if where is None:
-        return
-    check_arrays(where=where)
-    if where.shape != logits.shape[:1] or where.dtype != bool:
-        raise ValueError(
-            f"where must be bool [N] = [{logits.shape[0]}], got {where.dtype} {list(where.shape)}."
-        )
 
 
 def check_per_class(values, logits, name):

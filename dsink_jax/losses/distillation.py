@@ -9,7 +9,8 @@ from dsink_jax.allocation import (
     class_marginal,
     surrogate_labels,
 )
-from dsink_jax.losses._checks import check_logits, check_range, check_where
+from dsink_jax.array_checks import check_where
+from dsink_jax.losses._checks import check_logits, check_range
 
 
 def dsink_loss(

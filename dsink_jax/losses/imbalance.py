@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dsink_jax.array_checks import check_arrays
 from dsink_jax.losses._checks import (
-    check_arrays,
     check_at_least,
     check_labels,
     check_per_class,

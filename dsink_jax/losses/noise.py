@@ -5,8 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from dsink_jax.array_checks import check_arrays
 from dsink_jax.losses._checks import (
-    check_arrays,
     check_at_least,
     check_labels,
     check_logits,

@@ -5,7 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dsink_jax.losses._checks import check_arrays, check_number, check_where
+from dsink_jax.array_checks import check_arrays, check_where
+from dsink_jax.losses._checks import check_number
 from dsink_jax.transport import solve_transport
 
 # What an example outside the problem weighs in place of 0, whose gradient OTT does not have.
