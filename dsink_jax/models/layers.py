@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dsink_jax.errors import check_known
+from dsink_jax.models.convolution import convolve
 
 Classifier = Literal["linear", "cosine"]
 
@@ -26,6 +27,7 @@ def convolution(features: int, kernel: int, stride: int = 1, *, dtype: Any) -> n
         use_bias=False,
         kernel_init=kernel_init,
         dtype=dtype,
+        conv_general_dilated=convolve,
     )
 
 
