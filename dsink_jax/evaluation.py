@@ -64,10 +64,16 @@ def noisy_corrected(predictions: np.ndarray, observed: np.ndarray, true: np.ndar
     Raises:
       ValueError: unless all three have the same shape.
     """
-    _check_rows(predictions, observed)
-    _check_rows(predictions, true)
-    wrong = observed != true
-    return float(np.mean(predictions[wrong] == true[wrong])) if wrong.any() else float("nan")
+    return _share_where_wrong(predictions, true, observed, true)
+
+
+def noisy_memorised(predictions: np.ndarray, observed: np.ndarray, true: np.ndarray) -> float:
+    """Share of the mislabelled training examples whose wrong label is predicted; NaN if none is mislabelled.
+
+    The accuracy on the labels that are wrong: how far a model has learnt them by heart. Arguments and errors
+    are those of `noisy_corrected`.
+    """
+    return _share_where_wrong(predictions, observed, observed, true)
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
@@ -96,6 +102,14 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gap = np.bincount(bin_of, correct - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(labels))
+
+
+def _share_where_wrong(predictions, expected, observed, true):
+    """Share of the mislabelled examples for which `expected`, one of the labels, is predicted."""
+    _check_rows(predictions, observed)
+    _check_rows(predictions, true)
+    wrong = observed != true
+    return float(np.mean(predictions[wrong] == expected[wrong])) if wrong.any() else float("nan")
 
 
 def _check_rows(one, other):

@@ -69,7 +69,7 @@ class Config:
     dataset: str
     """digits, cifar10, cifar100, or an .npz with train_images, train_labels, test_images, test_labels."""
     model: str
-    """Network of all models: small_cnn, resnet8, resnet20, resnet32, preact_resnet18."""
+    """Network of all models: small_cnn, wide_cnn, resnet8, resnet20, resnet32, preact_resnet18."""
     epochs: int
     """Passes over the training set, the same for every model."""
     batch_size: int
@@ -168,6 +168,8 @@ class Config:
     """Whether training images are read batch by batch, not kept on every device; auto: if they do not fit."""
     evaluate_every: int = 1
     """Epochs between evaluations."""
+    evaluate_training: bool = False
+    """Whether an evaluation predicts the training set too: how many wrong labels are corrected, memorised."""
     checkpoint_every: int = 10
     """Epochs between checkpoints. SIGTERM and Ctrl-C save one too, in the middle of an epoch."""
     keep_checkpoints: int = 2

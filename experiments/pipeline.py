@@ -106,10 +106,13 @@ class Trainer:
         specs: Sequence[Spec],
         should_stop: ShouldStop = never,
     ):
-        """Puts the test images on the devices."""
+        """Puts the images to predict for on the devices."""
         self._problem, self._directory, self._should_stop = problem, directory, should_stop
         self._specs = {spec.name: spec for spec in specs}
         self._test_images = replicate(problem.data.test.images, problem.devices)
+        self._validation_images = problem.validation_images
+        if not problem.streams:
+            self._validation_images = replicate(self._validation_images, problem.devices)
         self._auxiliaries: dict[str, _Auxiliary] = {}
 
     def train(self, spec: Spec) -> dict[str, Any]:
@@ -168,6 +171,7 @@ class Trainer:
                 evaluate=lambda variables: {
                     **self._evaluate(predict(variables, self._test_images)),
                     **self._validate(variables, predict),
+                    **self._look_at_training_set(variables, predict),
                 },
                 checkpointer=checkpointer,
                 on_record=lambda record: self._directory.log(name, record),
@@ -231,9 +235,23 @@ class Trainer:
         problem = self._problem
         if not len(problem.validation):
             return {}
-        predictions = predict(variables, problem.validation_images).argmax(-1)
+        predictions = predict(variables, self._validation_images).argmax(-1)
         observed = problem.drawn.noisy_labels[problem.validation]
         return {"validation_accuracy": float(np.mean(predictions == observed))}
+
+    def _look_at_training_set(self, variables, predict):
+        """Shares of the wrong labels that are corrected and memorised, if every evaluation is to tell."""
+        if not self._problem.config.evaluate_training:
+            return {}
+        return self._wrong_labels(predict(variables, self._problem.images).argmax(-1))
+
+    def _wrong_labels(self, predictions):
+        drawn = self._problem.corruption
+        labels = predictions, drawn.noisy_labels, drawn.clean_labels
+        return {
+            "noisy_corrected": known(evaluation.noisy_corrected(*labels)),
+            "noisy_memorised": known(evaluation.noisy_memorised(*labels)),
+        }
 
     def _evaluate(self, logits):
         problem = self._problem
@@ -257,9 +275,6 @@ class Trainer:
         per_class = evaluation.per_class_accuracy(test.argmax(-1), labels, num_classes)
         last = self._evaluate(test)
         probabilities = np.asarray(jax.nn.softmax(test, axis=-1))
-        corrected = evaluation.noisy_corrected(
-            train.argmax(-1), problem.corruption.noisy_labels, problem.corruption.clean_labels
-        )
         print(f"  {spec.name} ({spec.label}): accuracy {100 * curve[-1]:.1f} %, {seconds:.0f} s")
         return {
             "role": spec.role,
@@ -273,7 +288,7 @@ class Trainer:
             },
             "per_class": [known(share) for share in per_class.tolist()],
             **{name: last[name] for name in ("many", "medium", "few")},
-            "noisy_corrected": known(corrected),
+            **self._wrong_labels(train.argmax(-1)),
             "calibration_error": evaluation.expected_calibration_error(probabilities, labels),
             "seconds": seconds,
             **(

@@ -1,6 +1,7 @@
 """What the models of a run share: data, corrupted set, network, devices."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,14 +44,14 @@ class Problem:
     preprocessing: Preprocessing
     devices: Sequence[jax.Device]
 
-    @property
+    @functools.cached_property
     def images(self) -> np.ndarray | ImageSource:
         """Training images `[M, H, W, channels]` that are left; to be streamed if `streams`."""
         if self.streams:
             return Selected(self.data.train.images, self.corruption.index)
         return self.data.train.images[self.corruption.index]
 
-    @property
+    @functools.cached_property
     def validation_images(self) -> np.ndarray | ImageSource:
         """Images that are held out."""
         index = self.drawn.index[self.validation]

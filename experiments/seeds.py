@@ -23,6 +23,15 @@ def seed_config(preset: Config, runs_dir: pathlib.Path, seed: int, **changes: An
     )
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises `InputError` without seeds, or for one out of range."""
+    if not seeds:
+        raise InputError("--seeds needs at least one seed.")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"--seeds must be in [0, 2^32), got {seed}.")
+
+
 def make_output(folder: pathlib.Path) -> None:
     """Makes the folder of a study's tables.
 
@@ -55,10 +64,6 @@ def run_seeds(seeds: Sequence[int], output: pathlib.Path, run_seed: Callable[[in
       InputError: without seeds, for a seed out of range, or if the folder cannot be made: before hours of
         training end there.
     """
-    if not seeds:
-        raise InputError("--seeds needs at least one seed.")
-    for seed in seeds:
-        if not 0 <= seed < 2**32:
-            raise InputError(f"--seeds must be in [0, 2^32), got {seed}.")
+    check_seeds(seeds)
     make_output(output)
     return {seed: run_seed(seed) for seed in seeds}

@@ -6,6 +6,7 @@ from dsink_jax.evaluation import (
     expected_calibration_error,
     group_accuracy,
     noisy_corrected,
+    noisy_memorised,
     per_class_accuracy,
 )
 
@@ -81,6 +82,16 @@ def test_noisy_corrected():
     assert noisy_corrected(observed, observed, true) == 0.0
     assert isinstance(noisy_corrected(predictions, observed, true), float)
     assert np.isnan(noisy_corrected(predictions, true, true))
+
+
+def test_noisy_memorised():
+    true = np.array([0, 1, 2, 0, 1, 2])
+    observed = np.array([0, 2, 2, 1, 0, 1])  # examples 1, 3, 4, 5 are mislabelled
+    predictions = np.array([1, 1, 0, 1, 1, 0])  # right, the wrong label again, right, a third class
+    assert noisy_memorised(predictions, observed, true) == 0.25
+    assert noisy_memorised(observed, observed, true) == 1.0
+    assert noisy_memorised(true, observed, true) == 0.0
+    assert np.isnan(noisy_memorised(predictions, true, true))
 
 
 def two_classes(confidences, correct):

@@ -5,13 +5,14 @@ from functools import partial
 import jax.numpy as jnp
 
 from dsink_jax.errors import InputError, check_known
-from dsink_jax.models.cnn import SmallCNN
+from dsink_jax.models.cnn import SmallCNN, WideCNN
 from dsink_jax.models.interface import Model, from_linen
 from dsink_jax.models.layers import Classifier
 from dsink_jax.models.resnet import CifarResNet, PreActResNet18
 
 MODELS = {
     "small_cnn": SmallCNN,
+    "wide_cnn": WideCNN,
     "resnet8": partial(CifarResNet, blocks=1),
     "resnet20": partial(CifarResNet, blocks=3),
     "resnet32": partial(CifarResNet, blocks=5),

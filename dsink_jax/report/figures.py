@@ -1,12 +1,13 @@
 """Figures of one run, from its files alone."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Okabe and Ito's palette, told apart by people of any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def class_counts_figure(data: dict[str, Any], path: pathlib.Path) -> None:
@@ -58,6 +59,65 @@ def per_class_figure(results: dict[str, Any], path: pathlib.Path) -> None:
     _save(figure, path)
 
 
+def lines_figure(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    path: pathlib.Path,
+    *,
+    x_label: str,
+    y_label: str,
+    x_log: bool = False,
+) -> None:
+    """Lines by their names, in panels by their titles with one axis of values, as an SVG file."""
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure, grid = _grid(1.6 + 3.0 * columns, 0.4 + 2.5 * rows, rows, columns)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    for axes, (title, lines) in zip(grid, panels.items(), strict=False):
+        for name, (x, y) in lines.items():
+            axes.plot(x, y, **_style(names.index(name)), lw=1.2, label=name)
+        axes.set_title(title, fontsize=8)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        if x_log:
+            axes.set_xscale("log")
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    handles = {handle.get_label(): handle for axes in grid for handle in axes.get_lines()}
+    figure.legend(handles=handles.values(), frameon=False, fontsize=8, loc="outside right center")
+    _save(figure, path)
+
+
+def points_figure(
+    values: Mapping[str, Sequence[Sequence[float]]],
+    groups: Sequence[str],
+    path: pathlib.Path,
+    *,
+    value_label: str,
+) -> None:
+    """Single values as points with a bar at their mean, by name and side by side in groups, as an SVG file.
+
+    Args:
+      values: for each name, the values in each group.
+      groups: names of the groups, from top to bottom.
+      path: where the figure goes.
+      value_label: of the axis of values.
+    """
+    figure, axes = _axes(7.5, 0.7 + len(groups) * (0.25 + 0.14 * len(values)))
+    for i, (name, of_groups) in enumerate(values.items()):
+        offset = 0.8 * ((i + 0.5) / len(values) - 0.5)
+        style = {"color": PALETTE[i % len(PALETTE)]}
+        for j, points in enumerate(of_groups):
+            axes.plot(
+                points, [j + offset] * len(points), _MARKERS[i % len(_MARKERS)], ms=3, alpha=0.6, **style
+            )
+            if points:
+                axes.plot([sum(points) / len(points)], [j + offset], "|", ms=11, mew=2, **style)
+        axes.plot([], [], _MARKERS[i % len(_MARKERS)], ms=4, label=name, **style)
+    axes.set_yticks(range(len(groups)), groups, fontsize=8)
+    axes.set(xlabel=value_label, ylim=(len(groups) - 0.5, -0.5))
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
 def heat_map_figure(
     cells: Sequence[Sequence[float]],
     row_names: Sequence[str],
@@ -87,14 +147,24 @@ def heat_map_figure(
 
 
 def _axes(width, height):
+    figure, (axes,) = _grid(width, height, 1, 1)
+    return figure, axes
+
+
+def _grid(width, height, rows, columns):
     # The object interface: no global state, no display needed.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    return figure, axes
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten().tolist()
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    return figure, grid
+
+
+def _style(number):
+    return {"color": PALETTE[number % len(PALETTE)], "ls": LINES[number % len(LINES)]}
 
 
 def _save(figure, path):

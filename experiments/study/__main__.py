@@ -1,0 +1,154 @@
+"""Every question about D-SINK as one command.
+
+    python -m experiments.study main                      # on embedded digits
+    python -m experiments.study main --budget cpu --jobs 2 --data-dir DIR   # real CIFAR-10 on CPU cores
+    python -m experiments.study main --budget paper --data-dir DIR          # the full protocol
+    python -m experiments.study main --dry-run            # what would be trained, and for how long
+
+trains what is missing under --runs-dir, adds the numbers to results/STUDY/*.csv and draws tables and figures
+from those files. The same command again goes on where it stopped; studies share what they have in common.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Annotated, Literal
+
+import tyro
+
+from dsink_jax.errors import InputError, check_known
+from experiments.command_line import errors_for_people, read_flags, stopping_when_asked
+from experiments.seeds import check_seeds, make_output, writing_output
+from experiments.study import jobs, records, render
+from experiments.study.budgets import BUDGETS
+from experiments.study.catalogue import STUDIES
+from experiments.study.cells import make_cells, progress, stored, train
+
+Steps = Literal["all", "train", "gather", "render"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Runs one study, or goes on with it."""
+
+    study: Annotated[Literal[tuple(STUDIES)], tyro.conf.Positional]
+    """Which study."""
+    budget: Literal[tuple(BUDGETS)] = "small"
+    """small: scikit-learn's digits. cpu: real CIFAR-10 on a few cores. paper: the full protocol."""
+    seeds: tuple[int, ...] = ()
+    """Seeds, each for the corrupted set and the training; default 0 to 4 for small, 0 to 2 for the others."""
+    settings: tuple[str, ...] = ()
+    """Only these corrupted sets, by the names that --dry-run prints; default all of the study."""
+    jobs: int = 1
+    """Cells to train at once, each in its own process with its share of the cores, or its GPU."""
+    dry_run: bool = False
+    """Print the cells, what of them is done and the estimated time, and end."""
+    steps: Steps = "all"
+    """train: only train. gather: only add what is trained to the CSV files, even while another command
+    trains. render: only draw tables and figures from the CSV files, for which no run is needed."""
+    data_dir: pathlib.Path | None = None
+    """Folder with the data sets; default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    runs_dir: pathlib.Path = pathlib.Path("runs/studies")
+    """Where the runs are; all studies share them."""
+    output: pathlib.Path = pathlib.Path("results")
+    """Where the folder of each study goes."""
+
+    def __post_init__(self):
+        check_seeds(self.all_seeds)
+        if self.jobs < 1:
+            raise InputError(f"--jobs must be at least 1, got {self.jobs}.")
+        known = STUDIES[self.study].settings
+        if self.budget not in known:
+            raise InputError(f"{self.study} has no --budget {self.budget}. It has: {', '.join(known)}.")
+        for name in self.settings:
+            check_known("setting", name, [one.name for one in known[self.budget]])
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds to run."""
+        return self.seeds or BUDGETS[self.budget].seeds
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where the results of the study go."""
+        return self.output / self.study
+
+
+def main() -> None:
+    """Runs a study from the command line."""
+    with errors_for_people(), stopping_when_asked() as should_stop:
+        flags = read_flags(Flags, description=__doc__)
+        study = STUDIES[flags.study]
+        cells = make_cells(
+            study, flags.budget, flags.settings, flags.all_seeds, flags.runs_dir, flags.data_dir
+        )
+        if flags.dry_run:
+            print(describe(flags, cells))
+            return
+        make_output(flags.folder)
+        if flags.steps in ("all", "train"):
+            _train(flags, cells, should_stop)
+        with writing_output(flags.folder):
+            if flags.steps in ("all", "gather"):
+                records.gather(flags.folder, flags.budget, cells)
+            if flags.steps != "train":
+                print(f"\n{render.render(flags.folder, study, flags.study)}")
+
+
+def describe(flags: Flags, cells: list) -> str:
+    """The cells of a study, what of them is done, and how long the rest will take."""
+    lines = []
+    for cell in cells:
+        results = stored(cell)
+        done = set() if results is None else set(results["models"])
+        left = [model.name for model in cell.models if model.name not in done]
+        lines.append(f"{cell.name}: {len(done)} of {len(cell.models)} models trained")
+        if left:
+            lines.append(f"    to do: {', '.join(left)}")
+    return "\n".join([*lines, _how_far(flags, cells)])
+
+
+def _train(flags, cells, should_stop):
+    if flags.jobs == 1:
+        for cell in cells:
+            print(f"\n== {cell.name}")
+            train(cell, should_stop)
+            print(_how_far(flags, cells))
+        return
+    said = ""
+
+    def tell():
+        nonlocal said
+        now = progress(cells).done
+        if str(now) != said:
+            said = str(now)
+            print(f"{time.strftime('%H:%M')}  {_how_far(flags, cells)}", flush=True)
+
+    jobs.run_all([_command(flags, cell) for cell in cells], flags.jobs, should_stop, tell)
+
+
+def _command(flags, cell):
+    """Where the output of a cell's process goes, and the command."""
+    directory = cell.config.run_dir
+    data = [] if flags.data_dir is None else ["--data-dir", str(flags.data_dir)]
+    command = [
+        *(sys.executable, "-m", "experiments.study", flags.study, "--budget", flags.budget),
+        *("--settings", cell.setting.name, "--seeds", str(cell.seed), "--steps", "train"),
+        *("--runs-dir", str(flags.runs_dir), "--output", str(flags.output), *data),
+    ]
+    return directory.with_name(f"{directory.name}.log"), command
+
+
+def _how_far(flags, cells):
+    done, total, seconds = progress(cells)
+    return f"{done} of {total} models trained; about {_duration(seconds / flags.jobs)} left"
+
+
+def _duration(seconds):
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+if __name__ == "__main__":
+    main()

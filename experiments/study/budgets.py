@@ -1,0 +1,84 @@
+"""How much to spend: what a study runs on."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from experiments.config import CIFAR, DIGITS, Config, MethodOptions
+
+
+class Setting(NamedTuple):
+    """One corrupted data set.
+
+    Attributes:
+      name: in results, and of its runs.
+      changes: what it changes in the budget's settings.
+    """
+
+    name: str
+    changes: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What a study runs on.
+
+    Attributes:
+      preset: the settings of every run but for the corrupted set.
+      seeds: seeds if none are given.
+      seconds_per_image: time of one training step for each image, cross-entropy on one process, for a first
+        estimate; what has been run already gives a better one.
+      meta_per_class: images of each class in a meta set, no more than the rarest class has.
+    """
+
+    preset: Config
+    seeds: tuple[int, ...]
+    seconds_per_image: float
+    meta_per_class: int = 5
+
+    @property
+    def options(self) -> MethodOptions:
+        """What methods must be told: nothing that a person with such data would not know."""
+        return MethodOptions(
+            ot_reweighting_meta_per_class=self.meta_per_class,
+            ot_reweighting_meta_labels="observed",
+            coteaching_noise_rate="estimated",
+        )
+
+
+# Every evaluation looks at the training set too, about 25 times a training.
+_DIGITS = dataclasses.replace(DIGITS, baselines="none", evaluate_every=10, evaluate_training=True)
+# What makes cross-entropy learn wrong labels by heart within the epochs that two CPU cores can afford: a wide
+# network, and no random crops.
+_CPU = dataclasses.replace(
+    CIFAR,
+    model="wide_cnn",
+    epochs=30,
+    batch_size=128,
+    learning_rate=0.05,
+    schedule="cosine",
+    crop_padding=0,
+    baselines="none",
+    evaluate_every=3,
+    checkpoint_every=5,
+    evaluate_training=True,
+)
+_PAPER = dataclasses.replace(CIFAR, baselines="none", evaluate_every=5, evaluate_training=True)
+
+BUDGETS = {
+    "small": Budget(_DIGITS, (0, 1, 2, 3, 4), 1.5e-4, meta_per_class=3),
+    "cpu": Budget(_CPU, (0, 1, 2), 1.3e-3),
+    "paper": Budget(_PAPER, (0, 1, 2), 1e-4),
+}
+
+
+def setting(
+    dataset: str, ratio: float, noise: str = "symmetric", rate: float | None = 0.4, **more: Any
+) -> Setting:
+    """A corrupted set by its protocol; human noise has no rate."""
+    human = noise.startswith("human_")
+    rate = None if human or noise == "none" else rate
+    parts = [dataset, f"ratio-{ratio:g}", noise.replace("_", "-"), *([] if rate is None else [f"{rate:g}"])]
+    return Setting(
+        "-".join(parts),
+        {"dataset": dataset, "imbalance_ratio": float(ratio), "noise": noise, "noise_rate": rate, **more},
+    )

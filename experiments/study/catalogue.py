@@ -1,0 +1,151 @@
+"""All studies, as data: what is asked, on which corrupted sets, with which models."""
+
+import dataclasses
+
+from experiments.study.budgets import Setting, setting
+from experiments.study.models import (
+    Declared,
+    adjusted,
+    alone,
+    dsink,
+    ensemble,
+    imbalance_robust,
+    naive,
+    noise_robust,
+)
+
+TARGET = "dsink"
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One study.
+
+    Attributes:
+      title: of its page.
+      question: what it is to answer.
+      settings: corrupted sets by budget; a budget that is not there cannot be had.
+      models: what is trained on each of them.
+      target: the model that the others are compared with.
+      figures: names of the figures to draw, of `render.FIGURES`.
+    """
+
+    title: str
+    question: str
+    settings: dict[str, tuple[Setting, ...]]
+    models: tuple[Declared, ...]
+    target: str = TARGET
+    figures: tuple[str, ...] = ()
+
+
+_TUNED_NAIVE = naive(noise_weight=0.7)
+_PARTS = (alone("cross_entropy"), imbalance_robust(), noise_robust(), _TUNED_NAIVE, ensemble(), adjusted())
+
+_DEFAULT = {
+    "small": (setting("digits", 10),),
+    "cpu": (setting("cifar10", 10),),
+    "paper": (setting("cifar10", 10),),
+}
+_SYNTHETIC = [("symmetric", 0.4), ("symmetric", 0.6), ("asymmetric", 0.2), ("asymmetric", 0.4)]
+_HUMAN = {"cifar10": ("human_aggre", "human_random1", "human_worse"), "cifar100": ("human_noisy",)}
+
+
+def _paper_settings():
+    """The claimed settings first, then the rest."""
+    first = [setting("cifar10", 10), setting("cifar10", 100)]
+    synthetic = [
+        setting(dataset, ratio, noise, rate)
+        for dataset in _HUMAN
+        for ratio in (10, 100)
+        for noise, rate in _SYNTHETIC
+    ]
+    human = [
+        setting(dataset, ratio, noise)
+        for dataset, kinds in _HUMAN.items()
+        for noise in kinds
+        for ratio in (10, 1)
+    ]
+    return tuple({one.name: one for one in (*first, *synthetic, *human)}.values())
+
+
+STUDIES: dict[str, Study] = {
+    "main": Study(
+        "D-SINK beside its parts",
+        "Is D-SINK ahead of cross-entropy, of each auxiliary model, and of the simple ways to join the two?",
+        {
+            "small": tuple(setting("digits", ratio, *noise) for ratio in (10, 30) for noise in _SYNTHETIC),
+            "cpu": (setting("cifar10", 10), setting("cifar10", 100), setting("cifar10", 10, "human_worse")),
+            "paper": _paper_settings(),
+        },
+        (*_PARTS, dsink()),
+        figures=("accuracy", "curves"),
+    ),
+    "naive": Study(
+        "Naive distillation in all its weightings",
+        "Does any fixed mixture of the two auxiliary models do what D-SINK's allocation does?",
+        _DEFAULT,
+        (
+            *(naive(noise_weight=weight) for weight in (0.0, 0.3, 0.5, 0.7, 1.0)),
+            *(naive(alpha=alpha, noise_weight=0.7) for alpha in (1.0, 3.0, 30.0)),
+            *(naive(base="cross_entropy", alpha=alpha, noise_weight=0.7) for alpha in (1.0, 3.0, 10.0, 30.0)),
+            *(naive(base="elr", alpha=alpha, noise_weight=0.7) for alpha in (1.0, 3.0, 10.0, 30.0)),
+            *_PARTS,
+            dsink(),
+        ),
+        figures=("accuracy",),
+    ),
+    "alpha": Study(
+        "The weight of the D-SINK loss",
+        "How much does alpha matter, with the sum bounded and as published?",
+        _DEFAULT,
+        (
+            alone("logit_adjustment"),
+            *(dsink(alpha=alpha) for alpha in (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)),
+            *(dsink(alpha=alpha, loss_scale="sum") for alpha in (3.0, 10.0)),
+            *(dsink(base="cross_entropy", alpha=alpha) for alpha in (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)),
+        ),
+        figures=("alpha",),
+    ),
+    "bases": Study(
+        "D-SINK on top of other bases",
+        "Does D-SINK add to a base that is already robust?",
+        _DEFAULT,
+        tuple(
+            model
+            for base in (
+                *("cross_entropy", "logit_adjustment", "ldam_drw", "class_balanced"),
+                *("elr", "gce", "mixup", "coteaching", "dividemix"),
+            )
+            for model in (alone(base), dsink(base=base))
+        ),
+        figures=("bases",),
+    ),
+    "auxiliaries": Study(
+        "D-SINK for pairs of auxiliary methods",
+        "Does any pair of an imbalance-robust and a noise-robust model do?",
+        {
+            "small": _DEFAULT["small"],
+            "cpu": (setting("cifar10", 10),),
+            "paper": (setting("cifar100", 10), setting("cifar10", 10)),
+        },
+        tuple(
+            dsink(f_L=imbalance_robust(one), f_N=noise_robust(other))
+            for one in ("logit_adjustment", "posthoc_logit_adjustment", "ldam_drw", "crt", "ot_reweighting")
+            for other in ("elr", "gce", "truncated_gce", "sce", "mixup", "coteaching", "dividemix")
+        ),
+        figures=("pairs",),
+    ),
+    "correction": Study(
+        "Wrong labels corrected over the training",
+        "How many of the wrong training labels does each model see through, and does it unlearn that?",
+        {
+            budget: tuple(
+                setting(data, 10, *noise)
+                for noise in (("symmetric", 0.2), *_SYNTHETIC[:2], ("symmetric", 0.8), *_SYNTHETIC[2:])
+            )
+            for budget, data in (("small", "digits"), ("cpu", "cifar10"), ("paper", "cifar10"))
+        },
+        (alone("cross_entropy"), imbalance_robust(), noise_robust(), dsink()),
+        figures=("correction",),
+    ),
+}

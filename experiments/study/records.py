@@ -1,0 +1,131 @@
+"""Results of studies as tidy CSV files, one row a model and seed, which accumulate from call to call."""
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from experiments.study import cells
+from experiments.study.cells import Cell
+
+Row = dict[str, Any]
+
+_KEY = ("budget", "setting", "seed", "model")
+_MEASURES = (
+    *("last", "mean_last_10", "best", "many", "medium", "few"),
+    *("noisy_corrected", "noisy_memorised", "calibration_error"),
+)
+RESULT_FIELDS = (
+    *_KEY,
+    *("role", "method", "dataset", "train_images", "imbalance_ratio", "noise", "noise_rate", "wrong_labels"),
+    *_MEASURES,
+    *("seconds", "environment"),
+)
+CURVE_FIELDS = (*_KEY, "epoch", "accuracy", "few", "noisy_corrected", "noisy_memorised")
+
+
+def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> None:
+    """Adds what the cells have to results.csv, curves.csv and environments.json of a folder.
+
+    Rows of the same budget, setting, seed and model are replaced, others stay.
+    """
+    rows, points, environments = [], [], {}
+    for cell in studied:
+        results = cells.stored(cell)
+        if results is None:
+            continue
+        key = {"budget": budget, "setting": cell.setting.name, "seed": cell.seed}
+        environment = _environment(cell)
+        identity = hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:8]
+        environments[identity] = environment
+        rows += (
+            {**key, "model": name, **_facts(results["data"]), **_measures(entry), "environment": identity}
+            for name, entry in results["models"].items()
+        )
+        points += ({**key, **record} for record in cells.curves(cell) if record["model"] in results["models"])
+    _merge(folder / "results.csv", RESULT_FIELDS, _KEY, rows)
+    _merge(folder / "curves.csv", CURVE_FIELDS, (*_KEY, "epoch"), points)
+    path = folder / "environments.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for identity, environment in environments.items():
+        known.setdefault(identity, {**environment, "date": time.strftime("%Y-%m-%d")})
+    _write(path, json.dumps(known, indent=1) + "\n")
+
+
+def read(folder: pathlib.Path, file: str, budget: str | None = None) -> list[Row]:
+    """The rows of a CSV file with numbers as numbers and what is empty as None; none if there is no file."""
+    try:
+        with open(folder / file, newline="", encoding="utf-8") as lines:
+            rows = [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(lines)]
+    except FileNotFoundError:
+        return []
+    return [row for row in rows if budget in (None, row["budget"])]
+
+
+def read_environments(folder: pathlib.Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Where the rows come from: device, versions, date."""
+    known = json.loads((folder / "environments.json").read_text(encoding="utf-8"))
+    return [known[name] for name in sorted({row["environment"] for row in rows})]
+
+
+def _environment(cell):
+    config = json.loads((cell.config.run_dir / "config.json").read_text(encoding="utf-8"))
+    return {"device": config["device"], "versions": config["versions"]}
+
+
+def _facts(data):
+    return {
+        "dataset": data["name"],
+        "train_images": data["train_images"],
+        "imbalance_ratio": data["imbalance_ratio"],
+        "noise": data["noise"],
+        "noise_rate": data["nominal_rate"],
+        "wrong_labels": data["realised_rate"],
+    }
+
+
+def _measures(entry):
+    flat = {**entry["accuracy"], **entry}
+    return {name: flat.get(name) for name in (*_MEASURES, "role", "method", "seconds")}
+
+
+def _merge(path, fields, key, rows):
+    """Writes the rows over those of the file with the same key, sorted."""
+    merged = {}
+    for row in (*read(path.parent, path.name), *rows):
+        merged[tuple(row[name] for name in key)] = row
+    lines = []
+    for row in merged.values():
+        lines.append([_text(row.get(name)) for name in fields])
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([fields, *lines])
+    os.replace(partial, path)
+
+
+def _write(path, text):
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+_WORDS = {"budget", "setting", "model", "role", "method", "dataset", "noise", "environment"}
+
+
+def _value(name, text):
+    if name in _WORDS:
+        return text
+    if text == "":
+        return None
+    return int(text) if name in ("seed", "epoch", "train_images") else float(text)
+
+
+def _text(value):
+    return (
+        "" if value is None else f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+    )

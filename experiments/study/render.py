@@ -1,0 +1,167 @@
+"""Tables and figures of a study, from its CSV files alone."""
+
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from scipy import stats
+
+from dsink_jax.report import align
+from experiments.study import drawings, records
+from experiments.study.catalogue import Study
+from experiments.study.records import Row
+
+LEGEND = (
+    "Percent on the balanced test set after the last epoch, mean ± standard deviation over seeds; a seed is "
+    "one corrupted set and one training. `few`: the rarest third of the classes. `corrected`, `memorised`: "
+    "wrong training labels for which the true class, or the wrong label itself, is predicted. `ahead by`: "
+    "points of accuracy by which {target} is ahead, mean of the paired differences with its 95 % interval "
+    "(Student's t), and in how many seeds."
+)
+
+
+class Difference(NamedTuple):
+    """A paired difference over seeds, in points.
+
+    Attributes:
+      mean: of the differences.
+      half_width: of the 95 % interval of the mean; None for a single seed.
+      ahead: seeds in which it is above 0.
+      seeds: how many there are.
+    """
+
+    mean: float
+    half_width: float | None
+    ahead: int
+    seeds: int
+
+    def __str__(self):
+        interval = "" if self.half_width is None else f" ± {self.half_width:.1f}"
+        return f"{self.mean:+.1f}{interval} ({self.ahead} of {self.seeds})"
+
+
+def paired(ones: Sequence[float], others: Sequence[float]) -> Difference:
+    """The mean of the paired differences of shares, with its 95 % interval by Student's t.
+
+    >>> str(paired([0.9, 0.8, 0.7], [0.8, 0.7, 0.6]))
+    '+10.0 ± 0.0 (3 of 3)'
+    """
+    differences = [100 * (one - other) for one, other in zip(ones, others, strict=True)]
+    count = len(differences)
+    half = None
+    if count > 1:
+        half = stats.t.ppf(0.975, count - 1) * statistics.stdev(differences) / count**0.5
+    return Difference(statistics.mean(differences), half, sum(d > 0 for d in differences), count)
+
+
+def render(folder: pathlib.Path, study: Study, name: str) -> str:
+    """Writes `README.md` and the figures of a study's folder, and returns the text.
+
+    Args:
+      folder: with results.csv and the others.
+      study: what was studied.
+      name: of the study.
+    """
+    rows = records.read(folder, "results.csv")
+    paragraphs = [f"# {study.title}", study.question]
+    if not rows:
+        paragraphs.append("Nothing has been run yet.")
+    else:
+        paragraphs += [LEGEND.format(target=f"`{study.target}`"), *_verdicts(study, rows)]
+    for budget in dict.fromkeys(row["budget"] for row in rows):
+        of_budget = [row for row in rows if row["budget"] == budget]
+        paragraphs.append(f"## Budget `{budget}`")
+        for file, alternative in drawings.draw(folder, study, budget, of_budget):
+            paragraphs.append(f"![{alternative}]({file})")
+        for setting, group in _groups(of_budget).items():
+            paragraphs += [f"### {_describe(setting, group)}", f"```\n{table(study, group)}\n```"]
+        paragraphs.append(_provenance(folder, name, budget, of_budget))
+    text = "\n\n".join(paragraphs) + "\n"
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def table(study: Study, rows: Sequence[Row]) -> str:
+    """The models of one setting side by side."""
+    lines = [("model", "accuracy", "few", "corrected", "memorised", "ahead by")]
+    target = _by_seed(rows, study.target)
+    for model in dict.fromkeys(row["model"] for row in rows):
+        of_model = [row for row in rows if row["model"] == model]
+        shares = ([row[key] for row in of_model] for key in _SHOWN)
+        ahead = "" if model == study.target else _ahead(target, _by_seed(rows, model))
+        lines.append((model, *map(spread, shares), ahead))
+    return align(lines, left=1)
+
+
+_SHOWN = ("last", "few", "noisy_corrected", "noisy_memorised")
+
+
+def spread(shares: Sequence[float | None]) -> str:
+    """Mean and standard deviation in percent; `-` if nothing is known."""
+    shares = [100 * share for share in shares if share is not None]
+    if not shares:
+        return "-"
+    deviation = f" ± {statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
+    return f"{statistics.mean(shares):.1f}{deviation}"
+
+
+def _by_seed(rows, model):
+    return {row["seed"]: row["last"] for row in rows if row["model"] == model}
+
+
+def _ahead(target, other):
+    """The difference over the seeds that both have."""
+    seeds = [seed for seed in target if seed in other]
+    return str(paired([target[seed] for seed in seeds], [other[seed] for seed in seeds])) if seeds else "-"
+
+
+def _verdicts(study, rows):
+    """For each setting, the target beside the best of all others that are no D-SINK."""
+    lines = []
+    for (budget, setting), group in _groups(rows, "budget", "setting").items():
+        target = _by_seed(group, study.target)
+        rivals = {row["model"] for row in group if row["role"] != "target"}
+        rivals = {name: _by_seed(group, name) for name in sorted(rivals)}
+        rivals = {name: known for name, known in rivals.items() if known.keys() >= target.keys()}
+        if not target or not rivals:
+            continue
+        means = {name: statistics.mean(known[seed] for seed in target) for name, known in rivals.items()}
+        best = max(means, key=means.get)
+        mean = 100 * statistics.mean(target.values())
+        lines.append(
+            f"- {setting} ({budget}): `{study.target}` {mean:.1f}, the best that is no D-SINK, `{best}`, "
+            f"{100 * means[best]:.1f}: ahead by {_ahead(target, rivals[best])}"
+        )
+    return ["\n".join(lines)] if lines else []
+
+
+def _groups(rows, *keys):
+    """Rows by their setting, or by several of their fields."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys) if keys else row["setting"], []).append(row)
+    return groups
+
+
+def _describe(setting, rows):
+    images = sorted({row["train_images"] for row in rows})
+    wrong = statistics.mean(row["wrong_labels"] for row in rows)
+    count = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
+    return f"{setting}: {count} images, {100 * wrong:.0f} % wrong labels"
+
+
+def _provenance(folder, name, budget, rows):
+    """The command, the time it took, the device, the versions and the date."""
+    seeds = " ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
+    hours = sum(row["seconds"] for row in rows) / 3600
+    places = [
+        f"{place['device']}; "
+        + ", ".join(f"{name} {version}" for name, version in place["versions"].items())
+        + f"; {place['date']}"
+        for place in records.read_environments(folder, rows)
+    ]
+    return (
+        f"`python -m experiments.study {name} --budget {budget} --seeds {seeds}`; {hours:.1f} hours of "
+        f"training in all. {'. '.join(places)}."
+    )

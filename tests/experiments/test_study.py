@@ -1,0 +1,342 @@
+"""Studies: what they train, share, gather and go on with; and what they say about given numbers."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dsink_jax.errors import InputError
+from dsink_jax.training.loop import TrainingStoppedError
+from experiments.command_line import read_flags
+from experiments.problem import load_problem
+from experiments.run_directory import RunDirectory
+from experiments.study import __main__ as study_command
+from experiments.study import budgets, cells, jobs, records, render
+from experiments.study.catalogue import STUDIES
+from experiments.study.drawings import pair_ahead
+from experiments.study.models import alone, dsink, imbalance_robust, naive, noise_robust, with_needs
+
+NEVER = lambda _: False  # noqa: E731
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The budget `small` with two epochs."""
+    preset = dataclasses.replace(budgets.BUDGETS["small"].preset, epochs=2, evaluate_every=1, devices=1)
+    small = dataclasses.replace(budgets.BUDGETS["small"], preset=preset)
+    monkeypatch.setitem(budgets.BUDGETS, "small", small)
+
+
+def call(monkeypatch, capsys, folder, *arguments):
+    """Runs the command in this process and returns what it printed."""
+    places = ("--runs-dir", folder / "runs", "--output", folder / "results")
+    monkeypatch.setattr(sys, "argv", ["study", *map(str, (*arguments, *places))])
+    study_command.main()
+    return capsys.readouterr().out
+
+
+def test_a_study_from_nothing_to_its_page(quick, monkeypatch, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    setting = ("--settings", "digits-ratio-10-symmetric-0.4")
+    before = call(monkeypatch, capsys, tmp_path, "correction", *setting, "--seeds", 7, "--dry-run")
+    assert "digits-ratio-10-symmetric-0.4 seed 7: 0 of 4 models trained" in before
+    assert not list(tmp_path.iterdir())  # nothing is begun
+
+    said = call(monkeypatch, capsys, tmp_path, "correction", *setting, "--seeds", 7)
+    assert "4 of 4 models trained; about 0 min left" in said
+    folder = tmp_path / "results" / "correction"
+    rows = records.read(folder, "results.csv")
+    names = ["cross_entropy", "f_L-logit_adjustment", "f_N-elr", "dsink"]
+    assert [row["model"] for row in rows] == names and {row["seed"] for row in rows} == {7}
+    run = tmp_path / "runs" / "small" / "digits-ratio-10-symmetric-0.4" / "seed-7"
+    entries = json.loads((run / "results.json").read_text())["models"]
+    for row in rows:
+        entry = entries[row["model"]]
+        assert row["last"] == pytest.approx(entry["accuracy"]["last"], abs=1e-4)
+        assert row["noisy_memorised"] == pytest.approx(entry["noisy_memorised"], abs=1e-4)
+    points = records.read(folder, "curves.csv")
+    assert {(p["model"], p["epoch"]) for p in points} == {(name, epoch) for name in names for epoch in (1, 2)}
+    assert all(0 <= p["noisy_corrected"] <= 1 for p in points)
+
+    # Another seed and another study add to what is there; nothing is trained twice.
+    call(monkeypatch, capsys, tmp_path, "correction", *setting, "--seeds", 8)
+    rows = records.read(folder, "results.csv")
+    assert len(rows) == 8 and {row["seed"] for row in rows} == {7, 8}
+    plan = call(monkeypatch, capsys, tmp_path, "main", *setting, "--seeds", 7, "--dry-run")
+    assert "4 of 7 models trained" in plan and "to do: naive-noise_weight=0.7, ensemble" in plan
+    call(monkeypatch, capsys, tmp_path, "correction", *setting, "--seeds", 7, 8)
+    assert json.loads((run / "results.json").read_text())["models"] == entries
+    assert records.read(folder, "results.csv") == rows
+
+    # The page needs no run.
+    page = (folder / "README.md").read_text()
+    figures = {figure.name for figure in folder.glob("*.svg")}
+    assert figures == {f"noisy-{kind}-over-epochs-small.svg" for kind in ("corrected", "memorised")}
+    for name in figures:
+        assert f"({name})" in page
+        (folder / name).unlink()
+    call(monkeypatch, capsys, tmp_path, "correction", "--steps", "render")
+    assert (folder / "README.md").read_text() == page
+    assert all(ElementTree.parse(folder / name) for name in figures)
+    environment = json.loads((folder / "environments.json").read_text())
+    assert {row["environment"] for row in rows} == environment.keys()
+    assert all("jax" in one["versions"] and one["device"] for one in environment.values())
+
+
+def test_every_study_can_be_declared():
+    for study in STUDIES.values():
+        for budget in study.settings:
+            settings = study.settings[budget]
+            assert len({setting.name for setting in settings}) == len(settings) > 0
+            made = cells.make_cells(study, budget, (), (0, 1), pathlib.Path("nowhere"))
+            assert len(made) == 2 * len(settings)
+            for cell in made:
+                names = [model.name for model in cell.models]
+                assert len(set(names)) == len(names)
+                for i, model in enumerate(cell.models):
+                    assert {one.name for one in model.needs} <= set(names[:i])
+        assert study.target in {model.name for model in with_needs(study.models)}
+
+
+def test_one_name_is_one_model(tmp_path):
+    """Studies share runs, so a model must not be declared in two ways under one name."""
+    definitions = {}
+    cell = cells.make_cells(STUDIES["main"], "small", (), (0,), tmp_path)[0]
+    with RunDirectory(cell.config) as directory:
+        problem = load_problem(cell.config, directory, cell.config.local_devices())
+    options = budgets.BUDGETS["small"].options
+    for study in STUDIES.values():
+        for model in with_needs(study.models):
+            spec = model.make(problem, options)
+            assert spec.name == model.name
+            assert definitions.setdefault(model.name, (spec.method, spec.auxiliaries)) == (
+                spec.method,
+                spec.auxiliaries,
+            )
+    assert len(definitions) > 60
+    assert len(set(map(repr, definitions.values()))) > 60
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (dsink(), "dsink"),
+        (dsink(alpha=3.0, base="elr"), "dsink-base=elr-alpha=3"),
+        (dsink(f_L=imbalance_robust("crt")), "dsink-f_L=crt"),
+        (naive(noise_weight=0.7), "naive-noise_weight=0.7"),
+        (naive(), "naive"),
+        (alone("soft_bootstrapping", beta=0.8), "soft_bootstrapping-beta=0.8"),
+        (noise_robust(), "f_N-elr"),
+    ],
+)
+def test_names_say_what_is_not_default(model, name):
+    assert model.name == name
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 8])
+def test_paired_difference_against_scipy(seeds):
+    rng = np.random.default_rng(seeds)
+    ones, others = rng.uniform(size=(2, seeds))
+    found = render.paired(ones, others)
+    low, high = stats.ttest_rel(100 * ones, 100 * others).confidence_interval(0.95)
+    assert found.mean - found.half_width == pytest.approx(low)
+    assert found.mean + found.half_width == pytest.approx(high)
+    assert (found.ahead, found.seeds) == (sum(ones > others), seeds)
+
+
+def test_one_seed_has_no_interval():
+    assert str(render.paired([0.5], [0.4])) == "+10.0 (1 of 1)"
+
+
+def rows_of(model, accuracies, role="baseline", setting="a"):
+    return [
+        {
+            **dict.fromkeys(records.RESULT_FIELDS),
+            **{
+                "budget": "small",
+                "setting": setting,
+                "model": model,
+                "role": role,
+                "last": last,
+                "few": last,
+            },
+            **{"seed": seed, "train_images": 544, "wrong_labels": 0.4},
+            **{"seconds": 3600.0, "environment": "e"},
+        }
+        for seed, last in accuracies.items()
+    ]
+
+
+def test_page_tells_the_best_rival_of_each_setting(tmp_path):
+    rows = [
+        *rows_of("dsink", {0: 0.9, 1: 0.8}, "target"),
+        *rows_of("cross_entropy", {0: 0.5, 1: 0.5}),
+        *rows_of("f_N-elr", {0: 0.8, 1: 0.82}, "auxiliary"),
+        *rows_of("dsink-alpha=3", {0: 0.95, 1: 0.95}, "target"),  # no rival: it is D-SINK too
+        *rows_of("half_done", {0: 0.99}),  # nor is what lacks a seed
+    ]
+    write(tmp_path, rows)
+    study = dataclasses.replace(STUDIES["main"], figures=())
+    text = render.render(tmp_path, study, "main")
+    # Differences of 10 and -2: mean 4, standard deviation 8.485, interval 12.706 * 6.
+    verdict = "`dsink` 85.0, the best that is no D-SINK, `f_N-elr`, 81.0: ahead by +4.0 ± 76.2 (1 of 2)"
+    assert verdict in text
+    line = next(line for line in text.splitlines() if line.startswith("cross_entropy"))
+    assert line.split() == [
+        "cross_entropy",
+        "50.0",
+        "±",
+        "0.0",
+        "50.0",
+        "±",
+        "0.0",
+        "-",
+        "-",
+        *line.split()[9:],
+    ]
+    assert "+35.0" in line and "2 of 2" in line
+    assert "10.0 hours" not in text and "9.0 hours of training" in text
+
+
+def write(folder, rows):
+    records._merge(folder / "results.csv", records.RESULT_FIELDS, records._KEY, rows)
+    (folder / "environments.json").write_text(
+        json.dumps({"e": {"device": "1 x cpu", "versions": {"jax": "0"}, "date": "2026-01-01"}})
+    )
+
+
+def test_rows_survive_the_file(tmp_path):
+    rows = rows_of("dsink", {0: 0.123456, 1: 1.0})
+    write(tmp_path, rows)
+    read = records.read(tmp_path, "results.csv")
+    assert [row["last"] for row in read] == [0.1235, 1.0]
+    assert read[0]["seed"] == 0 and read[0]["noisy_corrected"] is None and read[0]["model"] == "dsink"
+    write(tmp_path, rows_of("dsink", {1: 0.5, 2: 0.25}))
+    assert [(row["seed"], row["last"]) for row in records.read(tmp_path, "results.csv")] == [
+        (0, 0.1235),
+        (1, 0.5),
+        (2, 0.25),
+    ]
+
+
+def test_pair_is_compared_with_the_better_part():
+    rows = [
+        *rows_of("f_L-crt", {0: 0.5, 1: 0.9}),
+        *rows_of("f_N-elr", {0: 0.7, 1: 0.6}),
+        *rows_of("dsink-f_L=crt", {0: 0.8, 1: 0.8}),
+    ]
+    assert pair_ahead(rows, "crt", "elr") == pytest.approx(100 * (0.1 - 0.1) / 2)
+    assert np.isnan(pair_ahead(rows, "crt", "gce"))
+
+
+def test_time_left_from_what_is_done(quick, tmp_path):
+    made = cells.make_cells(STUDIES["correction"], "small", (), (0,), tmp_path)[:2]
+    first = cells.progress(made)
+    assert (first.done, first.total) == (0, 8) and first.seconds_left > 0
+    folder = made[0].config.run_dir
+    folder.mkdir(parents=True)
+    names = [model.name for model in made[0].models]
+    results = {
+        "data": {"train_images": cells._images(made[0], None)},
+        "models": {
+            name: {"seconds": 100.0 * model.effort} for name, model in zip(names, made[0].models, strict=True)
+        },
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    efforts = sum(model.effort for model in made[0].models)
+    then = cells.progress(made)
+    assert (then.done, then.total) == (4, 8)
+    assert then.seconds_left == pytest.approx(100.0 * efforts)  # as slow as the first
+
+
+def script(text):
+    return [sys.executable, "-c", text]
+
+
+def test_jobs_run_side_by_side_on_their_share(tmp_path):
+    commands = [
+        (
+            tmp_path / f"{i}.log",
+            script("import os, time; print(sorted(os.sched_getaffinity(0))); time.sleep(1)"),
+        )
+        for i in range(3)
+    ]
+    jobs.run_all(commands, 2, NEVER, lambda: None)
+    shares = [json.loads(log.read_text()) for log, _ in commands]
+    if len(os.sched_getaffinity(0)) > 1:
+        assert not set(shares[0]) & set(shares[1])
+    assert set(shares[0]) | set(shares[1]) == os.sched_getaffinity(0)
+
+
+def test_a_failed_job_lets_the_others_end_and_is_named(tmp_path):
+    ended = tmp_path / "ended"
+    commands = [
+        (tmp_path / "bad.log", script("import sys; print('error: no such data'); sys.exit(2)")),
+        (tmp_path / "good.log", script(f"import time; time.sleep(4); open({str(ended)!r}, 'w')")),
+        (tmp_path / "never.log", script("print('begun')")),
+    ]
+    with pytest.raises(InputError, match=r"bad\.log: error: no such data"):
+        jobs.run_all(commands, 2, NEVER, lambda: None)
+    assert ended.exists() and not (tmp_path / "never.log").exists()
+
+
+def test_jobs_are_told_to_stop_and_waited_for(tmp_path):
+    saved = tmp_path / "saved"
+    text = (
+        "import signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), open({str(saved)!r}, 'w'), sys.exit(0)))\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    log = tmp_path / "one.log"
+    with pytest.raises(TrainingStoppedError):
+        jobs.run_all([(log, script(text))], 1, lambda _: "ready" in log.read_text(), lambda: None)
+    assert saved.exists()
+
+
+def test_a_job_is_its_cell(tmp_path):
+    flags = study_command.Flags("main", jobs=2, runs_dir=tmp_path, data_dir=tmp_path / "data")
+    made = cells.make_cells(STUDIES["main"], "small", (), (0, 1), tmp_path, flags.data_dir)
+    log, command = study_command._command(flags, made[3])
+    assert command[:3] == [sys.executable, "-m", "experiments.study"]
+    read = read_flags(study_command.Flags, command[3:])
+    (cell,) = cells.make_cells(
+        STUDIES[read.study], read.budget, read.settings, read.all_seeds, read.runs_dir, read.data_dir
+    )
+    assert cell.config == made[3].config and read.jobs == 1 and read.steps == "train"
+    assert log.parent == cell.config.run_dir.parent
+
+
+def test_interrupted_study_ends_with_its_command(tmp_path):
+    """Real processes, really asked to stop: two jobs save and the command ends with 0."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "experiments.study", "correction", "--jobs", "2", "--seeds", "0"),
+            *("--runs-dir", str(tmp_path / "runs"), "--output", str(tmp_path / "results")),
+        ],
+        cwd=pathlib.Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        metrics = tmp_path / "runs/small/digits-ratio-10-symmetric-0.2/seed-0/metrics.jsonl"
+        for _ in range(240):
+            if metrics.exists() or process.poll() is not None:
+                break
+            time.sleep(0.5)
+        process.terminate()
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert metrics.exists() and process.returncode == 0, errors
+    assert "The same command goes on from there" in errors
+    checkpoints = list((tmp_path / "runs").glob("*/*/*/checkpoints/*/*"))
+    assert checkpoints  # the training that ran was saved
