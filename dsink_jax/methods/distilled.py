@@ -1,7 +1,7 @@
 """Methods that add a distillation term to any base method: D-SINK and naive distillation."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 
@@ -9,12 +9,15 @@ from dsink_jax import losses
 from dsink_jax.allocation import (
     DEFAULT_MAX_ITERATIONS,
     DEFAULT_THRESHOLD,
+    EPSILON,
     class_marginal,
     surrogate_labels,
 )
+from dsink_jax.errors import check_known
 from dsink_jax.methods.base import Method, MethodLoss
 
 LossScale = Literal["bounded", "sum"]
+Marginal = Literal["batch", "dataset"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,13 +194,28 @@ class DSink(_Distilled):
       weighting: how alpha * L_D-SINK joins it.
       threshold: L1 error of the class marginal at which the solver stops.
       max_iterations: limit of Sinkhorn iterations.
+      epsilon: weight of the entropy; see `surrogate_labels`.
+      marginal: `batch`, the mean prediction of f_L over each batch, as published; or `dataset`, the same
+        `class_marginal` for all batches, which small batches leave less to chance.
+      class_marginal: f_L's mean prediction over the training set, C numbers, if `marginal` is `dataset`.
     """
 
     threshold: float = DEFAULT_THRESHOLD
     max_iterations: int = DEFAULT_MAX_ITERATIONS
+    epsilon: float = EPSILON
+    marginal: Marginal = "batch"
+    class_marginal: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        check_known("marginal", self.marginal, get_args(Marginal))
 
     def _distill(self, logits, batch, axis_name):
-        marginal = class_marginal(batch.imbalance_robust_logits, where=batch.where, axis_name=axis_name)
+        if self.marginal == "batch":
+            marginal = class_marginal(batch.imbalance_robust_logits, where=batch.where, axis_name=axis_name)
+        elif self.class_marginal is None:
+            raise ValueError("marginal 'dataset' needs class_marginal, f_L's mean over the training set.")
+        else:
+            marginal = jnp.asarray(self.class_marginal, jnp.float32)
         allocation = surrogate_labels(
             logits,
             batch.noise_robust_logits,
@@ -205,6 +223,7 @@ class DSink(_Distilled):
             where=batch.where,
             threshold=self.threshold,
             max_iterations=self.max_iterations,
+            epsilon=self.epsilon,
             axis_name=axis_name,
         )
         values = losses.divergence_from_labels(logits, allocation.labels, where=batch.where)

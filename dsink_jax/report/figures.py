@@ -118,6 +118,23 @@ def points_figure(
     _save(figure, path)
 
 
+def scatter_figure(
+    points: Mapping[str, Sequence[tuple[float, float]]], path: pathlib.Path, *, x_label: str, y_label: str
+) -> None:
+    """Points (x, y) by name, with the line where both are equal, as an SVG file."""
+    figure, axes = _axes(6.5, 4.2)
+    for i, (name, pairs) in enumerate(points.items()):
+        marker, colour = _MARKERS[i % len(_MARKERS)], PALETTE[i % len(PALETTE)]
+        x, y = zip(*pairs, strict=True) if pairs else ((), ())
+        axes.plot(x, y, marker, ms=4, color=colour, label=name)
+    values = [value for pairs in points.values() for pair in pairs for value in pair]
+    ends = [min(values, default=0.0), max(values, default=1.0)]
+    axes.plot(ends, ends, color="grey", lw=0.8, label="equal")
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
 def heat_map_figure(
     cells: Sequence[Sequence[float]],
     row_names: Sequence[str],
