@@ -141,6 +141,8 @@ class Config:
     """Weight of the entropy in D-SINK's transport; 2 is what its two divergences come to."""
     marginal: Marginal = "batch"
     """Class marginal of D-SINK: f_L's mean over the batch, or over the whole training set (dataset)."""
+    queue: int = 0
+    """Examples of past batches that D-SINK solves for together with each batch; 0 for none."""
     naive_alpha: float = 10.0
     """Weight of the distillation loss of naive distillation."""
     naive_noise_weight: float = 0.5
@@ -205,9 +207,9 @@ class Config:
             self._check(name, getattr(self, name) >= 1, "at least 1")
         if self.coordinator is None and (self.process_count, self.process_index) != (None, None):
             raise InputError("--process-count and --process-index need --coordinator host:port.")
-        for name in ("epochs", "batch_size", "max_iterations"):
+        for name in ("epochs", "batch_size", "max_iterations", "queue"):
             self._check(name, getattr(self, name) <= _LARGEST, f"at most {_LARGEST}")
-        for name in ("alpha", "naive_alpha", "warmup_epochs", "ramp_epochs", "crop_padding"):
+        for name in ("alpha", "naive_alpha", "warmup_epochs", "ramp_epochs", "crop_padding", "queue"):
             self._check(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
         for name in ("seed", "data_seed", "map_seed"):
             self._check(name, 0 <= getattr(self, name) < 2**32, "in [0, 2^32)")

@@ -13,9 +13,11 @@ from dsink_jax import evaluation, report
 from dsink_jax.data import batches, corruption
 from dsink_jax.errors import InputError
 from dsink_jax.methods import DSink, bytes_per_example
+from dsink_jax.models.interface import Variables
 from dsink_jax.training import (
     AuxiliaryPair,
     Checkpointer,
+    Fitted,
     TrainedAuxiliary,
     TrainingDivergedError,
     TrainingStoppedError,
@@ -121,7 +123,7 @@ class Trainer:
         """Trains one model, or finishes its training, and returns its entry of results.json."""
         if not spec.is_trained:
             return self._combine(spec)
-        fitted, predict = self._fit(spec)
+        fitted, predict = self.fit(spec)
         return self._measure(
             spec,
             predict(fitted.variables, self._test_images),
@@ -130,8 +132,8 @@ class Trainer:
             fitted.seconds,
         )
 
-    def _fit(self, spec):
-        """Trains all stages, and returns what was fitted and how to predict with it."""
+    def fit(self, spec: Spec) -> tuple[Fitted, Callable[[Variables, Any], np.ndarray]]:
+        """Trains all stages, if they are not, and returns what was fitted and how to predict with it."""
         method, settings = spec.method, self._problem_of(spec).config.fit_settings
         self._announce(spec)
         first = None
@@ -230,7 +232,7 @@ class Trainer:
         """f_N and f_L of a model, from this process or from their last checkpoints."""
         for name in spec.auxiliaries:
             if name not in self._auxiliaries:
-                self._fit(self._specs[name])
+                self.fit(self._specs[name])
         return [self._auxiliaries[name] for name in spec.auxiliaries]
 
     def _combine(self, spec):

@@ -106,6 +106,7 @@ def target_spec(problem: Problem, config: Config, name: str = TARGET) -> Spec:
         config.max_iterations,
         config.epsilon,
         config.marginal,
+        queue=config.queue,
     )
     return Spec(name, "target", f"{config.base} + {config.alpha:g} D-SINK", method)
 

@@ -118,6 +118,25 @@ def points_figure(
     _save(figure, path)
 
 
+def classes_figure(
+    panels: Mapping[str, Sequence[tuple[float, float, int]]],
+    path: pathlib.Path,
+    *,
+    x_label: str,
+    y_label: str,
+) -> None:
+    """Points (x, y, class) by panel, each drawn as the number of its class in a colour, as an SVG file."""
+    figure, grid = _grid(3.2 * len(panels), 3.4, 1, len(panels), share=False)
+    for axes, (title, points) in zip(grid, panels.items(), strict=True):
+        for label in sorted({point[2] for point in points}):
+            x, y = zip(*[point[:2] for point in points if point[2] == label], strict=True)
+            colour = PALETTE[label % len(PALETTE)]
+            axes.plot(x, y, ls="", marker=f"${label}$", ms=4, mew=0, color=colour, rasterized=True)
+        axes.set_title(title, fontsize=8)
+        axes.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
+    _save(figure, path)
+
+
 def scatter_figure(
     points: Mapping[str, Sequence[tuple[float, float]]], path: pathlib.Path, *, x_label: str, y_label: str
 ) -> None:
@@ -168,12 +187,12 @@ def _axes(width, height):
     return figure, axes
 
 
-def _grid(width, height, rows, columns):
+def _grid(width, height, rows, columns, share=True):
     # The object interface: no global state, no display needed.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten().tolist()
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=share).flatten().tolist()
     for axes in grid:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)

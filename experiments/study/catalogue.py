@@ -32,6 +32,7 @@ class Study:
       others_ahead: whether it is told how far the others are ahead of it, instead of it of them.
       measure: what is compared: `last`, the accuracy after the last epoch, or `few`, that on rare classes.
       figures: names of the figures to draw, of `drawings.FIGURES`.
+      measurements: names of what is measured on the trained models, of `measurements.MEASUREMENTS`.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Study:
     others_ahead: bool = False
     measure: str = "last"
     figures: tuple[str, ...] = ()
+    measurements: tuple[str, ...] = ()
 
 
 _TUNED_NAIVE = naive(noise_weight=0.7)
@@ -170,6 +172,14 @@ STUDIES: dict[str, Study] = {
         (alone("cross_entropy"), imbalance_robust(), noise_robust(), dsink()),
         figures=("correction",),
     ),
+    "features": Study(
+        "What the features look like",
+        "Do the features of D-SINK keep the classes apart better than those of its parts?",
+        _DEFAULT,
+        (alone("cross_entropy"), dsink()),
+        figures=("features",),
+        measurements=("features",),
+    ),
     "solver": Study(
         "The solver's settings",
         "How exactly must Q be solved for, does epsilon matter, and how large must a batch be?",
@@ -187,11 +197,13 @@ STUDIES: dict[str, Study] = {
             *_PARTS,
             dsink(),
             dsink(marginal="dataset"),
+            *(dsink(queue=length) for length in (64, 256, 1024)),
             *(dsink(max_iterations=limit) for limit in (10, 20, 50)),
             *(dsink(threshold=threshold) for threshold in (1e-3, 1e-1)),
             *(dsink(epsilon=epsilon) for epsilon in (0.5, 1.0, 4.0, 8.0)),
         ),
-        figures=("accuracy",),
+        figures=("accuracy", "allocation"),
+        measurements=("allocation",),
     ),
     "teacher-quality": Study(
         "How good must the auxiliary models be?",

@@ -157,6 +157,46 @@ def _quality(folder, study, budget, rows):
     ]
 
 
+def _features(folder, study, budget, rows):
+    """t-SNE of the features of each model, for the first seed of each setting."""
+    del study, rows
+    points = records.read(folder, "features.csv", budget)
+    drawn = []
+    for setting in _names(points, "setting"):
+        of_setting = [point for point in points if point["setting"] == setting]
+        seed = of_setting[0]["seed"]
+        panels = {}
+        for model in _names(of_setting, "model"):
+            of_model = [point for point in of_setting if point["model"] == model]
+            same = 100 * statistics.mean(point["same_class"] for point in of_model)
+            placed = [(p["x"], p["y"], p["label"]) for p in of_model if p["seed"] == seed]
+            panels[f"{model}\n{same:.0f} % of neighbours of the same class"] = placed
+        path = folder / f"features-{setting}.svg"
+        figures.classes_figure(panels, path, x_label="t-SNE 1", y_label="t-SNE 2")
+        drawn.append((path.name, f"t-SNE of test images, {setting}, seed {seed}: {', '.join(panels)}"))
+    return drawn
+
+
+def _allocation(folder, study, budget, rows):
+    """Error of the surrogate labels over the batch size."""
+    del study, rows
+    points = records.read(folder, "allocation.csv", budget)
+    if not points:
+        return []
+    panel = {}
+    for kind in _names(points, "marginal"):
+        sizes = sorted({p["batch_size"] for p in points if p["marginal"] == kind})
+        errors = [
+            statistics.mean(p["error"] for p in points if (p["marginal"], p["batch_size"]) == (kind, size))
+            for size in sizes
+        ]
+        panel[kind] = (sizes, errors)
+    path = folder / f"allocation-{budget}.svg"
+    label = "total variation to Q of the whole set"
+    figures.lines_figure({"": panel}, path, x_label="batch size", y_label=label, x_log=True)
+    return [(path.name, f"{label} over the batch size, with the marginal of: {', '.join(panel)}")]
+
+
 def pair_ahead(rows: Sequence[Row], f_L: str, f_N: str) -> float:
     """Mean over seeds of D-SINK's accuracy less the better of f_L's and f_N's, in points; NaN if not run."""
     target = pair_name(f_L, f_N)
@@ -194,4 +234,6 @@ FIGURES: dict[str, Draw] = {
     "bases": _bases,
     "pairs": _pairs,
     "quality": _quality,
+    "features": _features,
+    "allocation": _allocation,
 }

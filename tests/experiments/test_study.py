@@ -222,7 +222,7 @@ def test_page_tells_the_best_rival_of_each_setting(tmp_path):
 
 
 def write(folder, rows):
-    records._merge(folder / "results.csv", records.RESULT_FIELDS, records._KEY, rows)
+    records.merge(folder / "results.csv", records.RESULT_FIELDS, records._KEY, rows)
     (folder / "environments.json").write_text(
         json.dumps({"e": {"device": "1 x cpu", "versions": {"jax": "0"}, "date": "2026-01-01"}})
     )
