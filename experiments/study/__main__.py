@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Annotated, Literal
 
+import jax
 import tyro
 
 from dsink_jax.errors import InputError, check_known
@@ -116,7 +117,8 @@ def _train(flags, cells, should_stop):
         for cell in cells:
             print(f"\n== {cell.name}")
             train(cell, should_stop)
-            print(_how_far(flags, cells))
+            print(_how_far(flags, cells), flush=True)
+            jax.clear_caches()  # what was compiled for one cell is of no use to the next, and adds up
         return
     said = ""
 
