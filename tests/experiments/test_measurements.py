@@ -1,0 +1,84 @@
+"""What studies measure on trained models."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dsink_jax.errors import InputError
+from experiments.study import budgets, cells, measurements, records
+from experiments.study.catalogue import STUDIES
+from experiments.trained import open_trained
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory):
+    """The study of features on digits, trained for eight epochs on one device."""
+    folder = tmp_path_factory.mktemp("runs")
+    preset = dataclasses.replace(budgets.BUDGETS["small"].preset, epochs=8, evaluate_every=8, devices=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(budgets.BUDGETS, "small", dataclasses.replace(budgets.BUDGETS["small"], preset=preset))
+        (made,) = cells.make_cells(STUDIES["features"], "small", (), (3,), folder)
+    cells.train(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def measured(cell):
+    """The rows of every measurement."""
+    return {name: one.measure(cell) for name, one in measurements.MEASUREMENTS.items()}
+
+
+def opened(cell):
+    options = cell.budget.options
+    return open_trained(cell.config, lambda problem: [model.make(problem, options) for model in cell.models])
+
+
+def test_features_are_what_the_last_layer_is_given(cell):
+    with opened(cell) as run:
+        images = run.problem.data.test.images[:50]
+        features, logits = run.features("dsink", images), run.logits("dsink", images)
+        fitted, _ = run._trainer.fit(run.specs["dsink"])
+    last = fitted.variables["params"]["classifier"]
+    np.testing.assert_allclose(features @ last["kernel"] + last["bias"], logits, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_of_features(cell, measured):
+    rows = measured["features"]
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    accuracy = {name: entry["accuracy"]["last"] for name, entry in cells.stored(cell)["models"].items()}
+    assert models == ["cross_entropy", max(("f_N-elr", "f_L-logit_adjustment"), key=accuracy.get), "dsink"]
+    labels = [row["label"] for row in rows if row["model"] == "dsink"]
+    with opened(cell) as run:
+        assert labels == run.problem.data.test.labels.tolist()
+        features = run.features("dsink", run.problem.data.test.images)
+    # The share of neighbours of the same class of one image, by all distances.
+    distances = np.linalg.norm(features - features[7], axis=1)
+    nearest = np.argsort(distances)[1:11]
+    share = np.mean(np.asarray(labels)[nearest] == labels[7])
+    assert rows[2 * len(labels) + 7]["same_class"] == pytest.approx(share)
+
+
+def test_rows_of_the_allocation(measured):
+    rows = measured["allocation"]
+    assert {row["marginal"] for row in rows} == {"batch", "dataset", "queue"}
+    error = {(row["marginal"], row["batch_size"]): row["error"] for row in rows}
+    assert all(0 <= value <= 1 for value in error.values())
+    for kind in ("batch", "dataset", "queue"):
+        assert error[kind, 256] < error[kind, 8]  # what is nearer to the whole set errs less
+    assert error["queue", 8] < error["batch", 8]
+
+
+def test_run_that_is_not_trained(cell, tmp_path):
+    other = cell._replace(config=dataclasses.replace(cell.config, run_dir=tmp_path / "none"))
+    with pytest.raises(InputError, match="dsink is not trained yet"), opened(other):
+        pass
+
+
+def test_fields_are_those_of_the_rows(measured, tmp_path):
+    for name, (file, fields, key, _) in measurements.MEASUREMENTS.items():
+        row = {"budget": "small", "setting": "a", "seed": 3, **measured[name][0]}
+        assert set(row) == {"budget", "setting", "seed", *fields} and set(key) <= set(fields)
+        records.merge(tmp_path / file, list(row), ("seed", *key), [row])
+        (read,) = records.read(tmp_path, file)
+        assert read == {name: pytest.approx(value, abs=1e-3) for name, value in row.items()}
