@@ -40,6 +40,18 @@ def legend_beside(axes: Any) -> None:
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
+def legend_below(figure: Any, axes: Any) -> None:
+    """Puts the legend under the axes, so that the drawing is narrow enough for a phone."""
+    figure.legend(
+        *axes.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3, loc="outside lower center"
+    )
+
+
+def count_on_x(axes: Any) -> None:
+    """Puts the ticks of the x axis at whole numbers."""
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
 def plain(text: str) -> str:
     """Text that matplotlib prints as it is: a `$` starts no formula."""
     return text.replace("$", r"\$")

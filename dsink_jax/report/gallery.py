@@ -63,7 +63,7 @@ def batch_table(examples: dict[str, Any]) -> str:
     """A table of some examples of the batch: image, labels, and what each model and Q say, as HTML."""
     names = examples["class_names"]
     head = ("image", "number", "true label", "given label", "f_N", "f", "Q")
-    rows = ["<tr>" + "".join(f'<th scope="col">{name}</th>' for name in head) + "</tr>"]
+    rows = ["<tr>" + "".join(f'<th scope="col" class="text">{name}</th>' for name in head) + "</tr>"]
     shown = zip(examples["shown_rows"], examples["shown_index"], examples["shown_images"], strict=True)
     for row, index, image in shown:
         true, given = (int(examples[f"batch_{kind}"][row]) for kind in ("true", "given"))
@@ -115,6 +115,5 @@ def _image(image, index, given):
 
 
 def _share(share):
-    """In percent, with the digits that a small one has."""
     share = 100 * float(share)
-    return f"{share:.1f} %" if share >= 0.1 or share == 0 else f"{share:.1g} %"
+    return f"{share:.1f} %" if share >= 0.1 else "< 0.1 %"

@@ -4,6 +4,7 @@ import html
 import importlib.util
 import json
 import pathlib
+import re
 
 from dsink_jax.report import run_figures as figures
 from dsink_jax.report.gallery import batch_table, load_examples, suspects_gallery
@@ -14,18 +15,21 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   overflow-wrap: anywhere }
 .wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 0.9rem }
+table { border-collapse: collapse; font-size: 0.9rem; overflow-wrap: normal }
 th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-th:first-child, td:first-child, td.text { text-align: left }
+th { white-space: normal; vertical-align: bottom }
+th:first-child, td:first-child, .text { text-align: left }
 .pairs td.text { white-space: normal }
-tr.wrong td { background: #fdf1e7 }
-figure { margin: 1.5rem 0 } figure svg { max-width: 100%; min-width: 30rem; height: auto }
+tr.wrong { background: #fdf1e7 }
+figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto }
 img { image-rendering: pixelated; object-fit: contain; vertical-align: middle }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem;
   list-style: none; padding: 0; font-size: 0.8rem; line-height: 1.35 }
 .gallery img, .gallery span { display: block } .gallery img { margin-bottom: 0.3rem }
 .agrees { color: #00664a } .differs { color: #a34700 }
 """.strip()
+# Share of its own width below which a drawing is scrolled, not made smaller: its text has 8 points.
+_NARROWEST = 0.69
 _BATCH = {
     "mean f_N": "batch_noise_robust",
     "mean f": "batch_target",
@@ -133,25 +137,19 @@ def _examples(examples, folder):
         "the mean of f_L as its class marginal, so the means of Q and f_L agree.</p>"
     )
     yield _figure("Share of each class in the batch", path, words)
-    yield "<p>Some of them, wrong labels first: the class each model holds most likely, and how much so.</p>"
+    yield (
+        "<p>Some of them, with the class each model holds most likely, and how much so. Where a row is "
+        "shaded, the given label is wrong.</p>"
+    )
     yield batch_table(examples)
     yield "<h2>The most suspicious labels</h2>"
     yield suspects_gallery(examples)
 
 
 def _results(models):
-    head = (
-        "model",
-        "method",
-        "last",
-        "mean of last 10 evaluations",
-        "best",
-        "many",
-        "medium",
-        "few",
-        "noisy corrected",
-    )
-    rows = ["<tr>" + "".join(f'<th scope="col">{name}</th>' for name in head) + "</tr>"]
+    numbers = ("last", "mean of last 10 evaluations", "best", "many", "medium", "few", "noisy corrected")
+    head = [("model", ""), ("method", ' class="text"'), *((name, "") for name in numbers)]
+    rows = ["<tr>" + "".join(f'<th scope="col"{kind}>{name}</th>' for name, kind in head) + "</tr>"]
     for name, entry in models.items():
         cells = "".join(f"<td>{share}</td>" for share in percentages(entry))
         method = html.escape(entry["method"])
@@ -162,9 +160,11 @@ def _results(models):
 def _figure(title, path, words):
     drawing = path.read_text(encoding="utf-8")
     drawing = drawing[drawing.index("<svg") :]
+    width = float(re.search(r'width="([\d.]+)pt"', drawing)[1])
     caption = html.escape(title)
     label = html.escape(f"{title}: {words}", quote=True)
-    drawing = drawing.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    attributes = f'role="img" aria-label="{label}" style="min-width: {_NARROWEST * width:.0f}pt"'
+    drawing = drawing.replace("<svg", f"<svg {attributes}", 1)
     return f'<figure><figcaption>{caption}</figcaption><div class="wide">{drawing}</div></figure>'
 
 

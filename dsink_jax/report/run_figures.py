@@ -10,7 +10,8 @@ from dsink_jax.report.canvas import (
     LINES,
     MARKERS,
     PALETTE,
-    legend_beside,
+    count_on_x,
+    legend_below,
     make_axes,
     make_grid,
     plain,
@@ -32,13 +33,14 @@ _HATCHES = ("", "///", "...")
 
 def class_counts_figure(data: dict[str, Any], path: pathlib.Path) -> str:
     """Training images of each class by true and by observed label."""
-    figure, axes = make_axes(5.0, 3.2)
+    figure, axes = make_axes(5.2, 3.2)
     classes = range(data["num_classes"])
     axes.step(classes, data["clean_counts"], where="mid", color=PALETTE[0], label="true label")
     axes.step(
         classes, data["noisy_counts"], where="mid", color=PALETTE[1], ls=LINES[1], label="observed label"
     )
     axes.set(xlabel="class", ylabel="training images", ylim=(0, None))
+    count_on_x(axes)
     axes.legend(frameon=False)
     save(figure, path)
     return "; ".join(
@@ -49,7 +51,7 @@ def class_counts_figure(data: dict[str, Any], path: pathlib.Path) -> str:
 
 def learning_curves_figure(metrics: list[dict[str, Any]], path: pathlib.Path) -> str:
     """Test accuracy of each model over the epochs."""
-    figure, axes = make_axes(6.5, 3.6)
+    figure, axes = make_axes(5.2, 3.6)
     words = []
     for i, name in enumerate(dict.fromkeys(record["model"] for record in metrics)):
         epochs, shares = _curve([record for record in metrics if record["model"] == name], "accuracy")
@@ -57,15 +59,16 @@ def learning_curves_figure(metrics: list[dict[str, Any]], path: pathlib.Path) ->
         if epochs:
             words.append(f"{name} {percent(shares[0])} % at first and {percent(shares[-1])} % at last")
     axes.set(xlabel="epoch", ylabel="test accuracy (%)")
+    count_on_x(axes)
     if words:
-        legend_beside(axes)
+        legend_below(figure, axes)
     save(figure, path)
     return "; ".join(words) or "nothing recorded"
 
 
 def group_accuracy_figure(results: dict[str, Any], path: pathlib.Path) -> str:
     """Test accuracy of each model on the frequent, medium and rare thirds of the classes, as bars."""
-    figure, axes = make_axes(6.5, 3.2)
+    figure, axes = make_axes(5.2, 3.4)
     models, words = results["models"], []
     width = 0.8 / max(len(models), 1)
     for i, (name, entry) in enumerate(models.items()):
@@ -86,14 +89,14 @@ def group_accuracy_figure(results: dict[str, Any], path: pathlib.Path) -> str:
     axes.set(xlabel="classes by number of training images", ylabel="test accuracy (%)", ylim=(0, 100))
     axes.grid(False, axis="x")
     if models:
-        legend_beside(axes)
+        legend_below(figure, axes)
     save(figure, path)
     return "; ".join(words) or "no models"
 
 
 def per_class_figure(results: dict[str, Any], path: pathlib.Path) -> str:
     """Test accuracy of each model by class."""
-    figure, axes = make_axes(6.5, 3.6)
+    figure, axes = make_axes(5.2, 3.6)
     words = []
     for i, (name, entry) in enumerate(results["models"].items()):
         shares = [_number(share) for share in entry["per_class"]]
@@ -106,8 +109,9 @@ def per_class_figure(results: dict[str, Any], path: pathlib.Path) -> str:
                 f"(class {best})"
             )
     axes.set(xlabel="class", ylabel="test accuracy (%)")
+    count_on_x(axes)
     if results["models"]:
-        legend_beside(axes)
+        legend_below(figure, axes)
     save(figure, path)
     return "; ".join(words) or "no models"
 
@@ -133,9 +137,8 @@ def confusion_matrix_figure(
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, interpolation="none")
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     if named:
-        names = [plain(_short(name)) for name in class_names]
-        axes.set_xticks(range(len(counts)), names, rotation=45, ha="right", fontsize=8)
-        axes.set_yticks(range(len(counts)), names, fontsize=8)
+        _name_classes(axes, class_names)
+        axes.set_yticks(range(len(counts)), [plain(_short(name)) for name in class_names], fontsize=8)
         for (i, j), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if shares[i, j] > 0.6 else "black"
@@ -171,12 +174,13 @@ def sinkhorn_figure(metrics: list[dict[str, Any]], path: pathlib.Path) -> str | 
             axes.plot(epochs, values, **style(i), marker=".", ms=3, lw=1.2, label=plain(name))
             words.append(f"{name}, {label}: {values[0]:.3g} at first, {values[-1]:.3g} at last")
         axes.set(xlabel="epoch", ylabel=label)
+        count_on_x(axes)
         if key == "marginal_error" and all(record["train"][key] > 0 for record in solved):
             axes.set_yscale("log")
         else:
             axes.set_ylim(0, 105 if scale == 100 else None)
     if len(names) > 1:
-        figure.legend(handles=grid[0].get_lines(), frameon=False, fontsize=8, loc="outside right center")
+        legend_below(figure, grid[0])
     save(figure, path)
     return "; ".join(words)
 
@@ -199,7 +203,7 @@ def batch_shares_figure(
       The shares in words.
     """
     classes = np.arange(len(class_names))
-    figure, axes = make_axes(7.5, 3.4)
+    figure, axes = make_axes(5.2, 3.7)
     shares = {
         name: np.bincount(values, minlength=len(classes)) / len(values) for name, values in labels.items()
     }
@@ -216,11 +220,9 @@ def batch_shares_figure(
             classes, 100 * shares[name], **style(i), lw=0.9, marker=marker, ms=size, mfc="none", label=name
         )
     if len(classes) <= _MOST_NAMED:
-        names = [plain(_short(name)) for name in class_names]
-        tilted = {"rotation": 45, "ha": "right"} if max(map(len, names)) > 3 else {}
-        axes.set_xticks(classes, names, fontsize=8, **tilted)
+        _name_classes(axes, class_names)
     axes.set(xlabel="class", ylabel="share of the batch (%)", ylim=(0, None))
-    legend_beside(axes)
+    legend_below(figure, axes)
     save(figure, path)
     return "; ".join(
         f"{name}: most {class_names[row.argmax()]} ({percent(row.max())} %), least "
@@ -233,6 +235,13 @@ def _curve(records, key):
     """Epochs and values of the records that have a value."""
     known = [record for record in records if record.get(key) is not None]
     return [record["epoch"] for record in known], [record[key] for record in known]
+
+
+def _name_classes(axes, class_names):
+    """Puts the names of the classes under the x axis."""
+    tilted = {"rotation": 45, "ha": "right"} if max(map(len, class_names)) > 3 else {}
+    names = [plain(_short(name)) for name in class_names]
+    axes.set_xticks(range(len(names)), names, fontsize=8, **tilted)
 
 
 def _number(share):
