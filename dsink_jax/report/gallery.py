@@ -5,6 +5,7 @@ import html
 import io
 import pathlib
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from dsink_jax.report.tables import percent
 
 FILE = "examples.npz"
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 _KEYS = {
     *("class_names", "batch_true", "batch_given", "batch_target", "batch_noise_robust"),
     *("batch_imbalance_robust", "batch_surrogate", "shown_rows", "shown_index", "shown_images"),
