@@ -1,6 +1,7 @@
 """What all drawings share: the palette, axes that are labelled the same way, and the file they become."""
 
 import pathlib
+import warnings
 from typing import Any
 
 # Okabe and Ito's palette, told apart by people of any colour vision.
@@ -63,5 +64,7 @@ def save(figure: Any, path: pathlib.Path) -> None:
 
     # Without the date, and with ids that do not depend on chance, equal runs give equal files. The name
     # in the salt keeps the ids of figures on one page apart.
-    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}), warnings.catch_warnings():
+        # A class name in letters that the font lacks is still whole in the tables.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(path, format="svg", metadata={"Date": None})

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from allocation_references import log_softmax, reference_labels
+from dsink_jax.data import load, load_corruption
 from dsink_jax.data.streaming import Selected
 from dsink_jax.methods import DSink, Weighting
 from dsink_jax.methods.base import Method
 from experiments.examples import TrainingLogits, collect_examples, displayable, solve_in_batches
+from run_commands import run
 
 NUM_CLASSES = 4
 METHOD = DSink(Method(), Weighting(1.0), threshold=1e-6, max_iterations=2000)
@@ -141,3 +143,30 @@ def test_options_of_the_solver_are_the_methods():
     np.testing.assert_allclose(solve_in_batches(logits, 64, METHOD), exact, atol=1e-4)
     stopped = dataclasses.replace(METHOD, max_iterations=1)
     assert np.abs(solve_in_batches(logits, 64, stopped) - exact).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_a_whole_run_of_two_networks_streamed_and_cached(tmp_path):
+    flags = ("--base", "dividemix", "--auxiliary-predictions", "cached", "--streaming", "on")
+    tiny = ("--epochs", "1", "--limit-train", "300", "--limit-test", "50", "--baselines", "none")
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = run(*tiny, *flags, "--devices", "2", "--run-dir", tmp_path / "run", **two)
+    assert done.returncode == 0, done.stderr
+    drawn = load_corruption(tmp_path / "run" / "corruption.npz")
+    images = load("digits").train.images
+    with np.load(tmp_path / "run" / "examples.npz") as examples:
+        position = {index: i for i, index in enumerate(drawn.index.tolist())}
+        suspects = [position[index] for index in examples["suspect_index"].tolist()]
+        assert examples["suspect_given"].tolist() == drawn.noisy_labels[suspects].tolist()
+        assert examples["suspect_true"].tolist() == drawn.clean_labels[suspects].tolist()
+        np.testing.assert_array_equal(examples["suspect_images"], images[examples["suspect_index"]])
+        assert (np.diff(examples["suspect_given_share"]) >= 0).all()
+        for name in ("target", "noise_robust", "imbalance_robust", "surrogate"):
+            np.testing.assert_allclose(examples[f"batch_{name}"].sum(1), 1, atol=1e-5)
+        # Q keeps the class marginal of f_L.
+        means = [examples[f"batch_{name}"].mean(0) for name in ("surrogate", "imbalance_robust")]
+        np.testing.assert_allclose(*means, atol=1e-5)
+        log_f, log_f_n = (np.log(examples[f"batch_{name}"]) for name in ("target", "noise_robust"))
+        expected = reference_labels(log_f, log_f_n, means[1])
+        np.testing.assert_allclose(examples["batch_surrogate"], expected, atol=1e-4)
+    assert "The most suspicious labels" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

@@ -187,7 +187,7 @@ def test_self_contained(page):
 
 
 def test_hostile_class_names_are_escaped(tmp_path):
-    names = [HOSTILE, r"$\frac$", '" onload="alert(1)']
+    names = [HOSTILE, r"$\frac$ 鳥", '" onload="alert(1)']
     write_whole_run(tmp_path, some_examples(names), names)
     page = page_of(tmp_path)
     assert not page.tags & {"script", "b"}
