@@ -100,7 +100,9 @@ def per_class_figure(results: dict[str, Any], path: pathlib.Path) -> str:
     words = []
     for i, (name, entry) in enumerate(results["models"].items()):
         shares = [_number(share) for share in entry["per_class"]]
-        axes.plot([100 * share for share in shares], **style(i), marker="o", ms=3, lw=1.2, label=plain(name))
+        marker = "o" if len(shares) <= _MOST_NAMED else None
+        values = [100 * share for share in shares]
+        axes.plot(values, **style(i), marker=marker, ms=3, lw=1.2, label=plain(name))
         known = [c for c, share in enumerate(shares) if share == share]
         if known:
             worst, best = (choose(known, key=shares.__getitem__) for choose in (min, max))
@@ -193,6 +195,8 @@ def batch_shares_figure(
 ) -> str:
     """Shares of the classes in a batch, by its labels and by the mean predictions of the models.
 
+    Many classes are drawn in at most 20 groups of neighbours: a batch has hardly an image of each.
+
     Args:
       labels: by their names, integer `[N]`: drawn as a filled area (the first) and a line.
       predictions: by their names, `[N, C]`, rows summing to 1.
@@ -202,31 +206,36 @@ def batch_shares_figure(
     Returns:
       The shares in words.
     """
-    classes = np.arange(len(class_names))
+    size = -(-len(class_names) // _MOST_NAMED)
+    starts = np.arange(0, len(class_names), size)
+    ends = np.minimum(starts + size, len(class_names)) - 1
+    names = class_names if size == 1 else [f"{a} to {b}" for a, b in zip(starts, ends, strict=True)]
+    classes = np.arange(len(starts))
+
+    def grouped(row):
+        return np.add.reduceat(row, starts)
+
     figure, axes = make_axes(5.2, 3.7)
     shares = {
-        name: np.bincount(values, minlength=len(classes)) / len(values) for name, values in labels.items()
+        name: grouped(np.bincount(values, minlength=len(class_names))) / len(values)
+        for name, values in labels.items()
     }
     filled, *others = shares
     axes.bar(classes, 100 * shares[filled], 0.8, color="#d0d0d0", label=filled)
     for name in others:
         axes.step(classes, 100 * shares[name], where="mid", color="#000000", lw=1.2, label=name)
     for i, (name, rows) in enumerate(predictions.items()):
-        shares[name] = rows.mean(0)
+        shares[name] = grouped(rows.mean(0))
         # Hollow markers, larger first: equal shares stay visible around each other.
-        size = 8 - 1.6 * i
-        marker = MARKERS[i % len(MARKERS)]
-        axes.plot(
-            classes, 100 * shares[name], **style(i), lw=0.9, marker=marker, ms=size, mfc="none", label=name
-        )
-    if len(classes) <= _MOST_NAMED:
-        _name_classes(axes, class_names)
-    axes.set(xlabel="class", ylabel="share of the batch (%)", ylim=(0, None))
+        marker = {"marker": MARKERS[i % len(MARKERS)], "ms": 8 - 1.6 * i, "mfc": "none"}
+        axes.plot(classes, 100 * shares[name], **style(i), **marker, lw=0.9, label=name)
+    _name_classes(axes, names)
+    axes.set(xlabel="class" if size == 1 else "classes", ylabel="share of the batch (%)", ylim=(0, None))
     legend_below(figure, axes)
     save(figure, path)
     return "; ".join(
-        f"{name}: most {class_names[row.argmax()]} ({percent(row.max())} %), least "
-        f"{class_names[row.argmin()]} ({percent(row.min())} %)"
+        f"{name}: most {names[row.argmax()]} ({percent(row.max())} %), least "
+        f"{names[row.argmin()]} ({percent(row.min())} %)"
         for name, row in shares.items()
     )
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dsink_jax.report import write_report
 from dsink_jax.report.gallery import load_examples, png_data_uri
+from dsink_jax.report.run_figures import batch_shares_figure
 from run_pages import HOSTILE, Page, some_results, write_run
 
 NAMES = ["aeroplane", "car", "bird"]
@@ -207,6 +208,19 @@ def test_a_hundred_classes(tmp_path):
     wrong = matrix - np.diag(np.diag(matrix))
     assert f"{wrong.max()} images" in words
     assert (tmp_path / "report.html").stat().st_size < 1_000_000
+
+
+def test_a_batch_of_a_hundred_classes_is_drawn_in_groups(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = {"given labels": np.array([0, 4, 5, 99]), "true labels": np.array([0, 1, 2, 10])}
+    rows = rng.dirichlet(np.ones(100), 4)
+    names = [str(c) for c in range(100)]
+    words = batch_shares_figure(labels, {"mean f": rows}, names, tmp_path / "batch.svg")
+    assert "given labels: most 0 to 4 (50.0 %), least 10 to 14 (0.0 %)" in words
+    assert "true labels: most 0 to 4 (75.0 %), least 5 to 9 (0.0 %)" in words
+    groups = [rows[:, start : start + 5].sum() / 4 for start in range(0, 100, 5)]
+    most = 5 * int(np.argmax(groups))
+    assert f"mean f: most {most} to {most + 4} ({100 * max(groups):.1f} %)" in words
 
 
 # Directories of before, and files that are not whole.
