@@ -58,6 +58,7 @@ def surrogate_labels(
     where: jax.Array | None = None,
     threshold: float = DEFAULT_THRESHOLD,
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
+    epsilon: float = EPSILON,
     axis_name: str | None = None,
     distribute: bool | None = None,
 ) -> Allocation:
@@ -78,6 +79,8 @@ def surrogate_labels(
       threshold: L1 error of the class marginal at which OTT stops. Below about 2e-7 float32 cannot
         follow.
       max_iterations: limit of Sinkhorn iterations. OTT looks at the error every 10.
+      epsilon: weight of the entropy of Q, positive. 2 is what the two divergences come to; more makes the
+        labels softer, less makes them harder.
       axis_name: name of a mapped axis (`pmap`, `shard_map`, `vmap`) over which the batch is split. The
         batches are solved as one problem; each device gets the labels of its own rows. Under `shard_map`
         pass `check_vma=False`, which OTT's loops need.
@@ -89,7 +92,7 @@ def surrogate_labels(
       The `Allocation`.
 
     Raises:
-      ValueError: for wrong ranks, shapes or dtypes, a threshold that is not positive, or a limit
+      ValueError: for wrong ranks, shapes or dtypes, a threshold or epsilon that is not positive, or a limit
         below 1.
 
     Source: D-SINK, arXiv 2510.08179, the optimal-transport form of its bi-level objective.
@@ -113,9 +116,7 @@ def surrogate_labels(
         )
     if not jnp.issubdtype(class_marginal.dtype, jnp.floating):
         raise ValueError(f"class_marginal must be floating point, got {class_marginal.dtype}.")
-    is_number = isinstance(threshold, numbers.Real | jax.Array)
-    if not is_number or not (isinstance(threshold, jax.core.Tracer) or threshold > 0):
-        raise ValueError(f"threshold must be positive, got {threshold!r}.")
+    _check_positive(threshold=threshold, epsilon=epsilon)
     if not isinstance(max_iterations, int | np.integer):
         raise ValueError(f"max_iterations must be an integer, got {max_iterations!r}.")
     if not 1 <= max_iterations < 2**31:
@@ -146,13 +147,13 @@ def surrogate_labels(
         cost,
         valid.astype(jnp.float32) / count,
         marginal,
-        epsilon=EPSILON,
+        epsilon=epsilon,
         threshold=threshold,
         max_iterations=max_iterations,
         axis_name=split_axis,
     )
     # The sample half-step in closed form: exact row sums, and finite for rows without mass.
-    labels = jax.nn.softmax((solution.column_potential - cost) / EPSILON, axis=-1)
+    labels = jax.nn.softmax((solution.column_potential - cost) / epsilon, axis=-1)
     labels = jnp.where(valid[:, None], labels, 0.0)
     sound &= bad_rows == 0
     labels = jnp.where(sound, labels, jnp.nan)
@@ -211,6 +212,13 @@ def _cost(logits, noise_robust_logits):
 def _relative(logits):
     logits = logits.astype(jnp.float32)
     return logits - logits.max(-1, keepdims=True)
+
+
+def _check_positive(**numbers_by_name):
+    for name, value in numbers_by_name.items():
+        is_number = isinstance(value, numbers.Real | jax.Array)
+        if not is_number or not (isinstance(value, jax.core.Tracer) or value > 0):
+            raise ValueError(f"{name} must be positive, got {value!r}.")
 
 
 def _check_batch(logits, where, *, name="logits", **others):

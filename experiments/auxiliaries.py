@@ -13,7 +13,6 @@ each with its own --seeds; a last call with all of them gathers the results.
 import dataclasses
 import importlib.util
 import pathlib
-import re
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -156,8 +155,7 @@ def _against_cross_entropy(measure):
         stages = [
             name
             for name in models
-            if re.search(r"\bshare=", models[name]["definition"])
-            and "cuts_first=True" not in models[name]["definition"]
+            if "share" in models[name]["definition"] and not models[name]["definition"].get("cuts_first")
         ]
         longer = f"Trained longer, by a second stage: {', '.join(stages)}." if stages else ""
         return [verdict, f"```\n{align(rows, left=1)}\n```", *([longer] if longer else [])]

@@ -13,7 +13,7 @@ import tyro
 from dsink_jax.data.noise import HUMAN_KINDS, NoiseKind, check_noise
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.methods import METHODS, TrainingFacts, Weighting, build_method, unused_options
-from dsink_jax.methods.distilled import LossScale
+from dsink_jax.methods.distilled import LossScale, Marginal
 from dsink_jax.methods.registry import all_options, option_help
 from dsink_jax.models import check_model_name
 from dsink_jax.training.loop import FitSettings
@@ -137,6 +137,12 @@ class Config:
     """L1 error of the class marginal at which Sinkhorn stops."""
     max_iterations: int = 500
     """Limit of Sinkhorn iterations."""
+    epsilon: float = 2.0
+    """Weight of the entropy in D-SINK's transport; 2 is what its two divergences come to."""
+    marginal: Marginal = "batch"
+    """Class marginal of D-SINK: f_L's mean over the batch, or over the whole training set (dataset)."""
+    queue: int = 0
+    """Examples of past batches that D-SINK solves for together with each batch; 0 for none."""
     naive_alpha: float = 10.0
     """Weight of the distillation loss of naive distillation."""
     naive_noise_weight: float = 0.5
@@ -201,15 +207,16 @@ class Config:
             self._check(name, getattr(self, name) >= 1, "at least 1")
         if self.coordinator is None and (self.process_count, self.process_index) != (None, None):
             raise InputError("--process-count and --process-index need --coordinator host:port.")
-        for name in ("epochs", "batch_size", "max_iterations"):
+        for name in ("epochs", "batch_size", "max_iterations", "queue"):
             self._check(name, getattr(self, name) <= _LARGEST, f"at most {_LARGEST}")
-        for name in ("alpha", "naive_alpha", "warmup_epochs", "ramp_epochs", "crop_padding"):
+        for name in ("alpha", "naive_alpha", "warmup_epochs", "ramp_epochs", "crop_padding", "queue"):
             self._check(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
         for name in ("seed", "data_seed", "map_seed"):
             self._check(name, 0 <= getattr(self, name) < 2**32, "in [0, 2^32)")
         self._check("validation_share", 0 <= self.validation_share <= 0.5, "in [0, 0.5]")
         self._check("naive_noise_weight", 0 <= self.naive_noise_weight <= 1, "in [0, 1]")
         self._check("threshold", 0 < self.threshold < float("inf"), "positive")
+        self._check("epsilon", 0 < self.epsilon < float("inf"), "positive")
         self._check("max_iterations", self.max_iterations >= 1, "at least 1")
         self._check("imbalance_ratio", 1 <= self.imbalance_ratio < float("inf"), "at least 1")
         for name in ("limit_train", "limit_test", "devices"):

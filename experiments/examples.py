@@ -46,7 +46,10 @@ def collect_examples(problem: Problem, method: DSink, logits: TrainingLogits) ->
       float32 `[K]`, `suspect_images` uint8 `[K, h, w, channels]`.
     """
     drawn = problem.corruption
-    labels = solve_in_batches(logits, problem.config.batch_size, method)
+    marginal = None
+    if method.marginal == "dataset":
+        marginal = np.asarray(class_marginal(jnp.asarray(logits.imbalance_robust)))
+    labels = solve_in_batches(logits, problem.config.batch_size, method, marginal)
     rows = np.arange(len(labels))
     share = labels[rows, drawn.noisy_labels]
     suspects = np.argsort(share, kind="stable")[:SUSPECTS]
@@ -64,7 +67,7 @@ def collect_examples(problem: Problem, method: DSink, logits: TrainingLogits) ->
         "batch_true": drawn.clean_labels[batch],
         "batch_given": drawn.noisy_labels[batch],
         **{f"batch_{name}": rows for name, rows in probabilities.items()},
-        "batch_surrogate": solve_in_batches(of_batch, len(batch), method),
+        "batch_surrogate": solve_in_batches(of_batch, len(batch), method, marginal),
         "shown_rows": shown,
         "shown_index": drawn.index[batch[shown]],
         "shown_images": displayable(gather(problem.images, batch[shown])),
@@ -78,24 +81,34 @@ def collect_examples(problem: Problem, method: DSink, logits: TrainingLogits) ->
     }
 
 
-def solve_in_batches(logits: TrainingLogits, batch_size: int, method: DSink) -> np.ndarray:
+def solve_in_batches(
+    logits: TrainingLogits, batch_size: int, method: DSink, marginal: np.ndarray | None = None
+) -> np.ndarray:
     """Q of all examples, float32 `[M, C]`, solved for one batch after another in index order.
 
-    The last batch may be smaller, and is a problem of its own like the others.
+    The last batch may be smaller, and is a problem of its own like the others. A queue of past predictions
+    takes no part.
+
+    Args:
+      logits: of the examples.
+      batch_size: examples solved for together.
+      method: its solver settings are used.
+      marginal: class marginal `[C]` of every batch; None for f_L's mean over each.
     """
     count = len(logits.target)
     batch_size = min(batch_size, count)
 
     @jax.jit
     def solve(target, noise_robust, imbalance_robust, where):
-        marginal = class_marginal(imbalance_robust, where=where)
+        of_batch = class_marginal(imbalance_robust, where=where)
         return surrogate_labels(
             target,
             noise_robust,
-            marginal,
+            of_batch if marginal is None else jnp.asarray(marginal),
             where=where,
             threshold=method.threshold,
             max_iterations=method.max_iterations,
+            epsilon=method.epsilon,
         ).labels
 
     solved = []

@@ -21,7 +21,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGTERM, signal.SIGINT):
-            if number == signal.SIGINT or jax.distributed.is_initialized() is False:
+            if number == signal.SIGINT or not jax.distributed.is_initialized():
                 self._before[number] = signal.signal(number, self._note)
         return self
 

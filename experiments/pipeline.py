@@ -1,6 +1,7 @@
 """The order of work of one run: data, corruption, auxiliary models, baselines, target, report."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,9 +13,11 @@ from dsink_jax import evaluation, report
 from dsink_jax.data import batches, corruption
 from dsink_jax.errors import InputError
 from dsink_jax.methods import DSink, bytes_per_example
+from dsink_jax.models.interface import Variables
 from dsink_jax.training import (
     AuxiliaryPair,
     Checkpointer,
+    Fitted,
     TrainedAuxiliary,
     TrainingDivergedError,
     TrainingStoppedError,
@@ -28,6 +31,7 @@ from dsink_jax.training.loop import ShouldStop, never
 from dsink_jax.training.parallel import total_devices
 from dsink_jax.training.processes import is_first
 from experiments.config import Config
+from experiments.definitions import definition, is_same
 from experiments.examples import TrainingLogits, collect_examples
 from experiments.plan import TARGET, Spec, plan
 from experiments.problem import Problem, data_facts, load_problem
@@ -120,7 +124,7 @@ class Trainer:
         """Trains one model, or finishes its training, and returns its entry of results.json."""
         if not spec.is_trained:
             return self._combine(spec)
-        fitted, predict = self._fit(spec)
+        fitted, predict = self.fit(spec)
         test, train = (
             predict(fitted.variables, images) for images in (self._test_images, self._problem.images)
         )
@@ -140,9 +144,9 @@ class Trainer:
         data = self._problem.data
         return evaluation.confusion_matrix(logits.argmax(-1), data.test.labels, data.num_classes).tolist()
 
-    def _fit(self, spec):
-        """Trains all stages, and returns what was fitted and how to predict with it."""
-        method, problem, settings = spec.method, self._problem, self._problem.config.fit_settings
+    def fit(self, spec: Spec) -> tuple[Fitted, Callable[[Variables, Any], np.ndarray]]:
+        """Trains all stages, if they are not, and returns what was fitted and how to predict with it."""
+        method, settings = spec.method, self._problem_of(spec).config.fit_settings
         self._announce(spec)
         first = None
         if method.first_stage is not None:
@@ -151,17 +155,26 @@ class Trainer:
             first, _ = self._fit_stage(spec, name, method.first_stage, first_settings)
         fitted, predict = self._fit_stage(spec, spec.name, method, settings, first)
         if spec.role == "auxiliary":
-            trained = TrainedAuxiliary(problem.model_for(method), method, fitted.variables)
+            trained = TrainedAuxiliary(self._problem.model_for(method), method, fitted.variables)
             self._auxiliaries[spec.name] = _Auxiliary(trained, functools.partial(predict, fitted.variables))
         return fitted, predict
 
+    def _problem_of(self, spec):
+        """What a model is trained on: the run's problem, or less."""
+        return self._problem if spec.weakening is None else spec.weakening(self._problem)
+
     def _fit_stage(self, spec, name, method, settings, first=None):
-        problem, config = self._problem, self._problem.config
+        problem = self._problem_of(spec)
+        config = problem.config
         model = problem.model_for(method)
         auxiliaries = self._auxiliary_pair(spec) if method.needs_auxiliaries else None
         predict = make_predictor(model, method, problem.preprocessing, problem.devices)
         data = problem.training_set(method)
         if auxiliaries is not None:
+            if isinstance(method, DSink) and method.marginal == "dataset":
+                probabilities = jax.nn.softmax(auxiliaries[1].predict(problem.images), axis=-1)
+                marginal = tuple(np.mean(probabilities, axis=0, dtype=float).tolist())
+                method = dataclasses.replace(method, class_marginal=marginal)
             if config.auxiliary_predictions == "cached":
                 logits = [one.predict(problem.images) for one in auxiliaries]
                 data = data._replace(noise_robust_logits=logits[0], imbalance_robust_logits=logits[1])
@@ -231,7 +244,7 @@ class Trainer:
         """f_N and f_L of a model, from this process or from their last checkpoints."""
         for name in spec.auxiliaries:
             if name not in self._auxiliaries:
-                self._fit(self._specs[name])
+                self.fit(self._specs[name])
         return [self._auxiliaries[name] for name in spec.auxiliaries]
 
     def _combine(self, spec):
@@ -291,7 +304,8 @@ class Trainer:
         return {
             "role": spec.role,
             "method": spec.label,
-            "definition": _definition(spec),
+            "definition": definition(spec.method),
+            **({"weakening": definition(spec.weakening)} if spec.weakening else {}),
             "accuracy": {
                 "last": curve[-1],
                 "mean_last_10": float(np.mean(curve[-10:])),
@@ -329,12 +343,13 @@ def _check_specs(specs, problem, results):
     for spec in specs:
         if spec.is_trained:
             problem.meta_set(spec.method)
-        trained = results["models"].get(spec.name, {}).get("definition", _definition(spec))
-        if trained != _definition(spec):
-            raise InputError(
-                f"{spec.name} was trained as {trained} and is now {_definition(spec)}.\n"
-                "Give another --run-dir."
-            )
+        entry = results["models"].get(spec.name)
+        for key, value in (("definition", spec.method), ("weakening", spec.weakening)):
+            if entry is not None and not is_same(entry.get(key), value):
+                raise InputError(
+                    f"{spec.name} was trained as {entry.get(key)} and is now {definition(value)}.\n"
+                    "Give another --run-dir."
+                )
 
 
 def _at_best_validation(history):
@@ -342,11 +357,6 @@ def _at_best_validation(history):
     if "validation_accuracy" not in history[-1]:
         return {}
     return {"at_best_validation": max(history, key=lambda record: record["validation_accuracy"])["accuracy"]}
-
-
-def _definition(spec):
-    """All settings of what a model optimises."""
-    return repr(spec.method)
 
 
 def _meta_set(method, problem):

@@ -21,6 +21,7 @@ from experiments.config import (
     Config,
 )
 from experiments.problem import Problem
+from experiments.weakening import Weakening
 
 IMBALANCE_ROBUST, NOISE_ROBUST, TARGET = "imbalance_robust", "noise_robust", "target"
 
@@ -39,6 +40,7 @@ class Spec(NamedTuple):
       method: what it optimises, or how the auxiliaries are combined.
       stream: which stream of random numbers it draws from.
       auxiliaries: names of its f_N and f_L, if it needs them.
+      weakening: how its training is made worse, if it is.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Spec(NamedTuple):
     method: Method | Ensemble | AdjustedNoiseRobust
     stream: int = _COMMON_STREAM
     auxiliaries: tuple[str, str] = (NOISE_ROBUST, IMBALANCE_ROBUST)
+    weakening: Weakening | None = None
 
     @property
     def is_trained(self) -> bool:
@@ -96,7 +99,15 @@ def naive_spec(problem: Problem, config: Config, name: str = NAIVE) -> Spec:
 def target_spec(problem: Problem, config: Config, name: str = TARGET) -> Spec:
     """D-SINK with the settings of `config`."""
     base = _build(problem, config.base)
-    method = DSink(base, config.weighting(config.alpha), config.threshold, config.max_iterations)
+    method = DSink(
+        base,
+        config.weighting(config.alpha),
+        config.threshold,
+        config.max_iterations,
+        config.epsilon,
+        config.marginal,
+        queue=config.queue,
+    )
     return Spec(name, "target", f"{config.base} + {config.alpha:g} D-SINK", method)
 
 

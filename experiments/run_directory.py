@@ -201,11 +201,11 @@ class RunDirectory:
         if not path.exists():
             return
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        damaged = [number for number, line in enumerate(lines, start=1) if not _is_record(line)]
-        if damaged:
-            numbers = ", ".join(map(str, damaged))
+        whole = [_is_record(line) for line in lines]
+        if not all(whole):
+            numbers = ", ".join(str(number) for number, good in enumerate(whole, start=1) if not good)
             print(f"{path}: line {numbers} is not whole and is left out.", file=sys.stderr, flush=True)
-            _write_text(path, "".join(f"{line}\n" for line in lines if _is_record(line)))
+            _write_text(path, "".join(f"{line}\n" for line, good in zip(lines, whole, strict=True) if good))
 
 
 def known(number: float) -> float | None:

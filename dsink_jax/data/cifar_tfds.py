@@ -62,11 +62,12 @@ def read_prepared(dataset: str, folder: pathlib.Path, *, lazy: bool = False) -> 
     Raises:
         InputError: The folder is damaged, incomplete or something else.
     """
-    train = read_columns(folder, "train", ("label",) if lazy else ("image", "label"))
+    images = PreparedImages(folder, "train") if lazy else None
+    train = {"label": images.labels} if lazy else read_columns(folder, "train", ("image", "label"))
     test = read_columns(folder, "test", ("image", "label"))
     with _damage_reported(folder):
         arrays = CifarArrays(
-            train_images=PreparedImages(folder, "train") if lazy else _decode(train["image"]),
+            train_images=images if lazy else _decode(train["image"]),
             train_labels=np.asarray(train["label"], np.int32),
             test_images=_decode(test["image"]),
             test_labels=np.asarray(test["label"], np.int32),
@@ -80,11 +81,11 @@ def read_prepared(dataset: str, folder: pathlib.Path, *, lazy: bool = False) -> 
 class PreparedImages:
     """The images of one split, read and decoded one at a time: a `streaming.ImageSource`.
 
-    In the original order. Needs random access, which array_record files give.
+    In the original order, as are their `labels`. Needs random access, which array_record files give.
     """
 
     def __init__(self, folder: pathlib.Path, split: str):
-        """Opens the split and reads the ids.
+        """Opens the split and reads ids and labels.
 
         Raises:
             InputError: The folder is damaged or incomplete, or of another file format.
@@ -94,8 +95,10 @@ class PreparedImages:
         with _damage_reported(folder):
             builder = _open(folder)
             self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-            indices = [_original_index(example["id"], split) for example in _examples(builder, split)]
+            known = [(_original_index(e["id"], split), e["label"]) for e in _examples(builder, split)]
+            indices, labels = zip(*known, strict=True)
             self._stored = _original_order(indices, split)
+        self.labels = np.asarray(labels, np.int32)[self._stored]
         self.shape, self.dtype = (len(indices), 32, 32, 3), np.dtype(np.uint8)
 
     def __len__(self) -> int:

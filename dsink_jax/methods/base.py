@@ -56,12 +56,14 @@ class MethodLoss(NamedTuple):
         all devices.
       predictions: logits `[n, C]` to measure the training accuracy by, where `predict` of the logits is not
         the prediction of the n images.
+      shared_state: the new shared state, equal on all devices, if the step changes it.
     """
 
     values: jax.Array
     example_state: Any
     metrics: dict[str, jax.Array]
     predictions: jax.Array | None = None
+    shared_state: Any = None
 
 
 class Networks(NamedTuple):

@@ -1,20 +1,26 @@
 """Methods that add a distillation term to any base method: D-SINK and naive distillation."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
 
 from dsink_jax import losses
 from dsink_jax.allocation import (
     DEFAULT_MAX_ITERATIONS,
     DEFAULT_THRESHOLD,
+    EPSILON,
     class_marginal,
     surrogate_labels,
 )
+from dsink_jax.errors import check_known
+from dsink_jax.losses._checks import check_at_least
 from dsink_jax.methods.base import Method, MethodLoss
+from dsink_jax.methods.queue import Rows, empty_queue, joined, own_share, pushed
 
 LossScale = Literal["bounded", "sum"]
+Marginal = Literal["batch", "dataset"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +123,8 @@ class _Distilled(Method):
         return self.base.init(num_examples, num_classes)
 
     def init_shared(self, num_classes: int) -> Any:
-        """The base method's shared state."""
-        return self.base.init_shared(num_classes)
+        """The base method's shared state, and the term's own if it has any."""
+        return self._joined(self.base.init_shared(num_classes), self._init_own(num_classes))
 
     def refresh_before(self, epoch):
         """When the base method wants it."""
@@ -126,7 +132,9 @@ class _Distilled(Method):
 
     def refresh(self, logits, labels, example_state, shared_state):
         """The base method's."""
-        return self.base.refresh(logits, labels, example_state, shared_state)
+        of_base, own = self._parted(shared_state)
+        example_state, of_base = self.base.refresh(logits, labels, example_state, of_base)
+        return example_state, self._joined(of_base, own)
 
     def start(self, trained, fresh):
         """The base method's."""
@@ -142,7 +150,10 @@ class _Distilled(Method):
 
     def prepare(self, batch, example_state, networks, key, *, epoch, axis_name):
         """The base method's inputs, and the images unless they are those."""
-        batch = self.base.prepare(batch, example_state, networks, key, epoch=epoch, axis_name=axis_name)
+        shared_state = batch.shared_state
+        of_base = batch._replace(shared_state=self._parted(shared_state)[0])
+        batch = self.base.prepare(of_base, example_state, networks, key, epoch=epoch, axis_name=axis_name)
+        batch = batch._replace(shared_state=shared_state)
         if batch.inputs is None:
             return batch
         own = batch.inputs if isinstance(batch.inputs, tuple) else (batch.inputs,)
@@ -155,8 +166,11 @@ class _Distilled(Method):
         if batch.inputs is not None:
             count = logits.shape[-2] - len(batch.labels)
             logits, of_images = logits[..., :count, :], logits[..., count:, :]
-        base = self.base.loss(logits, batch, example_state, epoch=epoch, axis_name=axis_name)
-        distillation, metrics = self._distill_each(of_images, batch, axis_name)
+        of_base, own = self._parted(batch.shared_state)
+        base = self.base.loss(
+            logits, batch._replace(shared_state=of_base), example_state, epoch=epoch, axis_name=axis_name
+        )
+        distillation, metrics, own = self._distill_each(of_images, batch, own, axis_name)
         weighting = self.weighting
         if self.second_stage is not None:  # the term has set in already
             weighting = dataclasses.replace(weighting, warmup_epochs=0.0, ramp_epochs=0.0)
@@ -166,19 +180,38 @@ class _Distilled(Method):
             base.example_state,
             {**base.metrics, "base": base.values, "distillation": distillation, **metrics},
             self.predict(of_images),
+            self._joined(of_base if base.shared_state is None else base.shared_state, own),
         )
 
-    def _distill_each(self, logits, batch, axis_name):
-        """Sum over the networks of the distillation loss `[n]`, and the diagnostics of the last."""
+    def _distill_each(self, logits, batch, own, axis_name):
+        """Sum over the networks of the loss `[n]`, the diagnostics of the last, and the term's own state."""
         each = [logits] if self.networks == 1 else list(logits[:, None])
         total = jnp.zeros(len(batch.labels), jnp.float32)
-        for one in each:
-            values, metrics = self._distill(self.predict(one), batch, axis_name)
+        states = []
+        for k, one in enumerate(each):
+            state = own[k] if own else None
+            values, metrics, state = self._distill(self.predict(one), batch, state, axis_name)
             total += values
-        return total, metrics
+            states.append(state)
+        return total, metrics, tuple(states) if own else ()
 
-    def _distill(self, logits, batch, axis_name):
-        """Per-example distillation loss `[n]` and diagnostics."""
+    def _init_own(self, num_classes):
+        """Shared state of the term, one part for each network; `()` for none."""
+        del num_classes
+        return ()
+
+    def _joined(self, of_base, own):
+        """The shared state from the base's and the term's own."""
+        return {"base": of_base, "term": own} if own else of_base
+
+    def _parted(self, shared_state):
+        """The base's shared state and the term's own."""
+        if self._init_own(1):
+            return shared_state["base"], shared_state["term"]
+        return shared_state, ()
+
+    def _distill(self, logits, batch, state, axis_name):
+        """Per-example distillation loss `[n]`, diagnostics, and the new state."""
         raise NotImplementedError
 
 
@@ -191,28 +224,56 @@ class DSink(_Distilled):
       weighting: how alpha * L_D-SINK joins it.
       threshold: L1 error of the class marginal at which the solver stops.
       max_iterations: limit of Sinkhorn iterations.
+      epsilon: weight of the entropy; see `surrogate_labels`.
+      marginal: `batch`, the mean prediction of f_L over each batch, as published; or `dataset`, the same
+        `class_marginal` for all batches, which small batches leave less to chance.
+      class_marginal: f_L's mean prediction over the training set, C numbers, if `marginal` is `dataset`.
+      queue: how many examples of past batches are solved for together with each batch, by what the models
+        predicted for them then; 0 for none. A small batch says little about the shares of the classes.
     """
 
     threshold: float = DEFAULT_THRESHOLD
     max_iterations: int = DEFAULT_MAX_ITERATIONS
+    epsilon: float = EPSILON
+    marginal: Marginal = "batch"
+    class_marginal: tuple[float, ...] | None = None
+    queue: int = 0
 
-    def _distill(self, logits, batch, axis_name):
-        marginal = class_marginal(batch.imbalance_robust_logits, where=batch.where, axis_name=axis_name)
+    def __post_init__(self):
+        check_known("marginal", self.marginal, get_args(Marginal))
+        self.check(check_at_least, "queue", 0)
+
+    def _init_own(self, num_classes):
+        return tuple(empty_queue(self.queue, num_classes) for _ in range(self.networks)) if self.queue else ()
+
+    def _distill(self, logits, batch, state, axis_name):
+        rows = Rows(logits, batch.noise_robust_logits, batch.imbalance_robust_logits, batch.where)
+        rows = jax.lax.stop_gradient(rows)
+        solved = rows if state is None else joined(rows, own_share(state, axis_name))
+        if self.marginal == "batch":
+            marginal = class_marginal(solved.imbalance_robust_logits, where=solved.where, axis_name=axis_name)
+        elif self.class_marginal is None:
+            raise ValueError("marginal 'dataset' needs class_marginal, f_L's mean over the training set.")
+        else:
+            marginal = jnp.asarray(self.class_marginal, jnp.float32)
         allocation = surrogate_labels(
-            logits,
-            batch.noise_robust_logits,
+            solved.logits,
+            solved.noise_robust_logits,
             marginal,
-            where=batch.where,
+            where=solved.where,
             threshold=self.threshold,
             max_iterations=self.max_iterations,
+            epsilon=self.epsilon,
             axis_name=axis_name,
         )
-        values = losses.divergence_from_labels(logits, allocation.labels, where=batch.where)
-        return values, {
+        labels = allocation.labels[: len(logits)]
+        values = losses.divergence_from_labels(logits, labels, where=batch.where)
+        metrics = {
             "marginal_error": allocation.marginal_error,
             "sinkhorn_iterations": allocation.iterations.astype(jnp.float32),
             "sinkhorn_converged": allocation.converged.astype(jnp.float32),
         }
+        return values, metrics, None if state is None else pushed(state, rows, axis_name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +288,7 @@ class NaiveDistillation(_Distilled):
 
     noise_weight: float = 0.5
 
-    def _distill(self, logits, batch, axis_name):
+    def _distill(self, logits, batch, state, axis_name):
         values = losses.naive_distillation_loss(
             logits,
             batch.noise_robust_logits,
@@ -235,4 +296,4 @@ class NaiveDistillation(_Distilled):
             self.noise_weight,
             where=batch.where,
         )
-        return values, {}
+        return values, {}, state

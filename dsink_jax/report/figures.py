@@ -65,6 +65,42 @@ def points_figure(
     save(figure, path)
 
 
+def classes_figure(
+    panels: Mapping[str, Sequence[tuple[float, float, int]]],
+    path: pathlib.Path,
+    *,
+    x_label: str,
+    y_label: str,
+) -> None:
+    """Points (x, y, class) by panel, each drawn as the number of its class in a colour, as an SVG file."""
+    figure, grid = make_grid(3.2 * len(panels), 3.4, 1, len(panels), share_y=False)
+    for axes, (title, points) in zip(grid, panels.items(), strict=True):
+        for label in sorted({point[2] for point in points}):
+            x, y = zip(*[point[:2] for point in points if point[2] == label], strict=True)
+            colour = PALETTE[label % len(PALETTE)]
+            axes.plot(x, y, ls="", marker=f"${label}$", ms=4, mew=0, color=colour, rasterized=True)
+        axes.set_title(title, fontsize=8)
+        axes.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
+    save(figure, path)
+
+
+def scatter_figure(
+    points: Mapping[str, Sequence[tuple[float, float]]], path: pathlib.Path, *, x_label: str, y_label: str
+) -> None:
+    """Points (x, y) by name, with the line where both are equal, as an SVG file."""
+    figure, axes = make_axes(6.5, 4.2)
+    for i, (name, pairs) in enumerate(points.items()):
+        marker, colour = MARKERS[i % len(MARKERS)], PALETTE[i % len(PALETTE)]
+        x, y = zip(*pairs, strict=True) if pairs else ((), ())
+        axes.plot(x, y, marker, ms=4, color=colour, label=name)
+    values = [value for pairs in points.values() for pair in pairs for value in pair]
+    ends = [min(values, default=0.0), max(values, default=1.0)]
+    axes.plot(ends, ends, color="grey", lw=0.8, label="equal")
+    axes.set(xlabel=x_label, ylabel=y_label)
+    legend_beside(axes)
+    save(figure, path)
+
+
 def heat_map_figure(
     cells: Sequence[Sequence[float]],
     row_names: Sequence[str],

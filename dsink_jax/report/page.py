@@ -33,7 +33,7 @@ _NARROWEST = 0.69
 _BATCH = {
     "mean f_N": "batch_noise_robust",
     "mean f": "batch_target",
-    "mean f_L (class marginal)": "batch_imbalance_robust",
+    "mean f_L": "batch_imbalance_robust",
     "mean Q": "batch_surrogate",
 }
 
@@ -134,7 +134,7 @@ def _examples(examples, folder):
     yield "<h2>A batch at the end of training</h2>"
     yield (
         f"<p>{count} training images, drawn by the data seed and not augmented. Q is solved for them with "
-        "the mean of f_L as its class marginal, so the means of Q and f_L agree.</p>"
+        "the mean of f_L as its class marginal.</p>"
     )
     yield _figure("Share of each class in the batch", path, words)
     yield (

@@ -18,9 +18,8 @@ class EpochMetrics:
     def __init__(self, epoch: int, before: dict[str, list[float]]):
         """Starts epoch number `epoch`, counted from 1, with the metrics of steps that were done before."""
         self._epoch = epoch
-        self._parts = [{name: np.asarray(values, np.float32) for name, values in before.items()}]
-        if not before:
-            self._parts = []
+        done = {name: np.asarray(values, np.float32) for name, values in before.items()}
+        self._parts = [done] if done else []
 
     def add(self, metrics: dict[str, jax.Array]) -> None:
         """Adds a dispatch: scalars, or `[k]` for k steps."""

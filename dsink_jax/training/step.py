@@ -232,7 +232,7 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
             example_state=_write_rows(state.example_state, result.example_state, index, where, axis_name),
-            shared_state=state.shared_state,
+            shared_state=state.shared_state if result.shared_state is None else result.shared_state,
         )
         if skip_not_finite:
             return _unless_finite(gradient, metrics, state, new_state)

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Annotated, Literal
 
+import jax
 import tyro
 
 from dsink_jax.errors import InputError, check_known
@@ -24,6 +25,7 @@ from experiments.study import jobs, records, render
 from experiments.study.budgets import BUDGETS
 from experiments.study.catalogue import STUDIES
 from experiments.study.cells import make_cells, progress, stored, train
+from experiments.study.measurements import MEASUREMENTS
 
 Steps = Literal["all", "train", "gather", "render"]
 
@@ -92,6 +94,7 @@ def main() -> None:
         with writing_output(flags.folder):
             if flags.steps in ("all", "gather"):
                 records.gather(flags.folder, flags.budget, cells)
+                _measure(flags, study, cells, should_stop)
             if flags.steps != "train":
                 print(f"\n{render.render(flags.folder, study, flags.study)}")
 
@@ -114,7 +117,8 @@ def _train(flags, cells, should_stop):
         for cell in cells:
             print(f"\n== {cell.name}")
             train(cell, should_stop)
-            print(_how_far(flags, cells))
+            print(_how_far(flags, cells), flush=True)
+            jax.clear_caches()  # what was compiled for one cell is of no use to the next, and adds up
         return
     said = ""
 
@@ -126,6 +130,22 @@ def _train(flags, cells, should_stop):
             print(f"{time.strftime('%H:%M')}  {_how_far(flags, cells)}", flush=True)
 
     jobs.run_all([_command(flags, cell) for cell in cells], flags.jobs, should_stop, tell)
+
+
+def _measure(flags, study, cells, should_stop):
+    """Measures the cells that are trained and not measured yet."""
+    for name in study.measurements:
+        file, fields, key, measure = MEASUREMENTS[name]
+        place = ("budget", "setting", "seed")
+        done = {tuple(row[key] for key in place) for row in records.read(flags.folder, file)}
+        for cell in cells:
+            results = stored(cell)
+            here = (flags.budget, cell.setting.name, cell.seed)
+            if here in done or results is None or len(results["models"]) < len(cell.models):
+                continue
+            print(f"{cell.name}: {name}")
+            rows = [dict(zip(place, here, strict=True)) | row for row in measure(cell, should_stop)]
+            records.merge(flags.folder / file, (*place, *fields), (*place, *key), rows)
 
 
 def _command(flags, cell):

@@ -17,6 +17,10 @@ class Setting(NamedTuple):
     name: str
     changes: dict[str, Any]
 
+    def with_batches_of(self, size: int) -> "Setting":
+        """The same with another batch size."""
+        return Setting(f"{self.name}-batch-{size}", {**self.changes, "batch_size": size})
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from dsink_jax.methods import METHODS
 from experiments.study.budgets import Setting, setting
 from experiments.study.models import (
     Declared,
@@ -13,6 +14,7 @@ from experiments.study.models import (
     naive,
     noise_robust,
 )
+from experiments.weakening import Weakening
 
 TARGET = "dsink"
 
@@ -27,7 +29,10 @@ class Study:
       settings: corrupted sets by budget; a budget that is not there cannot be had.
       models: what is trained on each of them.
       target: the model that the others are compared with.
-      figures: names of the figures to draw, of `render.FIGURES`.
+      others_ahead: whether it is told how far the others are ahead of it, instead of it of them.
+      measure: what is compared: `last`, the accuracy after the last epoch, or `few`, that on rare classes.
+      figures: names of the figures to draw, of `drawings.FIGURES`.
+      measurements: names of what is measured on the trained models, of `measurements.MEASUREMENTS`.
     """
 
     title: str
@@ -35,7 +40,10 @@ class Study:
     settings: dict[str, tuple[Setting, ...]]
     models: tuple[Declared, ...]
     target: str = TARGET
+    others_ahead: bool = False
+    measure: str = "last"
     figures: tuple[str, ...] = ()
+    measurements: tuple[str, ...] = ()
 
 
 _TUNED_NAIVE = naive(noise_weight=0.7)
@@ -67,6 +75,22 @@ def _paper_settings():
     ]
     return tuple({one.name: one for one in (*first, *synthetic, *human)}.values())
 
+
+def _robust_to(what):
+    return [name for name, entry in METHODS.items() if entry.robust_to == what]
+
+
+# Each way to fail at three strengths.
+_WORSE = (
+    *(Weakening(epochs=share) for share in (0.3, 0.1, 0.03)),
+    *(Weakening(data=share) for share in (0.5, 0.25, 0.1)),
+    *(Weakening(noise=share) for share in (0.25, 0.5, 0.75)),
+)
+# Both at once: each on images or labels of its own, and both on the same.
+_WORSE_TOGETHER = (
+    *((one, one) for one in _WORSE[:3]),
+    *((one, dataclasses.replace(one, draw=draw)) for one in _WORSE[3:] for draw in (0, 1)),
+)
 
 STUDIES: dict[str, Study] = {
     "main": Study(
@@ -147,5 +171,101 @@ STUDIES: dict[str, Study] = {
         },
         (alone("cross_entropy"), imbalance_robust(), noise_robust(), dsink()),
         figures=("correction",),
+    ),
+    "features": Study(
+        "What the features look like",
+        "Do the features of D-SINK keep the classes apart better than those of its parts?",
+        _DEFAULT,
+        (alone("cross_entropy"), dsink()),
+        figures=("features",),
+        measurements=("features",),
+    ),
+    "solver": Study(
+        "The solver's settings",
+        "How exactly must Q be solved for, does epsilon matter, and how large must a batch be?",
+        {
+            budget: tuple(
+                one if size == batch_size else one.with_batches_of(size) for size in (16, batch_size, 256)
+            )
+            for budget, one, batch_size in (
+                ("small", setting("digits", 10), 64),
+                ("cpu", setting("cifar10", 10), 128),
+                ("paper", setting("cifar10", 10), 64),
+            )
+        },
+        (
+            *_PARTS,
+            dsink(),
+            dsink(marginal="dataset"),
+            *(dsink(queue=length) for length in (64, 256, 1024)),
+            *(dsink(max_iterations=limit) for limit in (10, 20, 50)),
+            *(dsink(threshold=threshold) for threshold in (1e-3, 1e-1)),
+            *(dsink(epsilon=epsilon) for epsilon in (0.5, 1.0, 4.0, 8.0)),
+        ),
+        figures=("accuracy", "allocation"),
+        measurements=("allocation",),
+    ),
+    "teacher-quality": Study(
+        "How good must the auxiliary models be?",
+        "Where does D-SINK stop helping when its auxiliary models get worse, apart or together?",
+        _DEFAULT,
+        (
+            alone("cross_entropy"),
+            alone("logit_adjustment"),
+            dsink(),
+            *(dsink(f_N=noise_robust(weakening=one)) for one in _WORSE),
+            *(dsink(f_L=imbalance_robust(weakening=one)) for one in _WORSE),
+            *(
+                dsink(f_L=imbalance_robust(weakening=one), f_N=noise_robust(weakening=other))
+                for one, other in _WORSE_TOGETHER
+            ),
+        ),
+        figures=("quality",),
+    ),
+    "imbalance": Study(
+        "Imbalance-robust methods alone, without label noise",
+        "Is each ahead of cross-entropy on the rare classes?",
+        {"small": (setting("digits", 30, "none"),)},
+        (alone("cross_entropy"), *map(alone, _robust_to("imbalance"))),
+        "cross_entropy",
+        others_ahead=True,
+        measure="few",
+        figures=("accuracy",),
+    ),
+    "noise": Study(
+        "Noise-robust methods alone, without imbalance",
+        "Is each ahead of cross-entropy?",
+        {
+            "small": (setting("digits", 1),),
+            "cpu": (setting("cifar10", 1),),
+            "paper": (setting("cifar10", 1),),
+        },
+        (
+            alone("cross_entropy"),
+            *map(alone, _robust_to("noise")),
+            *(alone("soft_bootstrapping", beta=beta) for beta in (0.8, 0.5)),
+        ),
+        "cross_entropy",
+        others_ahead=True,
+        figures=("accuracy",),
+    ),
+    "reweighting": Study(
+        "Re-weighting by optimal transport, without label noise",
+        "Is it ahead of cross-entropy and of class-balanced weights, and does learning the weights help?",
+        {"small": (setting("digits", 20, "none"),)},
+        (
+            *map(alone, ("cross_entropy", "class_balanced", "logit_adjustment", "crt", "ot_reweighting")),
+            alone("ot_reweighting", cost="feature"),
+            alone("ot_reweighting", cost="label"),
+            alone("ot_reweighting", meta_set="whole"),
+            alone("ot_reweighting", trains="network"),
+            alone("ot_reweighting", weight_rate=0.0, weight_decay=0.0),
+            alone("ot_reweighting", weight_rate=10.0),
+            # Stages as published, with the rate and weight that did best on other digits.
+            alone("ot_reweighting", share=0.36, cuts_first=True, learning_rate_factor=0.3, meta_weight=1.0),
+        ),
+        "class_balanced",
+        others_ahead=True,
+        figures=("accuracy",),
     ),
 }

@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from dsink_jax.report import figures
 from experiments.study import records
 from experiments.study.catalogue import Study
-from experiments.study.models import DEFAULT_ALPHA, DEFAULT_BASE, dsink, imbalance_robust, noise_robust
+from experiments.study.models import (
+    DEFAULT_ALPHA,
+    DEFAULT_BASE,
+    dsink,
+    imbalance_robust,
+    noise_robust,
+    with_needs,
+)
 from experiments.study.records import Row
 
 # Draws one figure of one budget into a folder: file names with text for those who do not see them.
@@ -116,6 +123,80 @@ def _pairs(folder, study, budget, rows):
     return drawn
 
 
+def _quality(folder, study, budget, rows):
+    """Accuracy of D-SINK over that of the better of its two auxiliaries, as these get worse."""
+    path = folder / f"quality-{budget}.svg"
+    by_name = {model.name: model for model in with_needs(study.models)}
+    kinds = {"f_N": {}, "f_L": {}, "both": {}}
+    for row in rows:
+        model = by_name.get(row["model"])
+        if model is None or not model.name.startswith("dsink"):
+            continue
+        parts = [
+            100 * other["last"]
+            for other in rows
+            for need in model.needs
+            if (other["setting"], other["seed"], other["model"]) == (row["setting"], row["seed"], need.name)
+        ]
+        weakened = [one for one in ("f_N", "f_L") if f"-{one}=" in model.name]
+        kind = "both" if len(weakened) == 2 else (weakened or ["f_N"])[0]
+        if len(parts) == 2:
+            kinds[kind].setdefault(model.name, []).append((max(parts), 100 * row["last"]))
+    points = {
+        f"{kind} worse" if kind != "both" else "both worse": [
+            tuple(map(statistics.mean, zip(*seeds, strict=True))) for seeds in models.values()
+        ]
+        for kind, models in kinds.items()
+    }
+    label = "test accuracy of {} (%)"
+    figures.scatter_figure(
+        points, path, x_label=label.format("the better of f_L and f_N"), y_label=label.format("D-SINK")
+    )
+    return [
+        (path.name, "test accuracy of D-SINK over that of the better of its auxiliaries, mean over seeds")
+    ]
+
+
+def _features(folder, study, budget, rows):
+    """t-SNE of the features of each model, for the first seed of each setting."""
+    del study, rows
+    points = records.read(folder, "features.csv", budget)
+    drawn = []
+    for setting in _names(points, "setting"):
+        of_setting = [point for point in points if point["setting"] == setting]
+        seed = of_setting[0]["seed"]
+        panels = {}
+        for model in _names(of_setting, "model"):
+            of_model = [point for point in of_setting if point["model"] == model]
+            same = 100 * statistics.mean(point["same_class"] for point in of_model)
+            placed = [(p["x"], p["y"], p["label"]) for p in of_model if p["seed"] == seed]
+            panels[f"{model}\n{same:.0f} % of neighbours of the same class"] = placed
+        path = folder / f"features-{setting}.svg"
+        figures.classes_figure(panels, path, x_label="t-SNE 1", y_label="t-SNE 2")
+        drawn.append((path.name, f"t-SNE of test images, {setting}, seed {seed}: {', '.join(panels)}"))
+    return drawn
+
+
+def _allocation(folder, study, budget, rows):
+    """Error of the surrogate labels over the batch size."""
+    del study, rows
+    points = records.read(folder, "allocation.csv", budget)
+    if not points:
+        return []
+    panel = {}
+    for kind in _names(points, "marginal"):
+        sizes = sorted({p["batch_size"] for p in points if p["marginal"] == kind})
+        errors = [
+            statistics.mean(p["error"] for p in points if (p["marginal"], p["batch_size"]) == (kind, size))
+            for size in sizes
+        ]
+        panel[kind] = (sizes, errors)
+    path = folder / f"allocation-{budget}.svg"
+    label = "total variation to Q of the whole set"
+    figures.lines_figure({"": panel}, path, x_label="batch size", y_label=label, x_log=True)
+    return [(path.name, f"{label} over the batch size, with the marginal of: {', '.join(panel)}")]
+
+
 def pair_ahead(rows: Sequence[Row], f_L: str, f_N: str) -> float:
     """Mean over seeds of D-SINK's accuracy less the better of f_L's and f_N's, in points; NaN if not run."""
     target = pair_name(f_L, f_N)
@@ -152,4 +233,7 @@ FIGURES: dict[str, Draw] = {
     "alpha": _alpha,
     "bases": _bases,
     "pairs": _pairs,
+    "quality": _quality,
+    "features": _features,
+    "allocation": _allocation,
 }

@@ -10,6 +10,7 @@ from experiments import plan
 from experiments.config import MethodOptions
 from experiments.plan import Spec
 from experiments.problem import Problem
+from experiments.weakening import Weakening
 
 DEFAULT_BASE, DEFAULT_ALPHA = "logit_adjustment", 10.0
 DEFAULT_IMBALANCE, DEFAULT_NOISE = "logit_adjustment", "elr"
@@ -42,22 +43,27 @@ def alone(method: str, **options: Any) -> Declared:
     return Declared(name, make, effort=_EFFORT.get(method, 1.0))
 
 
-def imbalance_robust(method: str = DEFAULT_IMBALANCE, **options: Any) -> Declared:
-    """An auxiliary model f_L."""
-    return _auxiliary("f_L", method, options, for_noise=False)
+def imbalance_robust(
+    method: str = DEFAULT_IMBALANCE, weakening: Weakening | None = None, **options: Any
+) -> Declared:
+    """An auxiliary model f_L, made worse if `weakening` says how."""
+    return _auxiliary("f_L", method, weakening, options)
 
 
-def noise_robust(method: str = DEFAULT_NOISE, **options: Any) -> Declared:
-    """An auxiliary model f_N."""
-    return _auxiliary("f_N", method, options, for_noise=True)
+def noise_robust(method: str = DEFAULT_NOISE, weakening: Weakening | None = None, **options: Any) -> Declared:
+    """An auxiliary model f_N, made worse if `weakening` says how."""
+    return _auxiliary("f_N", method, weakening, options)
 
 
-def _auxiliary(role, method, options, *, for_noise):
+def _auxiliary(role, method, weakening, options):
     def make(problem, known):
-        spec = plan.auxiliary_spec(problem, "cross_entropy", name, for_noise=for_noise)
-        return spec._replace(label=method, method=_build(problem, method, known, options))
+        spec = plan.auxiliary_spec(problem, "cross_entropy", name, for_noise=role == "f_N")
+        seen = problem if weakening is None else weakening(problem)
+        made = _build(seen, method, known, options)
+        return spec._replace(label=method, method=made, weakening=weakening)
 
-    name = _name(f"{role}-{method}", **options)
+    worse = {} if weakening is None else _not_default(weakening)
+    name = _name(f"{role}-{method}", **options, **worse)
     return Declared(name, make, effort=_EFFORT.get(method, 1.0))
 
 
@@ -171,6 +177,14 @@ def _other(base, alpha, pair):
 def _name(start, **changes):
     """Such as `dsink-base=elr-alpha=3`."""
     return "-".join([start, *(f"{key}={_short(value)}" for key, value in changes.items())])
+
+
+def _not_default(settings):
+    """The fields of a dataclass that differ from their defaults."""
+    given = {
+        field.name: (getattr(settings, field.name), field.default) for field in dataclasses.fields(settings)
+    }
+    return {name: value for name, (value, default) in given.items() if value != default}
 
 
 def _short(value):

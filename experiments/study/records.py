@@ -47,8 +47,8 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> None:
             for name, entry in results["models"].items()
         )
         points += ({**key, **record} for record in cells.curves(cell) if record["model"] in results["models"])
-    _merge(folder / "results.csv", RESULT_FIELDS, _KEY, rows)
-    _merge(folder / "curves.csv", CURVE_FIELDS, (*_KEY, "epoch"), points)
+    merge(folder / "results.csv", RESULT_FIELDS, _KEY, rows)
+    merge(folder / "curves.csv", CURVE_FIELDS, (*_KEY, "epoch"), points)
     path = folder / "environments.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for identity, environment in environments.items():
@@ -93,8 +93,8 @@ def _measures(entry):
     return {name: flat.get(name) for name in (*_MEASURES, "role", "method", "seconds")}
 
 
-def _merge(path, fields, key, rows):
-    """Writes the rows over those of the file with the same key, sorted."""
+def merge(path: pathlib.Path, fields: Sequence[str], key: Sequence[str], rows: Iterable[Row]) -> None:
+    """Writes rows to a CSV file, over those there that are equal in all of `key`; others stay."""
     merged = {}
     for row in (*read(path.parent, path.name), *rows):
         merged[tuple(row[name] for name in key)] = row
@@ -114,7 +114,8 @@ def _write(path, text):
     os.replace(partial, path)
 
 
-_WORDS = {"budget", "setting", "model", "role", "method", "dataset", "noise", "environment"}
+_WORDS = {"budget", "setting", "model", "role", "method", "dataset", "noise", "environment", "marginal"}
+_COUNTS = {"seed", "epoch", "train_images", "image", "label", "batch_size"}
 
 
 def _value(name, text):
@@ -122,7 +123,7 @@ def _value(name, text):
         return text
     if text == "":
         return None
-    return int(text) if name in ("seed", "epoch", "train_images") else float(text)
+    return int(text) if name in _COUNTS else float(text)
 
 
 def _text(value):

@@ -16,8 +16,8 @@ LEGEND = (
     "Percent on the balanced test set after the last epoch, mean ± standard deviation over seeds; a seed is "
     "one corrupted set and one training. `few`: the rarest third of the classes. `corrected`, `memorised`: "
     "wrong training labels for which the true class, or the wrong label itself, is predicted. `ahead by`: "
-    "points of accuracy by which {target} is ahead, mean of the paired differences with its 95 % interval "
-    "(Student's t), and in how many seeds."
+    "points of {measure} by which {who}, mean of the paired differences with its 95 % interval (Student's "
+    "t), and in how many seeds."
 )
 
 
@@ -68,7 +68,7 @@ def render(folder: pathlib.Path, study: Study, name: str) -> str:
     if not rows:
         paragraphs.append("Nothing has been run yet.")
     else:
-        paragraphs += [LEGEND.format(target=f"`{study.target}`"), *_verdicts(study, rows)]
+        paragraphs += [_legend(study), *_verdicts(study, rows)]
     for budget in dict.fromkeys(row["budget"] for row in rows):
         of_budget = [row for row in rows if row["budget"] == budget]
         paragraphs.append(f"## Budget `{budget}`")
@@ -85,11 +85,12 @@ def render(folder: pathlib.Path, study: Study, name: str) -> str:
 def table(study: Study, rows: Sequence[Row]) -> str:
     """The models of one setting side by side."""
     lines = [("model", "accuracy", "few", "corrected", "memorised", "ahead by")]
-    target = _by_seed(rows, study.target)
+    target = _by_seed(rows, study.target, study.measure)
     for model in dict.fromkeys(row["model"] for row in rows):
         of_model = [row for row in rows if row["model"] == model]
         shares = ([row[key] for row in of_model] for key in _SHOWN)
-        ahead = "" if model == study.target else _ahead(target, _by_seed(rows, model))
+        pair = target, _by_seed(rows, model, study.measure)
+        ahead = "" if model == study.target else _ahead(*(pair[::-1] if study.others_ahead else pair))
         lines.append((model, *map(spread, shares), ahead))
     return align(lines, left=1)
 
@@ -106,8 +107,8 @@ def spread(shares: Sequence[float | None]) -> str:
     return f"{statistics.mean(shares):.1f}{deviation}"
 
 
-def _by_seed(rows, model):
-    return {row["seed"]: row["last"] for row in rows if row["model"] == model}
+def _by_seed(rows, model, measure="last"):
+    return {row["seed"]: row[measure] for row in rows if row["model"] == model}
 
 
 def _ahead(target, other):
@@ -116,24 +117,46 @@ def _ahead(target, other):
     return str(paired([target[seed] for seed in seeds], [other[seed] for seed in seeds])) if seeds else "-"
 
 
+def _legend(study):
+    target = f"`{study.target}`"
+    who = f"a model is ahead of {target}" if study.others_ahead else f"{target} is ahead"
+    return LEGEND.format(measure={"last": "accuracy", "few": "`few`"}[study.measure], who=who)
+
+
 def _verdicts(study, rows):
-    """For each setting, the target beside the best of all others that are no D-SINK."""
-    lines = []
-    for (budget, setting), group in _groups(rows, "budget", "setting").items():
-        target = _by_seed(group, study.target)
-        rivals = {row["model"] for row in group if row["role"] != "target"}
-        rivals = {name: _by_seed(group, name) for name in sorted(rivals)}
-        rivals = {name: known for name, known in rivals.items() if known.keys() >= target.keys()}
-        if not target or not rivals:
-            continue
-        means = {name: statistics.mean(known[seed] for seed in target) for name, known in rivals.items()}
-        best = max(means, key=means.get)
-        mean = 100 * statistics.mean(target.values())
-        lines.append(
-            f"- {setting} ({budget}): `{study.target}` {mean:.1f}, the best that is no D-SINK, `{best}`, "
-            f"{100 * means[best]:.1f}: ahead by {_ahead(target, rivals[best])}"
-        )
+    """For each setting what the table comes to."""
+    verdict = _not_ahead if study.others_ahead else _best_rival
+    groups = _groups(rows, "budget", "setting").items()
+    lines = [f"- {setting} ({budget}): {verdict(study, group)}" for (budget, setting), group in groups]
     return ["\n".join(lines)] if lines else []
+
+
+def _not_ahead(study, rows):
+    """Which models are not ahead of the target on average."""
+    target = _by_seed(rows, study.target, study.measure)
+    behind = []
+    for model in dict.fromkeys(row["model"] for row in rows if row["model"] != study.target):
+        other = _by_seed(rows, model, study.measure)
+        seeds = [seed for seed in target if seed in other]
+        if seeds and not statistics.mean(other[seed] - target[seed] for seed in seeds) > 0:
+            behind.append(f"`{model}` {_ahead(other, target)}")
+    return f"not ahead of `{study.target}`: {', '.join(behind) or 'none'}"
+
+
+def _best_rival(study, rows):
+    """The target beside the best of all others that are no D-SINK."""
+    target = _by_seed(rows, study.target)
+    rivals = {row["model"]: _by_seed(rows, row["model"]) for row in rows if row["role"] != "target"}
+    rivals = {name: known for name, known in rivals.items() if known.keys() >= target.keys()}
+    if not target or not rivals:
+        return "not complete"
+    means = {name: statistics.mean(known[seed] for seed in target) for name, known in rivals.items()}
+    best = max(means, key=means.get)
+    mean = 100 * statistics.mean(target.values())
+    return (
+        f"`{study.target}` {mean:.1f}, the best that is no D-SINK, `{best}`, "
+        f"{100 * means[best]:.1f}: ahead by {_ahead(target, rivals[best])}"
+    )
 
 
 def _groups(rows, *keys):

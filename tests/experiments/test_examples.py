@@ -108,6 +108,23 @@ def test_the_data_seed_draws_the_batch():
     assert same["batch_index"].tolist() == examples["batch_index"].tolist() != other["batch_index"].tolist()
 
 
+def test_marginal_of_the_data_set():
+    logits, problem, examples = collected()
+    method = dataclasses.replace(METHOD, marginal="dataset")
+    marginal = np.exp(log_softmax(logits.imbalance_robust)).mean(0)
+    found = collect_examples(problem, method, logits)
+    np.testing.assert_allclose(found["batch_surrogate"].mean(0), marginal, atol=1e-5)
+    assert np.abs(examples["batch_surrogate"].mean(0) - marginal).max() > 1e-3
+
+
+def test_epsilon_is_the_methods():
+    logits = some_logits(64)
+    sharp = solve_in_batches(logits, 64, dataclasses.replace(METHOD, epsilon=1.0))
+    # Half the entropy is twice the cost.
+    doubled = logits._replace(target=2 * logits.target, noise_robust=2 * logits.noise_robust)
+    np.testing.assert_allclose(sharp, solve_in_batches(doubled, 64, METHOD), atol=1e-4)
+
+
 def test_streamed_images_give_the_same():
     logits, problem, examples = collected()
     streamed = SimpleNamespace(**vars(problem) | {"images": Selected(problem.images, np.arange(150))})

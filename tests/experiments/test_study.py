@@ -175,6 +175,21 @@ def rows_of(model, accuracies, role="baseline", setting="a"):
     ]
 
 
+def test_page_tells_what_is_not_ahead_of_a_reference(tmp_path):
+    rows = [
+        *rows_of("cross_entropy", {0: 0.5, 1: 0.6}),
+        *rows_of("crt", {0: 0.6, 1: 0.65}),
+        *rows_of("focal", {0: 0.45, 1: 0.6}),
+    ]
+    write(tmp_path, rows)
+    study = dataclasses.replace(STUDIES["imbalance"], figures=())
+    text = render.render(tmp_path, study, "imbalance")
+    # Differences of -5 and 0: mean -2.5, standard deviation 3.536, interval 12.706 * 2.5.
+    assert "- a (small): not ahead of `cross_entropy`: `focal` -2.5 ± 31.8 (0 of 2)" in text
+    assert "points of `few` by which a model is ahead of `cross_entropy`" in text
+    assert "+7.5" in next(line for line in text.splitlines() if line.startswith("crt"))
+
+
 def test_page_tells_the_best_rival_of_each_setting(tmp_path):
     rows = [
         *rows_of("dsink", {0: 0.9, 1: 0.8}, "target"),
@@ -207,7 +222,7 @@ def test_page_tells_the_best_rival_of_each_setting(tmp_path):
 
 
 def write(folder, rows):
-    records._merge(folder / "results.csv", records.RESULT_FIELDS, records._KEY, rows)
+    records.merge(folder / "results.csv", records.RESULT_FIELDS, records._KEY, rows)
     (folder / "environments.json").write_text(
         json.dumps({"e": {"device": "1 x cpu", "versions": {"jax": "0"}, "date": "2026-01-01"}})
     )

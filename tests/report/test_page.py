@@ -122,7 +122,7 @@ def test_shares_of_the_batch_by_hand(page):
     for name, key in (
         ("mean f_N", "batch_noise_robust"),
         ("mean f", "batch_target"),
-        ("mean f_L (class marginal)", "batch_imbalance_robust"),
+        ("mean f_L", "batch_imbalance_robust"),
         ("mean Q", "batch_surrogate"),
     ):
         means = [sum(row[c] for row in examples[key]) / 6 for c in range(3)]

@@ -29,6 +29,8 @@ METHODS = {
     ),
     "dividemix": DivideMix(PRIOR, 20, lambda_u=25.0),
     "dsink_on_dividemix": DSink(DivideMix(PRIOR, 20), Weighting(3.0)),
+    "dsink_with_queue": DSink(CrossEntropy(), Weighting(3.0), queue=20),
+    "dsink_with_queue_on_two_networks": DSink(CoTeaching(20, 0.3), Weighting(3.0), queue=24),
 }
 
 

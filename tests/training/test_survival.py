@@ -52,24 +52,19 @@ def test_training_stopped_in_the_middle_of_epochs_ends_bit_identical(name, small
 
 
 def test_stop_says_where(small_data, cpus, tmp_path):
-    with pytest.raises(TrainingStoppedError, match="epoch 2, step 3 of 4"):
-        train(
-            CrossEntropy(),
-            small_data,
-            cpus[:1],
-            checkpointer=Checkpointer(tmp_path),
-            should_stop=lambda step: step >= 7,
-        )
-    assert Checkpointer(tmp_path).newest() == "epoch 1 and 3 steps"
-    with pytest.raises(TrainingStoppedError, match=r"epoch 2$"):
-        train(
-            CrossEntropy(),
-            small_data,
-            cpus[:1],
-            checkpointer=Checkpointer(tmp_path),
-            should_stop=lambda step: step >= 8,
-        )
-    assert Checkpointer(tmp_path).newest() == "epoch 2"
+    for last, said, saved in (
+        (7, "epoch 2, step 3 of 4", "epoch 1 and 3 steps"),
+        (8, r"epoch 2$", "epoch 2"),
+    ):
+        with pytest.raises(TrainingStoppedError, match=said):
+            train(
+                CrossEntropy(),
+                small_data,
+                cpus[:1],
+                checkpointer=Checkpointer(tmp_path),
+                should_stop=lambda step, last=last: step >= last,
+            )
+        assert Checkpointer(tmp_path).newest() == saved
 
 
 def files_of(folder):
