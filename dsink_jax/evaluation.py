@@ -48,6 +48,22 @@ def per_class_accuracy(predictions: np.ndarray, labels: np.ndarray, num_classes:
     return np.divide(correct, total, out=np.full(num_classes, np.nan), where=total > 0)
 
 
+def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts of true (rows) against predicted classes (columns): int64 `[C, C]`.
+
+    Raises:
+      ValueError: unless both are `[M]` alike and in [0, C).
+
+    >>> confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    _check_rows(predictions, labels)
+    _check_range(labels, num_classes)
+    _check_range(predictions, num_classes)
+    pairs = np.bincount(labels.astype(np.int64) * num_classes + predictions, minlength=num_classes**2)
+    return pairs.reshape(num_classes, num_classes)
+
+
 def group_accuracy(per_class: np.ndarray, group: np.ndarray) -> float:
     """Mean accuracy of a group's classes; NaN for an empty group."""
     return float(np.mean(per_class[group])) if len(group) else float("nan")

@@ -32,7 +32,8 @@ from dsink_jax.training.parallel import total_devices
 from dsink_jax.training.processes import is_first
 from experiments.config import Config
 from experiments.definitions import definition, is_same
-from experiments.plan import Spec, plan
+from experiments.examples import TrainingLogits, collect_examples
+from experiments.plan import TARGET, Spec, plan
 from experiments.problem import Problem, data_facts, load_problem
 from experiments.run_directory import RunDirectory, known
 
@@ -124,13 +125,24 @@ class Trainer:
         if not spec.is_trained:
             return self._combine(spec)
         fitted, predict = self.fit(spec)
-        return self._measure(
-            spec,
-            predict(fitted.variables, self._test_images),
-            predict(fitted.variables, self._problem.images),
-            fitted.history,
-            fitted.seconds,
+        test, train = (
+            predict(fitted.variables, images) for images in (self._test_images, self._problem.images)
         )
+        entry = self._measure(spec, test, train, fitted.history, fitted.seconds)
+        if spec.name == TARGET and isinstance(spec.method, DSink):
+            self._keep_examples(spec, train)
+            entry["confusion_matrix"] = self._confusion_matrix(test)
+        return entry
+
+    def _keep_examples(self, spec, logits):
+        """Writes what the page shows of single images, before the target counts as trained."""
+        auxiliaries = [one.predict(self._problem.images) for one in self._auxiliary_pair(spec)]
+        logits = TrainingLogits(logits, *auxiliaries)
+        self._directory.save_examples(collect_examples(self._problem, spec.method, logits))
+
+    def _confusion_matrix(self, logits):
+        data = self._problem.data
+        return evaluation.confusion_matrix(logits.argmax(-1), data.test.labels, data.num_classes).tolist()
 
     def fit(self, spec: Spec) -> tuple[Fitted, Callable[[Variables, Any], np.ndarray]]:
         """Trains all stages, if they are not, and returns what was fitted and how to predict with it."""
@@ -314,9 +326,10 @@ class Trainer:
 
 
 def finish(directory: RunDirectory, results: dict[str, Any]) -> None:
-    """Prints the table and, where matplotlib is installed, draws the figures and the page."""
+    """Prints the table, writes TensorBoard's files and the page, each where what it needs is installed."""
     print()
     print(report.results_table(results))
+    report.write_events(directory.path)
     try:
         page = report.write_report(directory.path)
     except report.MissingMatplotlibError as error:

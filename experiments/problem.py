@@ -211,6 +211,7 @@ def data_facts(problem: Problem) -> dict[str, Any]:
         "name": problem.data.name,
         "source": problem.data.source,
         "num_classes": drawn.num_classes,
+        "class_names": list(problem.data.class_names),
         "train_images": len(problem.corruption.index),
         **({"validation_images": len(problem.validation)} if len(problem.validation) else {}),
         "test_images": len(problem.data.test.labels),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from dsink_jax.data.corruption import Corruption, load_corruption, save_corruption
 from dsink_jax.errors import InputError, StorageError
@@ -24,7 +25,9 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint", "n
 
 
 class RunDirectory:
-    """The directory of one run: config.json, corruption.npz, metrics.jsonl, results.json, checkpoints/.
+    """The directory of one run.
+
+    It holds config.json, corruption.npz, metrics.jsonl, examples.npz, results.json and checkpoints/.
 
     A context: as long as it is open, no other run can use the directory.
     """
@@ -163,6 +166,17 @@ class RunDirectory:
         """Writes the results, whole or not at all."""
         if is_first():
             _write_json(self.path / "results.json", results)
+
+    def save_examples(self, examples: dict[str, np.ndarray]) -> None:
+        """Writes examples.npz, whole or not at all."""
+        if not is_first():
+            return
+        path = self.path / "examples.npz"
+        partial = path.with_name(path.name + ".partial")
+        with _writing(path):
+            with open(partial, "wb") as file:
+                np.savez_compressed(file, **examples)
+            os.replace(partial, path)
 
     def log(self, model: str, record: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl."""

@@ -3,6 +3,7 @@ import pytest
 
 from dsink_jax.evaluation import (
     class_groups,
+    confusion_matrix,
     expected_calibration_error,
     group_accuracy,
     noisy_corrected,
@@ -63,6 +64,28 @@ def test_per_class_accuracy_of_balanced_data_averages_to_the_accuracy():
     labels, predictions = np.repeat(np.arange(6), 20), rng.integers(0, 6, 120)
     got = per_class_accuracy(predictions, labels, 6).mean()
     assert got == pytest.approx((predictions == labels).mean())
+
+
+def test_confusion_matrix_by_hand():
+    true, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 2, 1, 2, 2, 0])
+    matrix = confusion_matrix(predicted, true, 4)
+    assert matrix.tolist() == [[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
+
+
+def test_confusion_matrix_agrees_with_accuracies():
+    rng = np.random.default_rng(0)
+    true, predicted = rng.integers(0, 100, (2, 5000)).astype(np.uint8)  # products of uint8 would wrap around
+    matrix = confusion_matrix(predicted, true, 100)
+    assert matrix.sum() == 5000
+    np.testing.assert_allclose(np.diag(matrix) / matrix.sum(1), per_class_accuracy(predicted, true, 100))
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_confusion_matrix_refuses_other_classes(wrong):
+    good, bad = np.array([0, 1]), np.array([0, wrong])
+    for arguments in ((good, bad), (bad, good)):
+        with pytest.raises(ValueError, match=r"Labels must be in \[0, 3\)"):
+            confusion_matrix(*arguments, 3)
 
 
 def test_group_accuracy():

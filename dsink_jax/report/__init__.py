@@ -3,5 +3,14 @@
 from dsink_jax.report.figures import heat_map_figure
 from dsink_jax.report.page import MissingMatplotlibError, write_report
 from dsink_jax.report.tables import align, percent, results_table
+from dsink_jax.report.tensorboard import write_events
 
-__all__ = ["MissingMatplotlibError", "align", "heat_map_figure", "percent", "results_table", "write_report"]
+__all__ = [
+    "MissingMatplotlibError",
+    "align",
+    "heat_map_figure",
+    "percent",
+    "results_table",
+    "write_events",
+    "write_report",
+]

@@ -1,62 +1,9 @@
-"""Figures of one run, from its files alone."""
+"""Charts of any numbers by their names, for studies over several runs."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-# Okabe and Ito's palette, told apart by people of any colour vision.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-
-def class_counts_figure(data: dict[str, Any], path: pathlib.Path) -> None:
-    """Training images of each class by true and by observed label, as an SVG file."""
-    figure, axes = _axes(5.0, 3.2)
-    classes = range(data["num_classes"])
-    axes.step(classes, data["clean_counts"], where="mid", color=PALETTE[0], label="true label")
-    axes.step(
-        classes, data["noisy_counts"], where="mid", color=PALETTE[1], ls=LINES[1], label="observed label"
-    )
-    axes.set(xlabel="class", ylabel="training images", ylim=(0, None))
-    axes.legend(frameon=False)
-    _save(figure, path)
-
-
-def learning_curves_figure(metrics: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """Test accuracy of each model over the epochs, as an SVG file."""
-    figure, axes = _axes(6.5, 3.6)
-    for i, name in enumerate(dict.fromkeys(record["model"] for record in metrics)):
-        records = [record for record in metrics if record["model"] == name]
-        axes.plot(
-            [record["epoch"] for record in records],
-            [100 * record["accuracy"] for record in records],
-            color=PALETTE[i % len(PALETTE)],
-            ls=LINES[i % len(LINES)],
-            lw=1.2,
-            label=name,
-        )
-    axes.set(xlabel="epoch", ylabel="test accuracy (%)")
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(figure, path)
-
-
-def per_class_figure(results: dict[str, Any], path: pathlib.Path) -> None:
-    """Test accuracy of each model by class, as an SVG file."""
-    figure, axes = _axes(6.5, 3.6)
-    for i, (name, entry) in enumerate(results["models"].items()):
-        axes.plot(
-            [float("nan") if share is None else 100 * share for share in entry["per_class"]],
-            color=PALETTE[i % len(PALETTE)],
-            ls=LINES[i % len(LINES)],
-            marker="o",
-            ms=3,
-            lw=1.2,
-            label=name,
-        )
-    axes.set(xlabel="class", ylabel="test accuracy (%)")
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(figure, path)
+from dsink_jax.report.canvas import MARKERS, PALETTE, legend_beside, make_axes, make_grid, save, style
 
 
 def lines_figure(
@@ -70,11 +17,11 @@ def lines_figure(
     """Lines by their names, in panels by their titles with one axis of values, as an SVG file."""
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    figure, grid = _grid(1.6 + 3.0 * columns, 0.4 + 2.5 * rows, rows, columns)
+    figure, grid = make_grid(1.6 + 3.0 * columns, 0.4 + 2.5 * rows, rows, columns)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     for axes, (title, lines) in zip(grid, panels.items(), strict=False):
         for name, (x, y) in lines.items():
-            axes.plot(x, y, **_style(names.index(name)), lw=1.2, label=name)
+            axes.plot(x, y, **style(names.index(name)), lw=1.2, label=name)
         axes.set_title(title, fontsize=8)
         axes.set(xlabel=x_label, ylabel=y_label)
         if x_log:
@@ -83,7 +30,7 @@ def lines_figure(
         axes.set_visible(False)
     handles = {handle.get_label(): handle for axes in grid for handle in axes.get_lines()}
     figure.legend(handles=handles.values(), frameon=False, fontsize=8, loc="outside right center")
-    _save(figure, path)
+    save(figure, path)
 
 
 def points_figure(
@@ -101,21 +48,21 @@ def points_figure(
       path: where the figure goes.
       value_label: of the axis of values.
     """
-    figure, axes = _axes(7.5, 0.7 + len(groups) * (0.25 + 0.14 * len(values)))
+    figure, axes = make_axes(7.5, 0.7 + len(groups) * (0.25 + 0.14 * len(values)))
     for i, (name, of_groups) in enumerate(values.items()):
         offset = 0.8 * ((i + 0.5) / len(values) - 0.5)
-        style = {"color": PALETTE[i % len(PALETTE)]}
+        colour = {"color": PALETTE[i % len(PALETTE)]}
         for j, points in enumerate(of_groups):
             axes.plot(
-                points, [j + offset] * len(points), _MARKERS[i % len(_MARKERS)], ms=3, alpha=0.6, **style
+                points, [j + offset] * len(points), MARKERS[i % len(MARKERS)], ms=3, alpha=0.6, **colour
             )
             if points:
-                axes.plot([sum(points) / len(points)], [j + offset], "|", ms=11, mew=2, **style)
-        axes.plot([], [], _MARKERS[i % len(_MARKERS)], ms=4, label=name, **style)
+                axes.plot([sum(points) / len(points)], [j + offset], "|", ms=11, mew=2, **colour)
+        axes.plot([], [], MARKERS[i % len(MARKERS)], ms=4, label=name, **colour)
     axes.set_yticks(range(len(groups)), groups, fontsize=8)
     axes.set(xlabel=value_label, ylim=(len(groups) - 0.5, -0.5))
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(figure, path)
+    legend_beside(axes)
+    save(figure, path)
 
 
 def classes_figure(
@@ -126,7 +73,7 @@ def classes_figure(
     y_label: str,
 ) -> None:
     """Points (x, y, class) by panel, each drawn as the number of its class in a colour, as an SVG file."""
-    figure, grid = _grid(3.2 * len(panels), 3.4, 1, len(panels), share=False)
+    figure, grid = make_grid(3.2 * len(panels), 3.4, 1, len(panels), share_y=False)
     for axes, (title, points) in zip(grid, panels.items(), strict=True):
         for label in sorted({point[2] for point in points}):
             x, y = zip(*[point[:2] for point in points if point[2] == label], strict=True)
@@ -134,24 +81,24 @@ def classes_figure(
             axes.plot(x, y, ls="", marker=f"${label}$", ms=4, mew=0, color=colour, rasterized=True)
         axes.set_title(title, fontsize=8)
         axes.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
-    _save(figure, path)
+    save(figure, path)
 
 
 def scatter_figure(
     points: Mapping[str, Sequence[tuple[float, float]]], path: pathlib.Path, *, x_label: str, y_label: str
 ) -> None:
     """Points (x, y) by name, with the line where both are equal, as an SVG file."""
-    figure, axes = _axes(6.5, 4.2)
+    figure, axes = make_axes(6.5, 4.2)
     for i, (name, pairs) in enumerate(points.items()):
-        marker, colour = _MARKERS[i % len(_MARKERS)], PALETTE[i % len(PALETTE)]
+        marker, colour = MARKERS[i % len(MARKERS)], PALETTE[i % len(PALETTE)]
         x, y = zip(*pairs, strict=True) if pairs else ((), ())
         axes.plot(x, y, marker, ms=4, color=colour, label=name)
     values = [value for pairs in points.values() for pair in pairs for value in pair]
     ends = [min(values, default=0.0), max(values, default=1.0)]
     axes.plot(ends, ends, color="grey", lw=0.8, label="equal")
     axes.set(xlabel=x_label, ylabel=y_label)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(figure, path)
+    legend_beside(axes)
+    save(figure, path)
 
 
 def heat_map_figure(
@@ -165,7 +112,7 @@ def heat_map_figure(
     title: str,
 ) -> None:
     """Signed numbers as a table of colours around 0, each printed in its cell, as an SVG file."""
-    figure, axes = _axes(2.2 + 0.95 * len(column_names), 1.6 + 0.5 * len(row_names))
+    figure, axes = make_axes(2.2 + 0.95 * len(column_names), 1.6 + 0.5 * len(row_names))
     largest = max(abs(value) for row in cells for value in row) or 1.0
     # Orange to purple: told apart by people of any colour vision, and white at 0.
     axes.imshow(cells, cmap="PuOr_r", vmin=-largest, vmax=largest, aspect="auto")
@@ -179,34 +126,4 @@ def heat_map_figure(
     axes.set(xlabel=column_label, ylabel=row_label)
     axes.set_title(title, fontsize=9)
     axes.grid(False)
-    _save(figure, path)
-
-
-def _axes(width, height):
-    figure, (axes,) = _grid(width, height, 1, 1)
-    return figure, axes
-
-
-def _grid(width, height, rows, columns, share=True):
-    # The object interface: no global state, no display needed.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=share).flatten().tolist()
-    for axes in grid:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-    return figure, grid
-
-
-def _style(number):
-    return {"color": PALETTE[number % len(PALETTE)], "ls": LINES[number % len(LINES)]}
-
-
-def _save(figure, path):
-    import matplotlib
-
-    # Without the date, and with ids that do not depend on chance, equal runs give equal files. The name
-    # in the salt keeps the ids of figures on one page apart.
-    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
-        figure.savefig(path, format="svg", metadata={"Date": None})
+    save(figure, path)

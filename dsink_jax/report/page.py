@@ -4,17 +4,38 @@ import html
 import importlib.util
 import json
 import pathlib
+import re
 
-from dsink_jax.report import figures
+from dsink_jax.report import run_figures as figures
+from dsink_jax.report.gallery import batch_table, load_examples, suspects_gallery
 from dsink_jax.report.tables import percent, percentages
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.9rem }
+:root { color-scheme: light; background: #fff; color: #1a1a1a }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  overflow-wrap: anywhere }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: 0.9rem; overflow-wrap: normal }
 th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-th:first-child, td:first-child, td.text { text-align: left }
+th { white-space: normal; vertical-align: bottom }
+th:first-child, td:first-child, .text { text-align: left }
+.pairs td.text { white-space: normal }
+tr.wrong { background: #fdf1e7 }
 figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto }
+img { image-rendering: pixelated; object-fit: contain; vertical-align: middle }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem;
+  list-style: none; padding: 0; font-size: 0.8rem; line-height: 1.35 }
+.gallery img, .gallery span { display: block } .gallery img { margin-bottom: 0.3rem }
+.agrees { color: #00664a } .differs { color: #a34700 }
 """.strip()
+# Share of its own width below which a drawing is scrolled, not made smaller: its text has 8 points.
+_NARROWEST = 0.69
+_BATCH = {
+    "mean f_N": "batch_noise_robust",
+    "mean f": "batch_target",
+    "mean f_L": "batch_imbalance_robust",
+    "mean Q": "batch_surrogate",
+}
 
 
 class MissingMatplotlibError(RuntimeError):
@@ -25,7 +46,8 @@ def write_report(directory: pathlib.Path) -> pathlib.Path:
     """Draws the figures of a run and writes its report.html.
 
     Args:
-      directory: a run directory with config.json, results.json and metrics.jsonl.
+      directory: a run directory with config.json, results.json and metrics.jsonl. Without examples.npz, or
+        without a confusion matrix in results.json, the page lacks these parts.
 
     Returns:
       The path of the page.
@@ -40,31 +62,26 @@ def write_report(directory: pathlib.Path) -> pathlib.Path:
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     results = json.loads((directory / "results.json").read_text(encoding="utf-8"))
     lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    metrics = [json.loads(line) for line in lines]
     folder = directory / "figures"
     folder.mkdir(exist_ok=True)
-    drawn = {
-        "Training images of each class": folder / "class_counts.svg",
-        "Test accuracy over training": folder / "learning_curves.svg",
-        "Test accuracy by class": folder / "per_class.svg",
-    }
-    counts, curves, classes = drawn.values()
-    figures.class_counts_figure(results["data"], counts)
-    figures.learning_curves_figure([json.loads(line) for line in lines], curves)
-    figures.per_class_figure(results, classes)
     page = directory / "report.html"
-    page.write_text(_page(config, results, drawn), encoding="utf-8")
+    page.write_text(_page(config, results, metrics, load_examples(directory), folder), encoding="utf-8")
     return page
 
 
-def _page(config, results, drawn):
+def _page(config, results, metrics, examples, folder):
     data = results["data"]
+    title = html.escape(f"D-SINK on {data['name']}")
     parts = [
-        f"<h1>D-SINK on {html.escape(data['name'])}</h1>",
+        f"<h1>{title}</h1>",
         f"<p>{data['train_images']:,} training images, imbalance ratio {data['imbalance_ratio']:g}, "
         f"noise {html.escape(data['noise'])}, {percent(data['realised_rate'])} % wrong labels; "
         f"{data['test_images']:,} balanced test images. {html.escape(config['device'])}.</p>",
         _results(results["models"]),
-        *(_figure(title, path) for title, path in drawn.items()),
+        *_charts(results, metrics, folder),
+        *_solver(metrics, folder),
+        *([] if examples is None else _examples(examples, folder)),
         "<h2>Settings</h2>",
         _pairs(config["settings"]),
         "<h2>Versions</h2>",
@@ -73,38 +90,82 @@ def _page(config, results, drawn):
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>D-SINK run</title><style>{_STYLE}</style></head>\n<body>\n"
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
 
 
-def _results(models):
-    head = (
-        "model",
-        "method",
-        "last",
-        "mean of last 10 evaluations",
-        "best",
-        "many",
-        "medium",
-        "few",
-        "noisy corrected",
+def _charts(results, metrics, folder):
+    data = results["data"]
+    path = folder / "class_counts.svg"
+    yield _figure("Training images of each class", path, figures.class_counts_figure(data, path))
+    path = folder / "learning_curves.svg"
+    yield _figure("Test accuracy over training", path, figures.learning_curves_figure(metrics, path))
+    path = folder / "group_accuracy.svg"
+    yield _figure("Test accuracy by class group", path, figures.group_accuracy_figure(results, path))
+    path = folder / "per_class.svg"
+    yield _figure("Test accuracy by class", path, figures.per_class_figure(results, path))
+    names = data.get("class_names") or [str(c) for c in range(data["num_classes"])]
+    path = folder / "confusion_matrix.svg"
+    for model, entry in results["models"].items():
+        if "confusion_matrix" in entry:  # the target alone has one
+            words = figures.confusion_matrix_figure(entry["confusion_matrix"], names, path)
+            yield _figure(f"Confusion matrix of {model} on the test images", path, words)
+
+
+def _solver(metrics, folder):
+    path = folder / "sinkhorn.svg"
+    words = figures.sinkhorn_figure(metrics, path)
+    if words is not None:
+        yield "<h2>Sinkhorn solver over training</h2>"
+        yield _figure("Mean over the batches of each epoch", path, words)
+
+
+def _examples(examples, folder):
+    path = folder / "batch_shares.svg"
+    count = len(examples["batch_given"])
+    words = figures.batch_shares_figure(
+        {"given labels": examples["batch_given"], "true labels": examples["batch_true"]},
+        {name: examples[key] for name, key in _BATCH.items()},
+        examples["class_names"],
+        path,
     )
-    rows = ["<tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>"]
+    yield "<h2>A batch at the end of training</h2>"
+    yield (
+        f"<p>{count} training images, drawn by the data seed and not augmented. Q is solved for them with "
+        "the mean of f_L as its class marginal.</p>"
+    )
+    yield _figure("Share of each class in the batch", path, words)
+    yield (
+        "<p>Some of them, with the class each model holds most likely, and how much so. Where a row is "
+        "shaded, the given label is wrong.</p>"
+    )
+    yield batch_table(examples)
+    yield "<h2>The most suspicious labels</h2>"
+    yield suspects_gallery(examples)
+
+
+def _results(models):
+    numbers = ("last", "mean of last 10 evaluations", "best", "many", "medium", "few", "noisy corrected")
+    head = [("model", ""), ("method", ' class="text"'), *((name, "") for name in numbers)]
+    rows = ["<tr>" + "".join(f'<th scope="col"{kind}>{name}</th>' for name, kind in head) + "</tr>"]
     for name, entry in models.items():
         cells = "".join(f"<td>{share}</td>" for share in percentages(entry))
         method = html.escape(entry["method"])
         rows.append(f'<tr><td>{html.escape(name)}</td><td class="text">{method}</td>{cells}</tr>')
-    return "<p>Accuracy in percent.</p><table>" + "\n".join(rows) + "</table>"
+    return '<p>Accuracy in percent.</p><div class="wide"><table>' + "\n".join(rows) + "</table></div>"
 
 
-def _figure(title, path):
+def _figure(title, path, words):
     drawing = path.read_text(encoding="utf-8")
     drawing = drawing[drawing.index("<svg") :]
-    label = html.escape(title, quote=True)
-    drawing = drawing.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-    return f"<figure><figcaption>{label}</figcaption>{drawing}</figure>"
+    width = float(re.search(r'width="([\d.]+)pt"', drawing)[1])
+    caption = html.escape(title)
+    label = html.escape(f"{title}: {words}", quote=True)
+    attributes = f'role="img" aria-label="{label}" style="min-width: {_NARROWEST * width:.0f}pt"'
+    drawing = drawing.replace("<svg", f"<svg {attributes}", 1)
+    return f'<figure><figcaption>{caption}</figcaption><div class="wide">{drawing}</div></figure>'
 
 
 def _pairs(values):
@@ -112,4 +173,4 @@ def _pairs(values):
         f'<tr><td>{html.escape(name)}</td><td class="text">{html.escape(str(value))}</td></tr>'
         for name, value in values.items()
     )
-    return "<table>" + "\n".join(rows) + "</table>"
+    return '<div class="wide"><table class="pairs">' + "\n".join(rows) + "</table></div>"

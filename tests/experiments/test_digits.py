@@ -52,6 +52,12 @@ def test_run_directory_is_what_the_contract_says(finished):
     drawn = load_corruption(directory / "corruption.npz")
     assert results["data"]["sha256"] == drawn.sha256
     assert describe(drawn) in output
+    confusions = np.array(results["models"]["target"]["confusion_matrix"])
+    assert confusions.sum(1).tolist() == [40] * 10
+    assert np.trace(confusions) / 400 == pytest.approx(curve[-1])
+    assert results["data"]["class_names"] == list("0123456789")
+    assert (directory / "examples.npz").stat().st_size < 100_000
+    assert {p.name for p in (directory / "tensorboard").iterdir()} == set(MODELS)
     assert (directory / "report.html").stat().st_size > 10_000
     assert {p.name for p in (directory / "figures").iterdir()} >= {"class_counts.svg", "learning_curves.svg"}
     assert all((directory / "checkpoints" / name).is_dir() for name in MODELS)

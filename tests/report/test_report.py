@@ -1,142 +1,10 @@
-import html.parser
 import importlib.util
-import json
 import re
 
 import pytest
 
 from dsink_jax.report import MissingMatplotlibError, align, percent, results_table, write_report
-
-NAN = float("nan")
-HOSTILE = '<script>alert("1")</script>&\'--><b>'
-
-
-def entry(role, method, last, mean, best, shares, seconds, per_class):
-    many, medium, few, corrected = shares
-    return {
-        "role": role,
-        "method": method,
-        "accuracy": {"last": last, "mean_last_10": mean, "best": best},
-        "per_class": per_class,
-        "many": many,
-        "medium": medium,
-        "few": few,
-        "noisy_corrected": corrected,
-        "calibration_error": 0.05,
-        "seconds": seconds,
-    }
-
-
-def some_results(name="cifar10", noise="symmetric"):
-    """What a run of three models leaves in results.json."""
-    return {
-        "models": {
-            "imbalance_robust": entry(
-                "auxiliary",
-                "logit_adjustment",
-                0.5123,
-                0.5014,
-                0.6258,
-                (0.91, 0.52, 0.13, 0.2222),
-                61.4,
-                [0.9, 0.5, 0.1],
-            ),
-            "noise_robust": entry(
-                "auxiliary", "elr", 0.7031, 0.6999, 0.7133, (0.95, NAN, 0.02, None), 59.6, [0.9, None, 0.0]
-            ),
-            "target": entry(
-                "target",
-                "elr + 3 D-SINK",
-                0.8888,
-                0.8764,
-                0.8901,
-                (1.0, 0.777, 0.0, NAN),
-                3725.0,
-                [1, 1, 1],
-            ),
-        },
-        "data": {
-            "name": name,
-            "source": "files in /data",
-            "num_classes": 3,
-            "train_images": 12_406,
-            "test_images": 10_000,
-            "imbalance_ratio": 100.0,
-            "noise": noise,
-            "nominal_rate": 0.4,
-            "realised_rate": 0.3579,
-            "counts_before": [50, 50, 50],
-            "clean_counts": [50, 15, 5],
-            "noisy_counts": [40, 20, 10],
-            "class_map": None,
-            "data_seed": 0,
-            "sha256": "ab" * 32,
-        },
-    }
-
-
-def write_run(directory, results=None, settings=None):
-    """The files of a run directory, as the experiments write them."""
-    results = some_results() if results is None else results
-    config = {
-        "settings": {"dataset": "cifar10", "alpha": 3.0, "flip": True, "run_dir": None} | (settings or {}),
-        "versions": {"python": "3.11.7", "jax": "0.10.2"},
-        "device": "8 x cpu (x86_64, 2 cores)",
-    }
-    records = [
-        {"model": model, "epoch": epoch, "train": {"loss": 1 / epoch}, "accuracy": 0.1 * epoch}
-        for model in results["models"]
-        for epoch in (1, 2, 3)
-    ]
-    (directory / "config.json").write_text(json.dumps(config, indent=2))
-    (directory / "results.json").write_text(json.dumps(results, indent=2))
-    (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return directory
-
-
-class Page(html.parser.HTMLParser):
-    """Reads a page, insisting that every element is closed where it should be."""
-
-    VOID = ("meta", "br", "hr", "img", "link", "input")
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.elements, self.text, self.tables = [], [], [], []
-        self.declarations = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_decl(self, decl):
-        self.declarations.append(decl)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        assert len(dict(attrs)) == len(attrs), f"<{tag}> has an attribute twice"
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-        if self.open and self.open[-1] in ("td", "th"):
-            self.tables[-1][-1][-1] += data
-
-    @property
-    def tags(self):
-        return {tag for tag, _ in self.elements}
+from run_pages import HOSTILE, NAN, Page, some_results, write_run
 
 
 @pytest.fixture(scope="module")
@@ -246,16 +114,21 @@ def test_page_has_settings_and_versions(page):
     assert versions == [["python", "3.11.7"], ["jax", "0.10.2"]]
 
 
-def test_page_has_three_named_figures(page, run_directory):
+def test_page_has_four_described_figures(page, run_directory):
     drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
     assert [drawing["aria-label"] for drawing in drawings] == [
-        "Training images of each class",
-        "Test accuracy over training",
-        "Test accuracy by class",
+        "Training images of each class: by true label from 50 to 5; by observed label from 40 to 10",
+        "Test accuracy over training: imbalance_robust 10.0 % at first and 30.0 % at last; "
+        "noise_robust 10.0 % at first and 30.0 % at last; target 10.0 % at first and 30.0 % at last",
+        "Test accuracy by class group: imbalance_robust: many 91.0 %, medium 52.0 %, few 13.0 %; "
+        "noise_robust: many 95.0 %, medium - %, few 2.0 %; target: many 100.0 %, medium 77.7 %, few 0.0 %",
+        "Test accuracy by class: imbalance_robust from 10.0 % (class 2) to 90.0 % (class 0); "
+        "noise_robust from 0.0 % (class 2) to 90.0 % (class 0); "
+        "target from 100.0 % (class 0) to 100.0 % (class 0)",
     ]
     assert all(drawing["role"] == "img" for drawing in drawings)
     files = sorted(file.name for file in (run_directory / "figures").iterdir())
-    assert files == ["class_counts.svg", "learning_curves.svg", "per_class.svg"]
+    assert files == ["class_counts.svg", "group_accuracy.svg", "learning_curves.svg", "per_class.svg"]
 
 
 def curves_of(path):
@@ -327,8 +200,8 @@ def test_hostile_names_are_escaped(tmp_path):
     assert "script" not in page.tags
     assert "b" not in page.tags
     assert "<script" not in text
-    # It is shown as it is: name, noise, model, method, the setting's value and name.
-    assert "".join(page.text).count(HOSTILE) == 6
+    # It is shown as it is: name (in title and heading), noise, model, method, the setting's value and name.
+    assert "".join(page.text).count(HOSTILE) == 7
     assert page.tables[0][1][:2] == [HOSTILE, HOSTILE]
     assert page.tables[1][0] == ["dataset", HOSTILE]
 

@@ -1,0 +1,70 @@
+"""What all drawings share: the palette, axes that are labelled the same way, and the file they become."""
+
+import pathlib
+import warnings
+from typing import Any
+
+# Okabe and Ito's palette, told apart by people of any colour vision.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def make_axes(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of that many inches, and its axes."""
+    figure, (axes,) = make_grid(width, height, 1, 1)
+    return figure, axes
+
+
+def make_grid(
+    width: float, height: float, rows: int, columns: int, *, share_y: bool = True
+) -> tuple[Any, list[Any]]:
+    """A figure of that many inches, and the axes of its panels, row by row."""
+    # The object interface: no global state, no display needed.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=share_y).flatten().tolist()
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    return figure, grid
+
+
+def style(number: int) -> dict[str, str]:
+    """Colour and kind of line of a curve by its number."""
+    return {"color": PALETTE[number % len(PALETTE)], "ls": LINES[number % len(LINES)]}
+
+
+def legend_beside(axes: Any) -> None:
+    """Puts the legend to the right of the axes."""
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def legend_below(figure: Any, axes: Any) -> None:
+    """Puts the legend under the axes, so that the drawing is narrow enough for a phone."""
+    figure.legend(
+        *axes.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3, loc="outside lower center"
+    )
+
+
+def count_on_x(axes: Any) -> None:
+    """Puts the ticks of the x axis at whole numbers."""
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib prints as it is: a `$` starts no formula."""
+    return text.replace("$", r"\$")
+
+
+def save(figure: Any, path: pathlib.Path) -> None:
+    """Writes the figure as SVG; equal figures give equal files."""
+    import matplotlib
+
+    # Without the date, and with ids that do not depend on chance, equal runs give equal files. The name
+    # in the salt keeps the ids of figures on one page apart.
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}), warnings.catch_warnings():
+        # A class name in letters that the font lacks is still whole in the tables.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path, format="svg", metadata={"Date": None})

@@ -1,0 +1,149 @@
+"""Single training images for the page of a run: a batch with what each model says, and suspicious labels."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsink_jax.allocation import class_marginal, surrogate_labels
+from dsink_jax.data.streaming import gather
+from dsink_jax.methods import DSink
+from experiments.problem import Problem
+
+SUSPECTS = 40
+SHOWN = 12
+_SMALLEST_BATCH, _LARGEST_BATCH = 64, 128
+_LARGEST_SIDE = 64
+# A stream of the data seed of its own, beside those of the corrupted set.
+_BATCH_STREAM = 4
+
+
+class TrainingLogits(NamedTuple):
+    """Logits `[M, C]` of the three models on the training images, not augmented; numpy, float32."""
+
+    target: np.ndarray
+    noise_robust: np.ndarray
+    imbalance_robust: np.ndarray
+
+
+def collect_examples(problem: Problem, method: DSink, logits: TrainingLogits) -> dict[str, np.ndarray]:
+    """What examples.npz holds.
+
+    Args:
+      problem: the data.
+      method: what the target was trained with; its solver settings are used.
+      logits: of the trained models.
+
+    Returns:
+      Arrays by name. `class_names` `[C]`. Of one batch of N images, drawn by the data seed: `batch_index`
+      (original indices), `batch_true`, `batch_given` int32 `[N]`, and the predictions float32 `[N, C]`
+      `batch_target`, `batch_noise_robust`, `batch_imbalance_robust`, `batch_surrogate` (Q, solved for this
+      batch). Of some rows of it, wrong labels first: `shown_rows`, `shown_index` `[S]`, `shown_images` uint8
+      `[S, h, w, channels]`. Of the K training images with the least Q of their given label, least first, Q
+      solved in batches of the run's size in index order: `suspect_index`, `suspect_true`, `suspect_given`,
+      `suspect_proposed` (argmax of Q) int32 `[K]`, `suspect_confidence` (max of Q), `suspect_given_share`
+      float32 `[K]`, `suspect_images` uint8 `[K, h, w, channels]`.
+    """
+    drawn = problem.corruption
+    marginal = None
+    if method.marginal == "dataset":
+        marginal = np.asarray(class_marginal(jnp.asarray(logits.imbalance_robust)))
+    labels = solve_in_batches(logits, problem.config.batch_size, method, marginal)
+    rows = np.arange(len(labels))
+    share = labels[rows, drawn.noisy_labels]
+    suspects = np.argsort(share, kind="stable")[:SUSPECTS]
+    batch = _draw_batch(problem)
+    of_batch = TrainingLogits(*(part[batch] for part in logits))
+    wrong_first = np.argsort(drawn.clean_labels[batch] == drawn.noisy_labels[batch], kind="stable")
+    wrong = int((drawn.clean_labels[batch] != drawn.noisy_labels[batch]).sum())
+    # Half of those shown have wrong labels, where there are as many.
+    half = min(wrong, SHOWN // 2)
+    shown = np.concatenate([wrong_first[:half], wrong_first[wrong : wrong + SHOWN - half]])
+    probabilities = {name: _softmax(part) for name, part in of_batch._asdict().items()}
+    return {
+        "class_names": np.array(problem.data.class_names, dtype=str),
+        "batch_index": drawn.index[batch],
+        "batch_true": drawn.clean_labels[batch],
+        "batch_given": drawn.noisy_labels[batch],
+        **{f"batch_{name}": rows for name, rows in probabilities.items()},
+        "batch_surrogate": solve_in_batches(of_batch, len(batch), method, marginal),
+        "shown_rows": shown,
+        "shown_index": drawn.index[batch[shown]],
+        "shown_images": displayable(gather(problem.images, batch[shown])),
+        "suspect_index": drawn.index[suspects],
+        "suspect_true": drawn.clean_labels[suspects],
+        "suspect_given": drawn.noisy_labels[suspects],
+        "suspect_proposed": labels[suspects].argmax(-1).astype(np.int32),
+        "suspect_confidence": labels[suspects].max(-1),
+        "suspect_given_share": share[suspects],
+        "suspect_images": displayable(gather(problem.images, suspects)),
+    }
+
+
+def solve_in_batches(
+    logits: TrainingLogits, batch_size: int, method: DSink, marginal: np.ndarray | None = None
+) -> np.ndarray:
+    """Q of all examples, float32 `[M, C]`, solved for one batch after another in index order.
+
+    The last batch may be smaller, and is a problem of its own like the others. A queue of past predictions
+    takes no part.
+
+    Args:
+      logits: of the examples.
+      batch_size: examples solved for together.
+      method: its solver settings are used.
+      marginal: class marginal `[C]` of every batch; None for f_L's mean over each.
+    """
+    count = len(logits.target)
+    batch_size = min(batch_size, count)
+
+    @jax.jit
+    def solve(target, noise_robust, imbalance_robust, where):
+        of_batch = class_marginal(imbalance_robust, where=where)
+        return surrogate_labels(
+            target,
+            noise_robust,
+            of_batch if marginal is None else jnp.asarray(marginal),
+            where=where,
+            threshold=method.threshold,
+            max_iterations=method.max_iterations,
+            epsilon=method.epsilon,
+        ).labels
+
+    solved = []
+    for start in range(0, count, batch_size):
+        # Filled up, so that all batches have one shape and are compiled for once.
+        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
+        where = jnp.asarray(np.arange(start, start + batch_size) < count)
+        solved.append(np.asarray(solve(*(part[rows] for part in logits), where)))
+    return np.concatenate(solved)[:count]
+
+
+def displayable(images: np.ndarray) -> np.ndarray:
+    """Images as uint8, at most 64 pixels a side, every n-th pixel of larger ones.
+
+    Args:
+      images: `[K, H, W, channels]`. Floating ones are scaled each from its own least value to its largest.
+    """
+    step = -(-max(images.shape[1:3]) // _LARGEST_SIDE)
+    images = images[:, ::step, ::step]
+    if images.dtype == np.uint8:
+        return images
+    images = images.astype(np.float64)
+    axes = (1, 2, 3)
+    least, largest = images.min(axes, keepdims=True), images.max(axes, keepdims=True)
+    scaled = (images - least) / np.where(largest > least, largest - least, 1.0)
+    return np.rint(255 * scaled).astype(np.uint8)
+
+
+def _draw_batch(problem: Problem) -> Any:
+    """Positions of the batch, in index order."""
+    count = len(problem.corruption.index)
+    size = min(max(_SMALLEST_BATCH, min(problem.config.batch_size, _LARGEST_BATCH)), count)
+    rng = np.random.default_rng((problem.config.data_seed, _BATCH_STREAM))
+    return np.sort(rng.choice(count, size, replace=False))
+
+
+def _softmax(logits):
+    return np.asarray(jax.nn.softmax(jnp.asarray(logits, jnp.float32), axis=-1))
