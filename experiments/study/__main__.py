@@ -120,13 +120,13 @@ def _train(flags, cells, should_stop):
             print(_how_far(flags, cells), flush=True)
             jax.clear_caches()  # what was compiled for one cell is of no use to the next, and adds up
         return
-    said = ""
+    said = None
 
     def tell():
         nonlocal said
         now = progress(cells).done
-        if str(now) != said:
-            said = str(now)
+        if now != said:
+            said = now
             print(f"{time.strftime('%H:%M')}  {_how_far(flags, cells)}", flush=True)
 
     jobs.run_all([_command(flags, cell) for cell in cells], flags.jobs, should_stop, tell)
