@@ -13,6 +13,13 @@ hypothesis.settings.load_profile("ci")
 NUM_CLASSES = 4
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_what_was_compiled():
+    """Programs of one file are of no use to the next, and thousands of them crash the compiler."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def small_data():
     """60 uint8 images 8x8 in 4 classes: bright in one quarter each, with noise."""

@@ -18,7 +18,7 @@ def entry(last, few=None, role="baseline"):
     return {
         "role": role,
         "method": "some",
-        "definition": "Some(epochs=9, start_share=0.3)",
+        "definition": {"class": "Some", "epochs": 9, "start_share": 0.3},
         "accuracy": {"last": last, "mean_last_10": last, "best": last},
         "many": last,
         "medium": last,
@@ -86,7 +86,7 @@ def test_heat_map_prints_every_cell(two_by_two, tmp_path):
 
 def test_methods_behind_cross_entropy_are_named(tmp_path):
     models = {"cross_entropy": entry(0.9, few=0.5), "focal": entry(0.95, few=0.4), "crt": entry(0.8, few=0.7)}
-    models["crt"]["definition"] = "ClassifierRetraining(epochs=9, share=0.1)"
+    models["crt"]["definition"] = {"class": "ClassifierRetraining", "epochs": 9, "share": 0.1}
     results = {
         seed: {"data": DATA | {"noise": "none", "nominal_rate": None}, "models": models} for seed in (3, 4)
     }
@@ -207,4 +207,4 @@ def test_variants_are_added_to_a_run_that_is_there(monkeypatch, tmp_path):
     assert list(trained[False]) == ["cross_entropy", "soft_bootstrapping"]
     assert list(trained[True]) == [*trained[False], "soft_bootstrapping_0.8", "soft_bootstrapping_0.5"]
     assert trained[True] | trained[False] == trained[True]  # not trained again: not even the seconds differ
-    assert trained[True]["soft_bootstrapping_0.8"]["definition"] == "SoftBootstrapping(beta=0.8)"
+    assert trained[True]["soft_bootstrapping_0.8"]["definition"] == {"class": "SoftBootstrapping", "beta": 0.8}
