@@ -207,4 +207,5 @@ def test_variants_are_added_to_a_run_that_is_there(monkeypatch, tmp_path):
     assert list(trained[False]) == ["cross_entropy", "soft_bootstrapping"]
     assert list(trained[True]) == [*trained[False], "soft_bootstrapping_0.8", "soft_bootstrapping_0.5"]
     assert trained[True] | trained[False] == trained[True]  # not trained again: not even the seconds differ
-    assert trained[True]["soft_bootstrapping_0.8"]["definition"] == {"class": "SoftBootstrapping", "beta": 0.8}
+    definition = trained[True]["soft_bootstrapping_0.8"]["definition"]
+    assert definition == {"class": "SoftBootstrapping", "beta": 0.8}
