@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
+import os
 import pathlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from dsink_jax.training import integrity
 from dsink_jax.training.step import TrainState
 
 _VALIDATION = "validation"
+_BESIDE_ARRAYS = 64 * 1024  # bytes of a checkpoint's descriptions, and of what blocks are not filled
 
 
 class Checkpoint(NamedTuple):
@@ -132,6 +135,7 @@ class Checkpointer:
         )
         with _storage(self._directory, f"The earlier one, of {self.newest()}, is whole."):
             try:
+                _reserve(self._directory, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
                 self._manager.save(number, args=arguments, metrics=_validation(checkpoint))
                 integrity.seal(self._directory / str(number))
             except BaseException:
@@ -214,6 +218,18 @@ def _storage(directory, what_is_left=""):
         ) from error
     finally:
         logger.setLevel(level)
+
+
+def _reserve(directory, size):
+    """Finds out that there is no room before Orbax does.
+
+    A write of Orbax that fails leaves the other arrays' writes without an event loop to report to, and each of
+    them says so in a traceback of its own.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return
+    with tempfile.TemporaryFile(dir=directory) as file:
+        os.posix_fallocate(file.fileno(), 0, size + _BESIDE_ARRAYS)
 
 
 def _reason(error):
