@@ -1,8 +1,8 @@
 """D-SINK in JAX: learning from data that is long-tailed and mislabelled at once.
 
-The two functions most people need are `dsink_loss` and `surrogate_labels`. Importing the package costs
-little more than importing JAX and Optax; OTT-JAX is imported when the first problem is solved, and the
-subpackages `data`, `methods`, `models`, `training` and `report` when they are first named.
+For a trainer of one's own there are `dsink_loss` and `surrogate_labels`; `fit` and `DSinkClassifier` take
+arrays, and `audit` finds wrong labels. Importing the package costs little more than importing JAX and Optax;
+OTT-JAX is imported when the first problem is solved, and the rest when it is first named.
 """
 
 import importlib
@@ -16,18 +16,28 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Allocation",
+    "DSinkClassifier",
+    "FittedDSink",
     "InputError",
     "class_marginal",
     "dsink_loss",
+    "fit",
     "losses",
     "naive_distillation_loss",
     "surrogate_labels",
 ]
 
-_LAZY_SUBPACKAGES = ("data", "evaluation", "methods", "models", "report", "training")
+_LAZY_SUBPACKAGES = ("audit", "data", "estimator", "evaluation", "methods", "models", "report", "training")
+_LAZY_NAMES = {
+    "DSinkClassifier": "dsink_jax.estimator.classifier",
+    "FittedDSink": "dsink_jax.estimator",
+    "fit": "dsink_jax.estimator",
+}
 
 
 def __getattr__(name):
+    if name in _LAZY_NAMES:
+        return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
     if name in _LAZY_SUBPACKAGES:
         return importlib.import_module(f"dsink_jax.{name}")
     raise AttributeError(f"module 'dsink_jax' has no attribute {name!r}")

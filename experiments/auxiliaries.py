@@ -21,12 +21,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 
 from dsink_jax.errors import InputError
+from dsink_jax.flags import read_flags
 from dsink_jax.methods import METHODS, build_method
 from dsink_jax.methods.registry import option_name
 from dsink_jax.report import align, heat_map_figure
 from dsink_jax.training.loop import ShouldStop, never
 from experiments import pipeline
-from experiments.command_line import errors_for_people, read_flags, stopping_when_asked
+from experiments.command_line import errors_for_people, stopping_when_asked
 from experiments.config import DIGITS, Config, MethodOptions
 from experiments.plan import Spec, auxiliary_spec, baseline_spec, target_spec
 from experiments.problem import Problem

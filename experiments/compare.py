@@ -12,10 +12,11 @@ import pathlib
 import statistics
 from functools import partial
 
+from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from dsink_jax.training.loop import ShouldStop, never
 from experiments import pipeline, plan
-from experiments.command_line import errors_for_people, read_flags, stopping_when_asked
+from experiments.command_line import errors_for_people, stopping_when_asked
 from experiments.config import DIGITS, Config
 from experiments.problem import Problem
 from experiments.seeds import run_seeds, seed_config, writing_output

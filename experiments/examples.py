@@ -9,12 +9,12 @@ import numpy as np
 from dsink_jax.allocation import class_marginal, surrogate_labels
 from dsink_jax.data.streaming import gather
 from dsink_jax.methods import DSink
+from dsink_jax.report.gallery import displayable
 from experiments.problem import Problem
 
 SUSPECTS = 40
 SHOWN = 12
 _SMALLEST_BATCH, _LARGEST_BATCH = 64, 128
-_LARGEST_SIDE = 64
 # A stream of the data seed of its own, beside those of the corrupted set.
 _BATCH_STREAM = 4
 
@@ -118,23 +118,6 @@ def solve_in_batches(
         where = jnp.asarray(np.arange(start, start + batch_size) < count)
         solved.append(np.asarray(solve(*(part[rows] for part in logits), where)))
     return np.concatenate(solved)[:count]
-
-
-def displayable(images: np.ndarray) -> np.ndarray:
-    """Images as uint8, at most 64 pixels a side, every n-th pixel of larger ones.
-
-    Args:
-      images: `[K, H, W, channels]`. Floating ones are scaled each from its own least value to its largest.
-    """
-    step = -(-max(images.shape[1:3]) // _LARGEST_SIDE)
-    images = images[:, ::step, ::step]
-    if images.dtype == np.uint8:
-        return images
-    images = images.astype(np.float64)
-    axes = (1, 2, 3)
-    least, largest = images.min(axes, keepdims=True), images.max(axes, keepdims=True)
-    scaled = (images - least) / np.where(largest > least, largest - least, 1.0)
-    return np.rint(255 * scaled).astype(np.uint8)
 
 
 def _draw_batch(problem: Problem) -> Any:

@@ -16,8 +16,9 @@ import numpy as np
 from dsink_jax import class_marginal, surrogate_labels
 from dsink_jax.allocation import DEFAULT_MAX_ITERATIONS, EPSILON
 from dsink_jax.errors import InputError
+from dsink_jax.flags import read_flags
 from dsink_jax.report import align
-from experiments.command_line import errors_for_people, read_flags
+from experiments.command_line import errors_for_people
 from experiments.run_directory import device_description, versions
 from experiments.seeds import make_output, writing_output
 

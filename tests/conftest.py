@@ -1,9 +1,20 @@
 """Eight virtual CPU devices for every test, before JAX starts, and what tests of training share."""
 
-import hypothesis
-import jax
-import numpy as np
-import pytest
+import os
+import pathlib
+
+# Commands that tests start compile the same programs again and again. A folder for each worker: JAX locks
+# nothing when it writes. Before JAX is imported, which reads these.
+_COMPILED = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(_COMPILED / os.environ.get("PYTEST_XDIST_WORKER", "alone"))
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 

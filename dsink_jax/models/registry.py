@@ -8,9 +8,12 @@ from dsink_jax.errors import InputError, check_known
 from dsink_jax.models.cnn import SmallCNN, WideCNN
 from dsink_jax.models.interface import Model, from_linen
 from dsink_jax.models.layers import Classifier
+from dsink_jax.models.mlp import MLP
 from dsink_jax.models.resnet import CifarResNet, PreActResNet18
 
 MODELS = {
+    "linear": MLP,
+    "mlp": partial(MLP, widths=(256,)),
     "small_cnn": SmallCNN,
     "wide_cnn": WideCNN,
     "resnet8": partial(CifarResNet, blocks=1),

@@ -13,6 +13,7 @@ import numpy as np
 from dsink_jax.report.tables import percent
 
 FILE = "examples.npz"
+_LARGEST_SIDE = 64
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 _KEYS = {
     *("class_names", "batch_true", "batch_given", "batch_target", "batch_noise_robust"),
@@ -58,6 +59,23 @@ def png_data_uri(image: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]).save(file, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def displayable(images: np.ndarray) -> np.ndarray:
+    """Images as uint8, at most 64 pixels a side, every n-th pixel of larger ones.
+
+    Args:
+      images: `[K, H, W, channels]`. Floating ones are scaled each from its own least value to its largest.
+    """
+    step = -(-max(images.shape[1:3]) // _LARGEST_SIDE)
+    images = images[:, ::step, ::step]
+    if images.dtype == np.uint8:
+        return images
+    images = images.astype(np.float64)
+    axes = (1, 2, 3)
+    least, largest = images.min(axes, keepdims=True), images.max(axes, keepdims=True)
+    scaled = (images - least) / np.where(largest > least, largest - least, 1.0)
+    return np.rint(255 * scaled).astype(np.uint8)
 
 
 def batch_table(examples: dict[str, Any]) -> str:

@@ -7,27 +7,10 @@ import pathlib
 import re
 
 from dsink_jax.report import run_figures as figures
+from dsink_jax.report.document import document
 from dsink_jax.report.gallery import batch_table, load_examples, suspects_gallery
 from dsink_jax.report.tables import percent, percentages
 
-_STYLE = """
-:root { color-scheme: light; background: #fff; color: #1a1a1a }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  overflow-wrap: anywhere }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 0.9rem; overflow-wrap: normal }
-th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-th { white-space: normal; vertical-align: bottom }
-th:first-child, td:first-child, .text { text-align: left }
-.pairs td.text { white-space: normal }
-tr.wrong { background: #fdf1e7 }
-figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto }
-img { image-rendering: pixelated; object-fit: contain; vertical-align: middle }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem;
-  list-style: none; padding: 0; font-size: 0.8rem; line-height: 1.35 }
-.gallery img, .gallery span { display: block } .gallery img { margin-bottom: 0.3rem }
-.agrees { color: #00664a } .differs { color: #a34700 }
-""".strip()
 # Share of its own width below which a drawing is scrolled, not made smaller: its text has 8 points.
 _NARROWEST = 0.69
 _BATCH = {
@@ -72,9 +55,8 @@ def write_report(directory: pathlib.Path) -> pathlib.Path:
 
 def _page(config, results, metrics, examples, folder):
     data = results["data"]
-    title = html.escape(f"D-SINK on {data['name']}")
+    title = f"D-SINK on {data['name']}"
     parts = [
-        f"<h1>{title}</h1>",
         f"<p>{data['train_images']:,} training images, imbalance ratio {data['imbalance_ratio']:g}, "
         f"noise {html.escape(data['noise'])}, {percent(data['realised_rate'])} % wrong labels; "
         f"{data['test_images']:,} balanced test images. {html.escape(config['device'])}.</p>",
@@ -87,13 +69,7 @@ def _page(config, results, metrics, examples, folder):
         "<h2>Versions</h2>",
         _pairs(config["versions"]),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+    return document(title, parts)
 
 
 def _charts(results, metrics, folder):

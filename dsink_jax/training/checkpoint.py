@@ -223,8 +223,8 @@ def _storage(directory, what_is_left=""):
 def _reserve(directory, size):
     """Finds out that there is no room before Orbax does.
 
-    A write of Orbax that fails leaves the other arrays' writes without an event loop to report to, and each of
-    them says so in a traceback of its own.
+    A write of Orbax that fails leaves the writes of other arrays without an event loop to report to, and each
+    of them says so in a traceback of its own.
     """
     if not hasattr(os, "posix_fallocate"):  # macOS, Windows
         return

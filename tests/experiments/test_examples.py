@@ -12,7 +12,8 @@ from dsink_jax.data import load, load_corruption
 from dsink_jax.data.streaming import Selected
 from dsink_jax.methods import DSink, Weighting
 from dsink_jax.methods.base import Method
-from experiments.examples import TrainingLogits, collect_examples, displayable, solve_in_batches
+from dsink_jax.report.gallery import displayable
+from experiments.examples import TrainingLogits, collect_examples, solve_in_batches
 from run_commands import run
 
 NUM_CLASSES = 4

@@ -14,8 +14,8 @@ import pytest
 from scipy import stats
 
 from dsink_jax.errors import InputError
+from dsink_jax.flags import read_flags
 from dsink_jax.training.loop import TrainingStoppedError
-from experiments.command_line import read_flags
 from experiments.problem import load_problem
 from experiments.run_directory import RunDirectory
 from experiments.study import __main__ as study_command

@@ -1,0 +1,160 @@
+"""Which labels are probably wrong, as one command.
+
+    python -m dsink_jax.audit data.npz      # arrays features [M, D] or images [M, H, W, channels], and labels
+    python -m dsink_jax.audit data.csv      # a column `label`, numbers in the others
+    python -m dsink_jax.audit folder/       # a folder of images for each class
+
+writes a table of all labels, the most probably wrong first, and a page of them, and prints a summary. Ends
+with code 0; with 1 if more labels are wrong than --fail-above; with 2 for data that cannot be used.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Annotated
+
+import tyro
+
+from dsink_jax import audit
+from dsink_jax.errors import InputError, StorageError
+from dsink_jax.estimator import Settings
+from dsink_jax.flags import end, read_flags
+from dsink_jax.methods import check_method_name
+from dsink_jax.models import check_model_name
+from dsink_jax.report import percent
+from dsink_jax.training import TrainingDivergedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Finds labels that are probably wrong."""
+
+    data: Annotated[pathlib.Path, tyro.conf.Positional]
+    """A .npz or .csv file, or a folder with a folder of images for each class."""
+    output: pathlib.Path | None = None
+    """Folder for labels.csv and labels.html; default: the name of the data with -audit after it."""
+    fail_above: float | None = None
+    """Share of labels in [0, 1]; if more are probably wrong, the exit code is 1."""
+    label_column: str = audit.LABEL_COLUMN
+    """Column of a .csv file that holds the labels."""
+    id_column: str = audit.ID_COLUMN
+    """Column of a .csv file that says which example a line is, if there is one."""
+    image_size: int = 32
+    """Side to which images of a folder are scaled."""
+    model: str = "auto"
+    """Network of the auxiliary models; auto is linear for features and wide_cnn for images."""
+    imbalance_method: str = Settings.imbalance_method
+    """How f_L is trained."""
+    noise_method: str = Settings.noise_method
+    """How f_N is trained."""
+    folds: int = 5
+    """Parts that the data is split into; each is judged by models that were trained on the others."""
+    epochs: int = Settings.epochs
+    """Passes over the data of each training."""
+    batch_size: int = Settings.batch_size
+    """Examples a step."""
+    learning_rate: float = Settings.learning_rate
+    """Highest learning rate."""
+    shown: int = 200
+    """Labels on the page."""
+    seed: int = 0
+    """Decides folds and trainings."""
+    quiet: bool = False
+    """Print the summary alone."""
+
+    def __post_init__(self):
+        if self.fail_above is not None and not 0 <= self.fail_above <= 1:
+            raise InputError(f"--fail-above must be in [0, 1], got {self.fail_above}.")
+        if self.shown < 0:
+            raise InputError(f"--shown must be at least 0, got {self.shown}.")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed must be in [0, 2^32), got {self.seed}.")
+        if self.model != "auto":
+            check_model_name(self.model)
+        for name in (self.imbalance_method, self.noise_method):
+            check_method_name(name)
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where what was found is written."""
+        return self.output or self.data.with_name(self.data.stem + "-audit")
+
+    @property
+    def settings(self) -> Settings:
+        """How to train."""
+        names = {field.name for field in dataclasses.fields(Settings)} & vars(self).keys()
+        return Settings(**{name: getattr(self, name) for name in names})
+
+
+def run(flags: Flags) -> int:
+    """Reads, judges, writes; returns the exit code.
+
+    Raises:
+      InputError: for data that cannot be used.
+      StorageError: if nothing can be written.
+    """
+    data = audit.read(
+        flags.data,
+        label_column=flags.label_column,
+        id_column=flags.id_column,
+        image_size=flags.image_size,
+    )
+    if len(data.class_names) < 2:
+        raise InputError(f"{flags.data} has labels of one class only: {', '.join(data.class_names)}.")
+    if not flags.quiet:
+        print(
+            f"{len(data.labels):,} examples, {len(data.class_names)} classes; "
+            f"{2 * flags.folds} trainings of {flags.epochs} epochs"
+        )
+    _make(flags.folder)
+    logits = audit.out_of_sample_logits(
+        data.inputs,
+        data.labels,
+        num_classes=len(data.class_names),
+        folds=flags.folds,
+        settings=flags.settings,
+        verbose=not flags.quiet,
+    )
+    found = audit.find_label_errors(data.labels, logits.noise_robust, logits.imbalance_robust)
+    page = audit.page(data, found, f"Labels of {flags.data.name}", flags.shown)
+    for name, text in (("labels.csv", audit.table(data, found)), ("labels.html", page)):
+        _write(flags.folder / name, text)
+    print(audit.summary(data, found))
+    print(f"\nAll labels: {flags.folder / 'labels.csv'}\nThe worst:  {flags.folder / 'labels.html'}")
+    share = float(found.is_wrong.mean())
+    if flags.fail_above is not None and share > flags.fail_above:
+        limit = percent(flags.fail_above)
+        print(f"{percent(share)} % of the labels are probably wrong, more than {limit} %.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _make(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror}. Give another --output.") from error
+
+
+def _write(path, text):
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def main() -> None:
+    """Runs the command with the flags of this process."""
+    try:
+        code = run(read_flags(Flags))
+    except InputError as error:
+        end(2, f"error: {error}")
+    except (StorageError, TrainingDivergedError) as error:
+        end(1, f"error: {error}")
+    except KeyboardInterrupt:
+        end(130, "\nStopped. Nothing was written.")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

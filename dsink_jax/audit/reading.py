@@ -1,0 +1,178 @@
+"""Labelled data from the files that people have: arrays, a table, or a folder of images."""
+
+import csv
+import pathlib
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from dsink_jax.errors import InputError
+
+_INPUTS, _LABELS = ("features", "embeddings", "images", "x", "X"), ("labels", "y")
+_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+LABEL_COLUMN, ID_COLUMN = "label", "id"
+
+
+class Labelled(NamedTuple):
+    """Data with labels, as read.
+
+    Attributes:
+      inputs: `[M, D]` or `[M, H, W, channels]`.
+      labels: int64 `[M]` in 0..C-1.
+      class_names: C names.
+      names: M names of the examples: file, id or number.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def read(
+    path: pathlib.Path,
+    *,
+    label_column: str = LABEL_COLUMN,
+    id_column: str = ID_COLUMN,
+    image_size: int = 32,
+) -> Labelled:
+    """Reads labelled data.
+
+    Args:
+      path: a `.npz` file with features or images and labels; a `.csv` file with a line of column names, a
+        column of labels and numbers in the others; or a folder with a folder of images for each class.
+      label_column: name of the column of labels in a table.
+      id_column: name of the column, if there is one, that says which example a line is.
+      image_size: side to which images of a folder are scaled.
+
+    Raises:
+      InputError: if there is no such file, or it is not as said.
+    """
+    if path.is_dir():
+        return _read_folder(path, image_size)
+    if not path.is_file():
+        raise InputError(f"There is no file or folder {path}.")
+    readers = {".npz": lambda: _read_arrays(path), ".csv": lambda: _read_table(path, label_column, id_column)}
+    if path.suffix.lower() not in readers:
+        raise InputError(f"{path} must be a .npz or .csv file, or a folder with a folder for each class.")
+    return readers[path.suffix.lower()]()
+
+
+def _read_arrays(path):
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            keys = set(archive.files)
+            inputs = next((key for key in _INPUTS if key in keys), None)
+            labels = next((key for key in _LABELS if key in keys), None)
+            if inputs is None or labels is None:
+                raise InputError(
+                    f"{path} must hold the arrays 'features' [M, D] or 'images' [M, H, W, channels], and "
+                    f"'labels' [M]; it holds: {', '.join(sorted(keys)) or 'nothing'}."
+                )
+            inputs, labels = archive[inputs], archive[labels]
+            given = archive["class_names"] if "class_names" in keys else None
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as .npz: {str(error).splitlines()[0]}") from None
+    if labels.ndim != 1 or inputs.ndim == 0 or len(labels) != len(inputs):
+        raise InputError(
+            f"{path} must have one label for each example, got labels {list(labels.shape)} and inputs "
+            f"{list(inputs.shape)}."
+        )
+    names = tuple(map(str, range(len(labels))))
+    if labels.dtype.kind in "iu" and given is not None:
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(given):
+            raise InputError(f"{path}: the labels must be in 0..{len(given) - 1}, as there are class_names.")
+        return Labelled(inputs, labels.astype(np.int64), tuple(map(str, given)), names)
+    if labels.dtype.kind not in "iuUSb":
+        raise InputError(f"{path}: the labels must be integers or words, got {labels.dtype}.")
+    return Labelled(inputs, *_numbered(labels), names)
+
+
+def _read_table(path, label_column, id_column):
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file)
+            header = [name.strip() for name in next(rows, [])]
+            lines = [row for row in rows if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from None
+    if label_column not in header:
+        shown = ", ".join(header[:10]) + (", ..." if len(header) > 10 else "")
+        raise InputError(
+            f"{path} has no column {label_column!r}; its first line says: {shown or 'nothing'}.\n"
+            "Name the column of the labels with --label-column."
+        )
+    at_label = header.index(label_column)
+    at_id = header.index(id_column) if id_column in header else None
+    others = [i for i in range(len(header)) if i not in (at_label, at_id)]
+    for number, row in enumerate(lines, start=2):
+        if len(row) != len(header):
+            raise InputError(f"{path}, line {number}: {len(row)} values for {len(header)} columns.")
+    if not lines or not others:
+        raise InputError(f"{path} must have numbers beside the labels, and at least one line of them.")
+    inputs = np.empty((len(lines), len(others)), np.float32)
+    for number, row in enumerate(lines):
+        try:
+            inputs[number] = [float(row[i]) for i in others]
+        except ValueError:
+            name, value = next((header[i], row[i]) for i in others if not _is_number(row[i]))
+            raise InputError(
+                f"{path}, line {number + 2}: column {name!r} holds {value!r}, which is no number.\n"
+                "All columns but the labels and --id-column must be features."
+            ) from None
+    names = [str(number) if at_id is None else row[at_id] for number, row in enumerate(lines)]
+    return Labelled(inputs, *_numbered(np.array([row[at_label].strip() for row in lines])), tuple(names))
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_folder(path, image_size):
+    from PIL import Image, UnidentifiedImageError
+
+    if not isinstance(image_size, int) or image_size < 1:
+        raise InputError(f"The side of the images must be at least 1, got {image_size!r}.")
+    classes = sorted(
+        folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+    )
+    files = [
+        (file, number)
+        for number, folder in enumerate(classes)
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in _IMAGES
+    ]
+    if not files:
+        raise InputError(f"{path} must hold a folder for each class, with images in it; none was found.")
+    images = np.empty((len(files), image_size, image_size, 3), np.uint8)
+    for row, (file, _) in zip(images, files, strict=True):
+        try:
+            with Image.open(file) as image:
+                row[:] = np.asarray(image.convert("RGB").resize((image_size, image_size)))
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError(f"{file} cannot be read as an image: {error}") from None
+    labels = np.array([number for _, number in files])
+    names = tuple(str(file.relative_to(path)) for file, _ in files)
+    return Labelled(images, labels, tuple(folder.name for folder in classes), names)
+
+
+def _numbered(labels):
+    """Labels of any kind as integers, and the names of the classes in order."""
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
+    if labels.dtype.kind == "U" and all(_is_whole(label) for label in np.unique(labels)):
+        labels = labels.astype(np.int64)  # 10 after 9, not after 1
+    classes, numbers = np.unique(labels, return_inverse=True)
+    return numbers.astype(np.int64), tuple(map(str, classes.tolist()))
+
+
+def _is_whole(text):
+    return text.lstrip("-").isdecimal() and len(text) < 18

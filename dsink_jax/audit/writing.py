@@ -1,0 +1,125 @@
+"""What an audit found, as text, as a table for programs, and as a page for people."""
+
+import csv
+import html
+import io
+
+import numpy as np
+
+from dsink_jax.audit.label_errors import LabelErrors
+from dsink_jax.audit.reading import Labelled
+from dsink_jax.report import align, percent
+from dsink_jax.report.document import document
+from dsink_jax.report.gallery import displayable, png_data_uri
+
+COLUMNS = ("rank", "example", "given", "proposed", "wrong_probability", "confidence", "wrong")
+_HEAD = ("example", "given", "proposed", "wrong with probability")
+
+
+def table(data: Labelled, found: LabelErrors) -> str:
+    """All examples as CSV, the most probably wrong label first.
+
+    Args:
+      data: the examples.
+      found: what was found of their labels.
+
+    Returns:
+      Lines with `COLUMNS`: the name of the example; its given label and the most probable one, which for a
+      label that is kept are the same; the probabilities that the given one is wrong and that the proposed
+      one is right; and `yes` or `no`.
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for rank, i in enumerate(found.ranking, start=1):
+        rows.writerow(
+            [
+                rank,
+                data.names[i],
+                data.class_names[data.labels[i]],
+                data.class_names[found.proposed[i]],
+                f"{found.wrong_probability[i]:.4f}",
+                f"{found.confidence[i]:.4f}",
+                "yes" if found.is_wrong[i] else "no",
+            ]
+        )
+    return text.getvalue()
+
+
+def summary(data: Labelled, found: LabelErrors, shown: int = 10) -> str:
+    """What was found in a few lines: overall, class by class, and the most probably wrong labels."""
+    count, wrong = len(data.labels), int(found.is_wrong.sum())
+    expected = float(found.wrong_probability.mean())
+    lines = [
+        f"{wrong:,} of {count:,} labels are probably wrong ({percent(wrong / count)} %); "
+        f"expected in all: {percent(expected)} %",
+        "",
+        align([("given label", "examples", "wrong", "share", "true"), *by_class(data, found)], left=1),
+    ]
+    if wrong:
+        rows = [_HEAD, *_worst(data, found, found.ranking[: min(shown, wrong)])]
+        lines += ["", align(rows, left=3)]
+    return "\n".join(lines)
+
+
+def by_class(data: Labelled, found: LabelErrors) -> list[tuple[str, ...]]:
+    """For each class: examples given it, how many probably wrongly, and how many there truly are."""
+    given = np.bincount(data.labels, minlength=len(data.class_names))
+    wrong = np.bincount(data.labels[found.is_wrong], minlength=len(data.class_names))
+    true = found.probabilities.sum(0)
+    return [
+        (name, f"{g:,}", f"{w:,}", f"{percent(w / g) if g else '-'} %", f"{t:,.0f}")
+        for name, g, w, t in zip(data.class_names, given, wrong, true, strict=True)
+    ]
+
+
+def page(data: Labelled, found: LabelErrors, title: str, shown: int = 200) -> str:
+    """A self-contained HTML page: overall, class by class, and the most probably wrong labels with images."""
+    wrong = int(found.is_wrong.sum())
+    head = ("given label", "examples", "probably wrong", "share", "estimated true number")
+    worst = found.ranking[: min(shown, wrong)]
+    is_image = data.inputs.ndim > 2
+    return document(
+        title,
+        [
+            f"<p>{wrong:,} of {len(data.labels):,} labels are probably wrong. Expected wrong in all: "
+            f"{percent(float(found.wrong_probability.mean()))} %.</p>",
+            "<h2>Class by class</h2>",
+            _html_table(head, by_class(data, found)),
+            f"<h2>The {len(worst)} labels that are most probably wrong</h2>",
+            _gallery(data, found, worst) if is_image else _html_table(_HEAD, _worst(data, found, worst)),
+        ],
+    )
+
+
+def _html_table(head, rows):
+    lines = [[f'<th scope="col">{html.escape(name)}</th>' for name in head]]
+    lines += [[f"<td>{html.escape(cell)}</td>" for cell in row] for row in rows]
+    body = "\n".join(f"<tr>{''.join(line)}</tr>" for line in lines)
+    return f'<div class="wide"><table>{body}</table></div>'
+
+
+def _worst(data, found, rows):
+    """Example, given and proposed label, and probability that it is wrong, as text."""
+    return [
+        (
+            data.names[i],
+            data.class_names[data.labels[i]],
+            data.class_names[found.proposed[i]],
+            f"{found.wrong_probability[i]:.3f}",
+        )
+        for i in rows
+    ]
+
+
+def _gallery(data, found, rows):
+    items = []
+    for i, image in zip(rows, displayable(data.inputs[rows]), strict=True):
+        given, proposed = (html.escape(data.class_names[k]) for k in (data.labels[i], found.proposed[i]))
+        name = html.escape(data.names[i], quote=True)
+        items.append(
+            f'<li><img src="{png_data_uri(image)}" alt="example {name}, given label {html.escape(given)}" '
+            f'width="64" height="64"><span>{name}</span><span>given: {given}</span>'
+            f'<span class="differs">proposed: {proposed} ({percent(found.confidence[i])} %)</span></li>'
+        )
+    return '<ul class="gallery">' + "\n".join(items) + "</ul>"

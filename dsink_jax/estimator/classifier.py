@@ -1,0 +1,104 @@
+"""D-SINK by scikit-learn's conventions."""
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from dsink_jax.allocation import Allocation
+from dsink_jax.estimator.fitted import FittedDSink
+from dsink_jax.estimator.fitting import fit
+from dsink_jax.estimator.settings import Settings
+
+
+class DSinkClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier for feature vectors whose labels are long-tailed and partly wrong.
+
+    The parameters are those of `dsink_jax.estimator.Settings`, with the same meaning and defaults.
+
+    Attributes:
+      classes_: the labels, sorted, `[C]`.
+      n_features_in_: D.
+      fitted_: the `FittedDSink`, with the auxiliary models.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.array(["cat", "dog", "owl"])[np.arange(60) % 3]
+    >>> features = np.eye(3)[np.arange(60) % 3] + 0.1 * rng.standard_normal((60, 3))
+    >>> classifier = DSinkClassifier(epochs=10, batch_size=16).fit(features, labels)
+    >>> classifier.predict(np.eye(3)).tolist()
+    ['cat', 'dog', 'owl']
+    """
+
+    def __init__(
+        self,
+        model=Settings.model,
+        *,
+        imbalance_method=Settings.imbalance_method,
+        noise_method=Settings.noise_method,
+        base=Settings.base,
+        alpha=Settings.alpha,
+        options=None,
+        epochs=Settings.epochs,
+        batch_size=Settings.batch_size,
+        learning_rate=Settings.learning_rate,
+        momentum=Settings.momentum,
+        weight_decay=Settings.weight_decay,
+        seed=Settings.seed,
+    ):
+        self.model = model
+        self.imbalance_method = imbalance_method
+        self.noise_method = noise_method
+        self.base = base
+        self.alpha = alpha
+        self.options = options
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Trains f_L, f_N and the target.
+
+        Args:
+          X: features `[M, D]`, numbers.
+          y: labels `[M]` of any kind, as observed; at least two different ones.
+
+        Raises:
+          ValueError: for anything else, or parameters out of range.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"A classifier needs at least 2 classes, and the labels are of one class: {y[0]!r}."
+            )
+        given = {name: value for name, value in self.get_params(deep=False).items() if name != "options"}
+        if self.options is not None:
+            given["options"] = self.options
+        self.fitted_: FittedDSink = fit(X, labels, num_classes=len(self.classes_), settings=Settings(**given))
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities float32 `[M, C]`, in the order of `classes_`."""
+        X = self._checked(X)
+        return self.fitted_.predict_proba(X)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable labels `[M]`."""
+        X = self._checked(X)
+        return self.classes_[self.fitted_.predict(X)]
+
+    def surrogate_labels(self, X: Any) -> Allocation:
+        """Q of the examples, in the order of `classes_`; see `FittedDSink.surrogate_labels`."""
+        X = self._checked(X)
+        return self.fitted_.surrogate_labels(X)
+
+    def _checked(self, X):
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=np.float32, reset=False)
