@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FROM_ROOT = {"README.md": "index.md"} | {
     name: name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 }
+OTHERS = ("results/**/*.md", "results/**/*.svg", "notebooks/*.py")
 
 
 def public_names(module: str) -> list[str]:
@@ -35,8 +36,8 @@ def api_page(module: str) -> str:
 
 def on_files(files, config):
     """Adds the pages."""
-    for source in [*FROM_ROOT, *ROOT.glob("results/**/*.md"), *ROOT.glob("results/**/*.svg")]:
-        path = ROOT / source
+    others = (path for pattern in OTHERS for path in sorted(ROOT.glob(pattern)))
+    for path in [*(ROOT / name for name in FROM_ROOT), *others]:
         relative = path.relative_to(ROOT).as_posix()
         uri = FROM_ROOT.get(relative, relative)
         files.append(File.generated(config, uri, abs_src_path=str(path)))
