@@ -27,8 +27,15 @@ def public_names(module: str) -> list[str]:
 
 def api_page(module: str) -> str:
     """Title of the module and an entry for each public name that is not a module itself."""
-    package = ROOT / "dsink_jax"
-    names = [name for name in public_names(module) if not (package / name).is_dir()]
+    folder = ROOT.joinpath(*module.split("."))
+    names = []
+    for name in public_names(module):
+        file = folder / f"{name}.py"
+        if file.exists() and name in public_names(f"{module}.{name}"):
+            # It hides the file of its own name when Python runs, and is hidden when the source is read.
+            names.append(f"{name}.{name}")
+        elif not file.exists() and not (folder / name).is_dir():
+            names.append(name)
     options = "{members: false, show_root_heading: false, show_root_toc_entry: false}"
     entries = [f"::: {module}\n    options: {options}\n", *(f"::: {module}.{name}\n" for name in names)]
     return "\n".join([f"# {module}\n", *entries])
