@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, from this machine alone, and has every public name."""
+"""The documentation site builds without a warning and without network, and has every public name."""
 
 import importlib
 import os
