@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: digits test lint lock clean
+.PHONY: digits test lint docs lock clean
 
 digits: .venv/ready  ## the whole method on embedded data
 	$(RUN) -m experiments.digits
@@ -14,13 +14,16 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
+docs: .venv/ready  ## the documentation site in .site, needs no network
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[report,test,dev]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[report,test,docs,dev]"
 	touch $@
 
 lock: .venv/ready  ## write the versions that are installed now as the constraints
 	$(RUN) -m pip freeze --exclude-editable --exclude pip --exclude setuptools > constraints.txt
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .site build dist *.egg-info

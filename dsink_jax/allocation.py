@@ -78,7 +78,8 @@ def surrogate_labels(
       where: bool `[N]`, False for padding. Such rows take no part, whatever they hold.
       threshold: L1 error of the class marginal at which OTT stops. Below about 2e-7 float32 cannot
         follow.
-      max_iterations: limit of Sinkhorn iterations. OTT looks at the error every 10.
+      max_iterations: limit of Sinkhorn iterations, rounded up to tens: OTT looks at the error every 10, and
+        stops nowhere else.
       epsilon: weight of the entropy of Q, positive. 2 is what the two divergences come to; more makes the
         labels softer, less makes them harder.
       axis_name: name of a mapped axis (`pmap`, `shard_map`, `vmap`) over which the batch is split. The

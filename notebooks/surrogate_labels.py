@@ -13,19 +13,21 @@
 # %% [markdown]
 # # Surrogate labels by eye
 #
-# Eight images of three classes. The noise-robust model `f_N` knows each image but has lost the rarest class;
-# the imbalance-robust model `f_L` knows how often each class occurs. Q takes the first sample by sample, the
-# second as a whole.
+# Eight images of three classes. Somebody has labelled them, three times wrongly. The noise-robust model
+# `f_N` knows each image but has lost the rarest class; the imbalance-robust model `f_L` knows how often
+# each class occurs. Q takes the first sample by sample, the second as a whole.
 
 # %%
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 
 import dsink_jax
 
 np.set_printoptions(precision=2, suppress=True)
 
+given_labels = np.array([0, 0, 1, 0, 1, 0, 2, 1])  # the third, the sixth and the last are wrong
 noise_robust = jnp.log(
     jnp.array(
         [
@@ -59,6 +61,78 @@ assert allocation.labels[6:].argmax(-1).tolist() == [2, 2]
 assert noise_robust[6:].argmax(-1).tolist() == [1, 1]
 
 # %% [markdown]
+# ## Before and after
+#
+# Without `f_L`'s condition Q would be what `f_N` and the student agree on, the normalised square root of
+# their product. The condition multiplies its columns until their means are right, and normalises each row
+# again.
+
+# %%
+before = jax.nn.softmax((noise_robust + target) / 2)
+pictures = {
+    "given label": jax.nn.one_hot(given_labels, 3),
+    "f_N": jax.nn.softmax(noise_robust),
+    "Q before": before,
+    "Q after": allocation.labels,
+}
+figure, panels = plt.subplots(1, 4, figsize=(8, 3.6), sharey=True)
+for panel, (name, rows) in zip(panels, pictures.items(), strict=True):
+    panel.imshow(rows, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (i, c), value in np.ndenumerate(np.asarray(rows)):
+        panel.text(c, i, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else "black")
+    means = " ".join(f"{mean:.2f}" for mean in rows.mean(0))
+    panel.set(title=name, xlabel=f"mean\n{means}", xticks=range(3), yticks=range(8))
+panels[0].set_ylabel("image")
+figure.suptitle("f_L's class marginal: " + " ".join(f"{share:.2f}" for share in marginal))
+figure.tight_layout()
+plt.show()
+
+# %% [markdown]
+# What is left of the given labels is up to the base loss: Q has never seen them. It contradicts the wrong
+# ones.
+
+# %%
+disputed = np.flatnonzero(np.asarray(allocation.labels).argmax(-1) != given_labels)
+print("images whose given label Q contradicts:", disputed)
+assert disputed.tolist() == [2, 5, 7]
+
+# %% [markdown]
+# ## Iterations
+#
+# Sinkhorn's iterations fit the columns and the rows in turn. `marginal_error` is what is left after the last
+# one: the sum over the classes of |mean of Q - marginal|. The solver looks at it every 10 iterations, so we
+# stop it after 10, 20, 30, ... and let it tell its own course. Random models of 128 images and 10 classes:
+# the surer they are (the larger their logits), the longer it takes.
+
+
+# %%
+def error_after(iterations, logits, noise_robust_logits, class_marginal):
+    stopped = dsink_jax.surrogate_labels(
+        logits, noise_robust_logits, class_marginal, max_iterations=iterations, threshold=1e-9
+    )
+    assert int(stopped.iterations) == iterations
+    return float(stopped.marginal_error)
+
+
+course = range(10, 101, 10)
+figure, panel = plt.subplots(figsize=(6, 3))
+for scale in (3, 5, 8, 12):
+    f, noise, imbalance = scale * jax.random.normal(jax.random.key(0), (3, 128, 10))
+    problem = f, noise, dsink_jax.class_marginal(imbalance)
+    errors = [error_after(k, *problem) for k in course]
+    panel.semilogy(course, errors, "o-", markersize=4, label=f"logits of standard deviation {scale}")
+    solved = dsink_jax.surrogate_labels(*problem)
+    print(f"{scale:2}: stops after {int(solved.iterations)}, error {float(solved.marginal_error):.1e}")
+    assert bool(solved.converged)
+    assert float(solved.marginal_error) < 1e-6 < errors[0]
+panel.axhline(1e-6, color="grey", linestyle=":", label="default threshold")
+panel.set(xlabel="iterations", ylabel="error of the class marginal")
+panel.legend(fontsize="small")
+plt.show()
+
+# %% [markdown]
+# ## What the student learns from it
+#
 # For the gradient Q is a constant, so the student is pulled from its prediction to Q:
 
 # %%

@@ -1,0 +1,84 @@
+"""What the documentation shows is true: its examples run, its numbers are those of the results."""
+
+import collections
+import csv
+import doctest
+import pathlib
+import re
+import statistics
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMPOSING = (ROOT / "docs" / "composing.md").read_text()
+
+
+def python_blocks(text):
+    """Source of each python block, and the line it starts in."""
+    for match in re.finditer(r"^```(?:python|py|pycon)\b[^\n]*\n(.*?)^```", text, re.S | re.M):
+        yield match[1], text.count("\n", 0, match.start()) + 1
+
+
+def failures(text, name="page"):
+    """Runs every python block, in one namespace, and returns what went wrong."""
+    wrong = []
+    namespace = {"__name__": "__main__"}
+    for source, line in python_blocks(text):
+        test = doctest.DocTestParser().get_doctest(source, namespace, name, name, line)
+        if not test.examples:
+            wrong.append(f"{name}:{line}: a python block that no test can run: write it with >>>")
+            continue
+        doctest.DocTestRunner(verbose=False).run(test, out=wrong.append, clear_globs=False)
+        namespace = test.globs
+    return wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_examples_give_what_they_show(page):
+    assert jax.device_count() == 8
+    assert failures(page.read_text(), page.name) == []
+
+
+def test_examples_are_really_run():
+    first = "```python\n>>> a = 1\n```\n"
+    assert failures(first + "```python\n>>> a + 1\n2\n```\n") == []
+    assert len(failures(first + "```python\n>>> a + 1\n3\n```\n")) == 1
+    assert len(failures("```python\n>>> a\n```\n")) == 1
+    assert len(failures("```python\na = 1\n```\n")) == 1
+    assert len(list(python_blocks(COMPOSING))) >= 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def block(kind):
+    return re.search(rf"<!-- {kind} -->\n(.*?)<!-- end -->", COMPOSING, re.S)[1]
+
+
+def test_costs_are_those_of_the_benchmark():
+    with open(ROOT / "results" / "benchmark" / "benchmark.csv") as file:
+        rows = list(csv.DictReader(file))
+    known = {f"{float(row[key]):.3g}" for row in rows for key in ("value", "other") if row[key]}
+    shown = re.findall(r"([\d.]+) (?:ms|s)\b", block("benchmark"))
+    assert len(shown) == 14
+    assert {f"{float(number):.3g}" for number in shown} <= known
+
+
+def test_choice_of_the_noise_robust_model_is_that_of_the_grid():
+    alone, combined = {}, collections.defaultdict(list)
+    for line in (ROOT / "results" / "auxiliaries" / "grid.md").read_text().splitlines():
+        cells = re.split(r"\s{2,}", line.strip())
+        if len(cells) == 7 and "±" in line:
+            alone[cells[1]] = cells[3].split()[0]
+            combined[cells[1]].append(float(cells[4].split()[0]))
+    shown = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|$", block("grid"), re.M)
+    assert {name for name, _, _ in shown} == set(alone)
+    for name, by_itself, mean in shown:
+        assert by_itself == alone[name]
+        assert float(mean) == pytest.approx(statistics.mean(combined[name]), abs=0.051)
