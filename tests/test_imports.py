@@ -21,6 +21,12 @@ ALLOWED = {
     "methods": {"errors", "collectives", "allocation", "losses"},
     "training": {"errors", "collectives", "data", "methods", "models"},
     "report": {"errors"},
+    "flags": {"errors"},
+    "estimator": {"errors", "allocation", "data", "methods", "models", "training"},
+    "audit": {
+        *("errors", "allocation", "data", "methods", "models", "training"),
+        *("report", "flags", "estimator"),
+    },
 }
 
 

@@ -85,7 +85,7 @@ except AttributeError as error:
     ).splitlines()
     assert out[0] == "[]"
     assert "dsink_jax.losses" in out[1].split()
-    lazy = ("data", "evaluation", "methods", "models", "report", "training")
+    lazy = ("audit", "data", "estimator", "evaluation", "methods", "models", "report", "training")
     assert not {f"dsink_jax.{name}" for name in lazy} & set(out[1].split())
     assert out[2] == "dsink_jax.evaluation"
     assert out[3] == "module 'dsink_jax' has no attribute 'nothing'"

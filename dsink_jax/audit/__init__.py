@@ -2,12 +2,10 @@
 
 from dsink_jax.audit.cross_fitting import OutOfSample, audit_labels, out_of_sample_logits
 from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
-from dsink_jax.audit.reading import ID_COLUMN, LABEL_COLUMN, Labelled, read
+from dsink_jax.audit.reading import Labelled, read
 from dsink_jax.audit.writing import by_class, page, summary, table
 
 __all__ = [
-    "ID_COLUMN",
-    "LABEL_COLUMN",
     "LabelErrors",
     "Labelled",
     "OutOfSample",

@@ -16,6 +16,7 @@ from typing import Annotated
 import tyro
 
 from dsink_jax import audit
+from dsink_jax.audit.reading import ID_COLUMN, LABEL_COLUMN
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.estimator import Settings
 from dsink_jax.flags import end, read_flags
@@ -35,9 +36,9 @@ class Flags:
     """Folder for labels.csv and labels.html; default: the name of the data with -audit after it."""
     fail_above: float | None = None
     """Share of labels in [0, 1]; if more are probably wrong, the exit code is 1."""
-    label_column: str = audit.LABEL_COLUMN
+    label_column: str = LABEL_COLUMN
     """Column of a .csv file that holds the labels."""
-    id_column: str = audit.ID_COLUMN
+    id_column: str = ID_COLUMN
     """Column of a .csv file that says which example a line is, if there is one."""
     image_size: int = 32
     """Side to which images of a folder are scaled."""

@@ -12,7 +12,8 @@ from dsink_jax.errors import InputError
 
 _INPUTS, _LABELS = ("features", "embeddings", "images", "x", "X"), ("labels", "y")
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-LABEL_COLUMN, ID_COLUMN = "label", "id"
+LABEL_COLUMN = "label"
+ID_COLUMN = "id"
 
 
 class Labelled(NamedTuple):

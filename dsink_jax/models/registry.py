@@ -12,14 +12,14 @@ from dsink_jax.models.mlp import MLP
 from dsink_jax.models.resnet import CifarResNet, PreActResNet18
 
 MODELS = {
-    "linear": MLP,
-    "mlp": partial(MLP, widths=(256,)),
     "small_cnn": SmallCNN,
     "wide_cnn": WideCNN,
     "resnet8": partial(CifarResNet, blocks=1),
     "resnet20": partial(CifarResNet, blocks=3),
     "resnet32": partial(CifarResNet, blocks=5),
     "preact_resnet18": PreActResNet18,
+    "linear": MLP,
+    "mlp": partial(MLP, widths=(256,)),
 }
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 

@@ -8,6 +8,7 @@ import pytest
 
 from dsink_jax.errors import InputError
 from dsink_jax.models import (
+    MLP,
     MODELS,
     CifarResNet,
     build_model,
@@ -34,13 +35,29 @@ def test_outputs_of_every_model(name, compute_dtype, size, channels, classes):
     model = build_model(name, classes, compute_dtype=compute_dtype)
     images = jax.ShapeDtypeStruct((5, size, size, channels), jnp.float32)
     variables = shapes(model, images)
-    assert set(variables) == {"params", "batch_stats"}
+    normalises = name not in ("linear", "mlp")
+    assert set(variables) == ({"params", "batch_stats"} if normalises else {"params"})
     # Whatever it computes in, what it keeps and what it returns is float32.
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     for train in (False, True):
         logits, batch_stats = jax.eval_shape(functools.partial(model.apply, train=train), variables, images)
         assert (logits.shape, logits.dtype) == ((5, classes), jnp.float32)
-        assert batch_stats == variables["batch_stats"]  # the same shapes and types
+        assert batch_stats == variables.get("batch_stats", {})  # the same shapes and types
+
+
+def test_mlp_in_numpy():
+    model = from_linen(functools.partial(MLP, 3, widths=(5, 4)))
+    vectors = np.random.default_rng(0).standard_normal((6, 7)).astype(np.float32)
+    variables = filled(model, vectors)
+    x = vectors.astype(np.float64)
+    for name in ("Dense_0", "Dense_1"):
+        layer = variables["params"][name]
+        x = np.maximum(x @ layer["kernel"] + layer["bias"], 0)
+    last = variables["params"]["classifier"]
+    expected = x @ last["kernel"] + last["bias"]
+    for inputs in (vectors, vectors[:, None, None, :]):  # vectors, and images of one pixel
+        logits, _ = model.apply(variables, inputs, False)
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_resnet_in_numpy():
