@@ -76,7 +76,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"A classifier needs at least 2 classes, and the labels are of one class: {y[0]!r}."
+                f"A classifier needs at least 2 classes, and the labels are of one class: {y[0]}."
             )
         given = {name: value for name, value in self.get_params(deep=False).items() if name != "options"}
         if self.options is not None:

@@ -35,6 +35,8 @@ class FittedDSink:
       settings: how it was fitted.
       facts: what the methods knew of the training set.
       kind: what one example looks like.
+      parts: the models by role: network, method and parameters.
+      preprocessing: how inputs are standardised.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class FittedDSink:
     ):
         """See `fit` and `load`."""
         self.settings, self.facts, self.kind = settings, facts, kind
-        self._parts, self._preprocessing = parts, preprocessing
+        self.parts, self.preprocessing = parts, preprocessing
         devices = jax.local_devices() if devices is None else devices
         self._predict = {
             role: make_predictor(part.model, part.method, preprocessing, devices)
@@ -70,11 +72,11 @@ class FittedDSink:
         Raises:
           InputError: for inputs that are not like those of the training, or a role that was not trained.
         """
-        check_known("role", role, self._parts)
+        check_known("role", role, self.parts)
         array = check_inputs(inputs, self.kind)
         if not len(array):
             return np.zeros((0, self.num_classes), np.float32)
-        return self._predict[role](self._parts[role].variables, array)
+        return self._predict[role](self.parts[role].variables, array)
 
     def predict_proba(self, inputs: Any, role: Role = "target") -> np.ndarray:
         """Probabilities float32 `[M, C]`, rows summing to 1; see `logits`."""
@@ -129,10 +131,10 @@ class FittedDSink:
             "settings": settings,
             "facts": self.facts._asdict(),
             "kind": self.kind._asdict(),
-            "preprocessing": self._preprocessing._asdict(),
+            "preprocessing": self.preprocessing._asdict(),
         }
         arrays = {_ABOUT: np.array(json.dumps(about))}
-        for role, part in self._parts.items():
+        for role, part in self.parts.items():
             for name, leaf in flatten_dict(part.variables, sep=_SEPARATOR).items():
                 arrays[f"{role}{_SEPARATOR}{name}"] = np.asarray(leaf)
         np.savez(file, **arrays)

@@ -61,7 +61,7 @@ def check_inputs(inputs: Any, kind: InputKind | None = None) -> np.ndarray:
         return array
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
-    bad = ~np.isfinite(array).reshape(len(array), -1).all(-1)
+    bad = ~np.isfinite(array).all((1, 2, 3))
     if bad.any():
         raise InputError(
             f"The inputs hold NaN, infinity or a number too large for float32, first in example "

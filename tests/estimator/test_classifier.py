@@ -1,0 +1,81 @@
+"""`DSinkClassifier` by scikit-learn's own checks, and in its pipelines and searches."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from dsink_jax import DSinkClassifier, fit
+from dsink_jax.estimator import Settings
+
+QUICK = {"epochs": 20, "batch_size": 16}
+
+
+@pytest.mark.slow
+@parametrize_with_checks([DSinkClassifier(**QUICK)])
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+def test_parameters_are_the_settings():
+    parameters = DSinkClassifier().get_params()
+    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    # Images are not for scikit-learn, and the options' default is made anew.
+    assert fields.keys() - parameters.keys() == {"crop_padding", "flip"}
+    assert parameters.keys() <= fields.keys()
+    for name in parameters.keys() - {"options"}:
+        assert parameters[name] == fields[name].default
+
+
+@pytest.fixture(scope="module")
+def iris():
+    data = load_iris()
+    return data.data, data.target_names[data.target]
+
+
+@pytest.fixture(scope="module")
+def classifier(iris):
+    return DSinkClassifier(**QUICK).fit(*iris)
+
+
+def test_labels_are_words_in_sorted_order(iris, classifier):
+    features, labels = iris
+    assert classifier.classes_.tolist() == ["setosa", "versicolor", "virginica"]
+    assert classifier.score(features, labels) > 0.9
+    probabilities = classifier.predict_proba(features)
+    assert (classifier.predict(features) == classifier.classes_[probabilities.argmax(1)]).all()
+    assert classifier.surrogate_labels(features).labels.shape == (150, 3)
+
+
+def test_it_is_fit_with_numbered_labels(iris, classifier):
+    features, _ = iris
+    numbered = fit(features.astype(np.float32), load_iris().target, **QUICK)
+    np.testing.assert_array_equal(numbered.predict_proba(features), classifier.predict_proba(features))
+
+
+def test_pickled_and_cloned(iris, classifier):
+    copied = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_allclose(copied.predict_proba(iris[0]), classifier.predict_proba(iris[0]), atol=1e-6)
+    assert clone(classifier).get_params() == classifier.get_params()
+
+
+@pytest.mark.slow
+def test_in_a_pipeline_under_a_search(iris):
+    pipeline = make_pipeline(MinMaxScaler(), DSinkClassifier(**QUICK))
+    search = GridSearchCV(pipeline, {"dsinkclassifier__alpha": [0.0, 10.0]}, cv=2).fit(*iris)
+    assert search.best_score_ > 0.8
+
+
+def test_errors_are_plain(iris):
+    features, labels = iris
+    with pytest.raises(ValueError, match="Did you mean 'elr'"):
+        DSinkClassifier(noise_method="erl").fit(features, labels)
+    with pytest.raises(ValueError, match="one class: setosa"):
+        DSinkClassifier().fit(features[:50], labels[:50])
