@@ -140,6 +140,9 @@ def _expectation_maximisation(surrogate, labels):
         kept = jnp.trace(together) / together.sum()
         common = kept * eye + (1 - kept) / (num_classes - 1) * (1 - eye)
         together += num_classes * common
+        # Classes are told apart by their labels alone: each is given its own as often as any other, or else
+        # models that know little would have all of them exchanged.
+        together = jnp.where(eye > 0, together.max(-1, keepdims=True), together)
         return together / together.sum(-1, keepdims=True)
 
     def step(_, probabilities):

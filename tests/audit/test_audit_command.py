@@ -1,0 +1,251 @@
+"""The command on files that people have: arrays, tables, folders of images."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from dsink_jax import audit
+from dsink_jax.audit.__main__ import Flags, run
+from dsink_jax.audit.cross_fitting import _folds
+from dsink_jax.data import corrupt
+from dsink_jax.errors import InputError
+from dsink_jax.flags import read_flags
+from run_commands import ROOT
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    drawn = corrupt(data.target, 10, imbalance_ratio=5, noise="symmetric", noise_rate=0.3, data_seed=0)
+    return data.images[drawn.index], drawn
+
+
+def write_table(path, digits):
+    images, drawn = digits
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", *(f"pixel {i}" for i in range(64)), "label"])
+        for number, (image, label) in enumerate(zip(images, drawn.noisy_labels, strict=True)):
+            rows.writerow([f"scan {number}", *image.ravel(), NAMES[label]])
+
+
+def write_folder(path, digits, count):
+    images, drawn = digits
+    for name in NAMES:
+        (path / name).mkdir(parents=True)
+    for number in range(count):
+        image = Image.fromarray((images[number] * 16).clip(0, 255).astype(np.uint8))
+        image.save(path / NAMES[drawn.noisy_labels[number]] / f"{number:04d}.png")
+
+
+def found_in(folder):
+    with open(folder / "labels.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_table_from_the_command_line(digits, tmp_path):
+    write_table(tmp_path / "digits.csv", digits)
+    command = [sys.executable, "-W", "ignore", "-m", "dsink_jax.audit", str(tmp_path / "digits.csv")]
+    done = subprocess.run(
+        [*command, "--fail-above", "0.1"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "more than 10.0 %" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    _, drawn = digits
+    assert "labels are probably wrong" in done.stdout
+    rows = found_in(tmp_path / "digits-audit")
+    assert len(rows) == len(drawn.noisy_labels)
+    assert [int(row["rank"]) for row in rows] == list(range(1, len(rows) + 1))
+    order = [int(row["example"].removeprefix("scan ")) for row in rows]
+    assert sorted(order) == list(range(len(rows)))
+    assert [row["given"] for row in rows] == [NAMES[k] for k in drawn.noisy_labels[order]]
+    wrong = (drawn.noisy_labels != drawn.clean_labels)[order]
+    flagged = np.array([row["wrong"] == "yes" for row in rows])
+    assert (flagged == wrong).mean() > 0.9
+    proposed = np.array([NAMES.index(row["proposed"]) for row in rows])
+    assert (proposed == drawn.clean_labels[order]).mean() > 0.88
+    chances = [float(row["wrong_probability"]) for row in rows]
+    assert chances == sorted(chances, reverse=True)
+    page = (tmp_path / "digits-audit" / "labels.html").read_text()
+    assert page.count("<tr>") == 1 + 10 + 1 + min(200, flagged.sum())
+
+
+@pytest.mark.slow
+def test_a_folder_of_images(digits, tmp_path, capsys):
+    write_folder(tmp_path / "scans", digits, 120)
+    flags = Flags(
+        tmp_path / "scans",
+        model="small_cnn",
+        image_size=8,
+        folds=2,
+        epochs=3,
+        shown=7,
+        quiet=True,
+        output=tmp_path / "out",
+    )
+    assert run(flags) == 0
+    said = capsys.readouterr().out
+    assert "of 120 labels are probably wrong" in said and "fold 1" not in said
+    rows = found_in(tmp_path / "out")
+    assert {row["example"].split("/")[0] for row in rows} == {row["given"] for row in rows}
+    page = (tmp_path / "out" / "labels.html").read_text()
+    flagged = sum(row["wrong"] == "yes" for row in rows)
+    assert page.count("<img ") == page.count("data:image/png;base64,") == min(7, flagged)
+    assert page.count(' alt="example ') == min(7, flagged)
+
+
+@pytest.mark.slow
+def test_out_of_sample_means_out_of_sample(digits):
+    """What is predicted for a fold does not change with the labels of that fold."""
+    images, drawn = digits
+    features, labels = images.reshape(len(images), -1)[:100], drawn.noisy_labels[:100].copy()
+    how = {"num_classes": 10, "folds": 2, "epochs": 2}
+    one = audit.out_of_sample_logits(features, labels, **how)
+    fold = _folds(labels, 2, 0)
+    # Exchanged within the fold and among examples of equal place in the deal: the folds stay as they are.
+    held_out = np.flatnonzero(fold == 0)
+    kept = {role: rows[held_out] for role, rows in one._asdict().items()}
+    fitted = audit.cross_fitting.fit(
+        features[fold == 1], labels[fold == 1], num_classes=10, target=False, epochs=2
+    )
+    for role, rows in kept.items():
+        np.testing.assert_allclose(rows, fitted.logits(features[held_out], role), rtol=1e-4, atol=1e-4)
+
+
+def test_folds_share_every_class_evenly():
+    labels = np.random.default_rng(0).choice(4, 203, p=[0.7, 0.2, 0.08, 0.02])
+    fold = _folds(labels, 5, seed=3)
+    for label in range(4):
+        counts = np.bincount(fold[labels == label], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    assert np.bincount(fold).max() - np.bincount(fold).min() <= 1
+    assert (_folds(labels, 5, seed=4) != fold).any()
+
+
+def test_arrays_with_and_without_names_of_classes(tmp_path):
+    features = np.arange(12.0).reshape(6, 2)
+    np.savez(tmp_path / "a.npz", features=features, labels=np.array([3, 10, 3, 9, 9, 3]))
+    read = audit.read(tmp_path / "a.npz")
+    assert read.class_names == ("3", "9", "10")
+    assert read.labels.tolist() == [0, 2, 0, 1, 1, 0]
+    np.savez(
+        tmp_path / "b.npz", X=features, y=np.array([1, 0, 1, 1, 1, 1]), class_names=np.array(["a", "b", "c"])
+    )
+    read = audit.read(tmp_path / "b.npz")
+    assert read.class_names == ("a", "b", "c")
+    assert read.labels.tolist() == [1, 0, 1, 1, 1, 1]
+    np.savez(tmp_path / "c.npz", features=features, labels=np.array(["b", "a", "b", "a", "a", "a"]))
+    assert audit.read(tmp_path / "c.npz").class_names == ("a", "b")
+
+
+def test_table_with_another_label_column_and_numbers_as_labels(tmp_path):
+    (tmp_path / "t.csv").write_text("\ufeffx, y ,kind\n1,2,10\n3,4,9\n\n5,6,10\n", encoding="utf-8")
+    read = audit.read(tmp_path / "t.csv", label_column="kind")
+    assert read.inputs.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert read.class_names == ("9", "10")
+    assert read.names == ("0", "1", "2")
+
+
+def test_names_are_escaped_on_the_page():
+    data = audit.Labelled(np.zeros((2, 3)), np.array([0, 1]), ("<b>", "c&d"), ("<script>", "2"))
+    sure = np.log([[0.01, 0.99], [0.01, 0.99]])
+    found = audit.find_label_errors(data.labels, sure, sure)
+    page = audit.page(data, found, "a < b")
+    assert "<script>" not in page and "&lt;script&gt;" in page and "&lt;b&gt;" in page and "a &lt; b" in page
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+BAD = {
+    "nothing there": (lambda d: d / "nothing.csv", "no file or folder"),
+    "another kind of file": (lambda d: write(d / "a.txt", "x"), "must be a .npz or .csv file"),
+    "no array file": (lambda d: write(d / "a.npz", "x"), "cannot be read as .npz"),
+    "empty table": (lambda d: write(d / "a.csv", ""), "has no column 'label'; its first line says: nothing"),
+    "no label column": (lambda d: write(d / "a.csv", "x,y\n1,2\n"), "--label-column"),
+    "header alone": (lambda d: write(d / "a.csv", "x,label\n"), "at least one line"),
+    "labels alone": (lambda d: write(d / "a.csv", "label\n1\n"), "numbers beside the labels"),
+    "a word": (lambda d: write(d / "a.csv", "x,label\n1,a\nfish,b\n"), "line 3: column 'x' holds 'fish'"),
+    "a short line": (lambda d: write(d / "a.csv", "x,z,label\n1,2,a\n1,b\n"), "line 3: 2 values for 3"),
+    "bytes": (
+        lambda d: (d / "a.csv").write_bytes(b"\xff\xfe\x00") and d / "a.csv",
+        "cannot be read as a table",
+    ),
+    "one class": (lambda d: write(d / "a.csv", "x,label\n1,a\n2,a\n"), "one class only: a"),
+    "infinity": (lambda d: write(d / "a.csv", "x,label\n1,a\ninf,b\n"), "NaN, infinity"),
+    "fewer examples than folds": (
+        lambda d: write(d / "a.csv", "x,label\n1,a\n2,b\n"),
+        "folds must be between",
+    ),
+    "empty folder": (lambda d: d, "a folder for each class"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_data_is_named_in_two_lines(case, tmp_path):
+    make, said = BAD[case]
+    with pytest.raises(InputError) as caught:
+        run(Flags(make(tmp_path), quiet=True, output=tmp_path / "out"))
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_image_that_is_none(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_text("no image")
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        audit.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"a": np.zeros(3)}, "must hold the arrays 'features'"),
+        ({"features": np.zeros((3, 2)), "labels": np.zeros(2, int)}, "one label for each example"),
+        ({"features": np.zeros((3, 2)), "labels": np.zeros(3)}, "must be integers or words"),
+        ({"features": np.zeros((2, 2)), "labels": np.array([0, 2]), "class_names": ["a", "b"]}, "in 0..1"),
+    ],
+)
+def test_bad_arrays_are_named(arrays, said, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError) as caught:
+        audit.read(tmp_path / "a.npz")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("data.csv --fail-above 2", "--fail-above must be in [0, 1]"),
+        ("data.csv --noise-method erl", "Did you mean 'elr'"),
+        ("data.csv --model resnet2", "Unknown model"),
+        ("data.csv --seed -1", "--seed must be in"),
+        ("data.csv --shown -1", "--shown must be at least 0"),
+        ("data.csv --fold 3", "--folds"),
+        ("", "required"),
+    ],
+)
+def test_bad_flags_are_named(flags, said):
+    with pytest.raises(InputError) as caught:
+        read_flags(Flags, flags.split())
+    assert said.lower() in str(caught.value).lower()
+
+
+@pytest.mark.slow
+def test_command_ends_with_code_2_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "dsink_jax.audit", str(tmp_path / "nothing.npz")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: There is no file or folder")
+    assert len(done.stderr.strip().splitlines()) == 1

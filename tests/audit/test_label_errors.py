@@ -1,0 +1,141 @@
+"""Which labels are wrong: Q against a reference, Bayes' rule written out, and known corruption."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+
+from allocation_references import reference_labels
+from dsink_jax import InputError
+from dsink_jax.audit import find_label_errors
+
+
+def models(count=300, num_classes=4, seed=0, sharpness=3.0):
+    """Predictions of two models around true classes, the labels given, and the true ones."""
+    rng = np.random.default_rng(seed)
+    shares = 0.5 ** np.arange(num_classes)
+    true = rng.choice(num_classes, count, p=shares / shares.sum())
+    eye = sharpness * np.eye(num_classes)[true]
+    noise_robust, imbalance_robust = eye + rng.normal(size=(2, count, num_classes))
+    labels = np.where(rng.random(count) < 0.3, rng.integers(0, num_classes, count), true)
+    return labels, noise_robust, imbalance_robust, true
+
+
+def written_out(labels, noise_robust, imbalance_robust, target, iterations=30):
+    """The same in NumPy and float64, loop by loop."""
+    num_classes = noise_robust.shape[1]
+    found = softmax(noise_robust, 1).mean(0)
+    weighted = softmax(imbalance_robust, 1) * found
+    marginal = (found + (weighted / weighted.sum(1, keepdims=True)).mean(0)) / 2
+    surrogate = reference_labels(target, noise_robust, marginal)
+    probabilities = surrogate
+    for i in range(iterations + 1):
+        together = np.zeros((num_classes, num_classes))
+        for true in range(num_classes):
+            for seen in range(num_classes):
+                together[true, seen] = probabilities[labels == seen, true].sum()
+        kept = np.trace(together) / together.sum()
+        for true in range(num_classes):
+            for seen in range(num_classes):
+                share = kept if true == seen else (1 - kept) / (num_classes - 1)
+                together[true, seen] += num_classes * share
+            together[true, true] = together[true].max()
+        noise = together / together.sum(1, keepdims=True)
+        if i < iterations:
+            joint = surrogate * noise[:, labels].T
+            probabilities = joint / joint.sum(1, keepdims=True)
+    return marginal, surrogate, probabilities, noise
+
+
+@pytest.mark.parametrize("with_target", [False, True])
+def test_every_step_written_out(with_target):
+    labels, noise_robust, imbalance_robust, _ = models()
+    target = imbalance_robust + noise_robust if with_target else None
+    found = find_label_errors(labels, noise_robust, imbalance_robust, target)
+    marginal, surrogate, probabilities, noise = written_out(
+        labels, noise_robust, imbalance_robust, noise_robust if target is None else target
+    )
+    np.testing.assert_allclose(found.class_marginal, marginal, atol=1e-6)
+    np.testing.assert_allclose(found.surrogate_labels, surrogate, atol=1e-5)
+    np.testing.assert_allclose(found.probabilities, probabilities, atol=1e-4)
+    np.testing.assert_allclose(found.noise, noise, atol=1e-4)
+    rows = np.arange(len(labels))
+    np.testing.assert_allclose(found.wrong_probability, 1 - found.probabilities[rows, labels], atol=1e-7)
+    assert (found.proposed == found.probabilities.argmax(1)).all()
+    np.testing.assert_allclose(found.confidence, found.probabilities.max(1))
+
+
+def test_known_corruption_is_found_and_its_rates():
+    labels, noise_robust, imbalance_robust, true = models(4000, sharpness=6.0)
+    found = find_label_errors(labels, noise_robust, imbalance_robust)
+    wrong = labels != true
+    assert (found.is_wrong == wrong).mean() > 0.97
+    assert (found.proposed == true).mean() > 0.97
+    # Drawn from all four classes at a rate of 0.3, a quarter of which hits the true one.
+    np.testing.assert_allclose(found.noise, 0.7 * np.eye(4) + 0.3 / 4, atol=0.06)
+    np.testing.assert_allclose(found.class_marginal, np.bincount(true) / 4000, atol=0.03)
+    # A probability is one: of those about 0.9, nine of ten are wrong.
+    assert found.wrong_probability.mean() == pytest.approx(wrong.mean(), abs=0.02)
+    worst = found.ranking[: wrong.sum() // 2]
+    assert wrong[worst].all()
+
+
+def test_log_probabilities_are_logits():
+    labels, noise_robust, imbalance_robust, _ = models(50)
+    one = find_label_errors(labels, noise_robust, imbalance_robust)
+    other = find_label_errors(labels, log_softmax(noise_robust, 1), log_softmax(imbalance_robust, 1))
+    np.testing.assert_allclose(one.wrong_probability, other.wrong_probability, atol=1e-4)
+
+
+@given(seed=st.integers(0, 2**20), count=st.sampled_from([1, 20]), num_classes=st.sampled_from([2, 5]))
+def test_probabilities_are_probabilities(seed, count, num_classes):
+    labels, noise_robust, imbalance_robust, _ = models(count, num_classes, seed, sharpness=30.0)
+    found = find_label_errors(labels, noise_robust, imbalance_robust)
+    for rows in (found.probabilities, found.surrogate_labels, found.noise):
+        assert (rows >= 0).all()
+        np.testing.assert_allclose(rows.sum(-1), 1, atol=1e-4)
+    assert ((found.wrong_probability >= 0) & (found.wrong_probability <= 1)).all()
+    assert sorted(found.ranking.tolist()) == list(range(count))
+    assert (np.diff(found.wrong_probability[found.ranking]) <= 0).all()
+
+
+def test_models_that_know_nothing_say_little():
+    labels, _, _, _ = models(200)
+    noise_robust, imbalance_robust = np.random.default_rng(1).normal(size=(2, 200, 4))
+    found = find_label_errors(labels, noise_robust, imbalance_robust)
+    assert (np.diag(found.noise) >= found.noise.max(1)).all()
+    for label in range(4):  # no class is taken for another as a whole
+        assert np.bincount(found.proposed[labels == label], minlength=4).argmax() == label
+
+
+def test_order_of_examples_does_not_matter():
+    labels, noise_robust, imbalance_robust, _ = models(100)
+    order = np.random.default_rng(1).permutation(100)
+    one = find_label_errors(labels, noise_robust, imbalance_robust)
+    other = find_label_errors(labels[order], noise_robust[order], imbalance_robust[order])
+    np.testing.assert_allclose(one.wrong_probability[order], other.wrong_probability, atol=1e-4)
+
+
+LABELS, LOGITS = np.array([0, 1, 1]), np.zeros((3, 2))
+NAN = np.array([[0.0, 0.0], [np.nan, 0.0], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((LABELS[:2], LOGITS, LOGITS), "one label for each of 3 examples, got 2"),
+        ((LABELS + 1, LOGITS, LOGITS), "must be in [0, 2)"),
+        ((LABELS, LOGITS, LOGITS[:, :1]), "must have one shape"),
+        ((LABELS, LOGITS, LOGITS, LOGITS[:2]), "must have one shape"),
+        ((LABELS, LOGITS[0], LOGITS), "floating [M, C]"),
+        ((LABELS, LOGITS.astype(int), LOGITS), "floating [M, C]"),
+        ((LABELS[:0], LOGITS[:0], LOGITS[:0]), "floating [M, C]"),
+        ((LABELS, NAN, LOGITS), "example 1 hold NaN"),
+        ((LABELS, LOGITS, np.full((3, 2), -np.inf)), "example 0 hold NaN or are no prediction"),
+    ],
+)
+def test_bad_input_is_named(arguments, said):
+    with pytest.raises(InputError) as caught:
+        find_label_errors(*arguments)
+    assert said in str(caught.value)
