@@ -1,6 +1,6 @@
 """Which labels are probably wrong, what they should be, and how sure that is."""
 
-from dsink_jax.audit.cross_fitting import OutOfSample, audit_labels, out_of_sample_logits
+from dsink_jax.audit.cross_fitting import OutOfSample, audit_labels, make_folds, out_of_sample_logits
 from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
 from dsink_jax.audit.reading import Labelled, read
 from dsink_jax.audit.writing import by_class, page, summary, table
@@ -12,6 +12,7 @@ __all__ = [
     "audit_labels",
     "by_class",
     "find_label_errors",
+    "make_folds",
     "out_of_sample_logits",
     "page",
     "read",

@@ -54,7 +54,7 @@ def out_of_sample_logits(
     if not isinstance(folds, int | np.integer) or not 2 <= folds <= count:
         raise InputError(f"folds must be between 2 and the number of examples, {count}, got {folds!r}.")
     seed = changes.get("seed", (settings or Settings()).seed)
-    fold = _folds(labels, folds, seed)
+    fold = make_folds(labels, folds, seed)
     logits = OutOfSample(*(np.zeros((count, num_classes), np.float32) for _ in OutOfSample._fields))
     for number in range(folds):
         if verbose:
@@ -98,7 +98,7 @@ def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
     return find_label_errors(np.asarray(labels), logits.noise_robust, logits.imbalance_robust)
 
 
-def _folds(labels, folds, seed):
+def make_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Int `[M]`, the fold of each example: those of a class are dealt out in turn, in random order."""
     rng = np.random.default_rng((seed, _STREAM))
     shuffled = rng.permutation(len(labels))

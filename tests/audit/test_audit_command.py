@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from dsink_jax import audit
 from dsink_jax.audit.__main__ import Flags, run
-from dsink_jax.audit.cross_fitting import _folds
+from dsink_jax.audit.cross_fitting import make_folds
 from dsink_jax.data import corrupt
 from dsink_jax.errors import InputError
 from dsink_jax.flags import read_flags
@@ -110,7 +110,7 @@ def test_out_of_sample_means_out_of_sample(digits):
     features, labels = images.reshape(len(images), -1)[:100], drawn.noisy_labels[:100].copy()
     how = {"num_classes": 10, "folds": 2, "epochs": 2}
     one = audit.out_of_sample_logits(features, labels, **how)
-    fold = _folds(labels, 2, 0)
+    fold = make_folds(labels, 2, 0)
     # Exchanged within the fold and among examples of equal place in the deal: the folds stay as they are.
     held_out = np.flatnonzero(fold == 0)
     kept = {role: rows[held_out] for role, rows in one._asdict().items()}
@@ -123,12 +123,12 @@ def test_out_of_sample_means_out_of_sample(digits):
 
 def test_folds_share_every_class_evenly():
     labels = np.random.default_rng(0).choice(4, 203, p=[0.7, 0.2, 0.08, 0.02])
-    fold = _folds(labels, 5, seed=3)
+    fold = make_folds(labels, 5, seed=3)
     for label in range(4):
         counts = np.bincount(fold[labels == label], minlength=5)
         assert counts.max() - counts.min() <= 1
     assert np.bincount(fold).max() - np.bincount(fold).min() <= 1
-    assert (_folds(labels, 5, seed=4) != fold).any()
+    assert (make_folds(labels, 5, seed=4) != fold).any()
 
 
 def test_arrays_with_and_without_names_of_classes(tmp_path):
