@@ -63,8 +63,9 @@ def load(
 
     CIFAR is taken from the first of these that is there: a folder prepared by TensorFlow Datasets
     (`data_dir/<dataset>/<version>`); CIFAR's own Python or binary files, unpacked or as the
-    official archive, in `data_dir` or `data_dir/<dataset>`; a download into `data_dir`. All give
-    the same arrays, with fine labels for CIFAR-100.
+    official archive, in `data_dir` or `data_dir/<dataset>`; a file `data_dir/<dataset>.npz` with the
+    arrays named below, in the original order; a download into `data_dir`. All give the same arrays,
+    with fine labels for CIFAR-100.
 
     The digits are scikit-learn's 1,797 images of 8x8 pixels, scaled to 0..255. Of every class 40
     images, drawn by a fixed seed, are the test part.
@@ -159,6 +160,8 @@ def _cifar(dataset: str, data_dir: pathlib.Path, download: bool, lazy: bool) -> 
         arrays = cifar_tfds.read_prepared(dataset, prepared, lazy=lazy)
     elif files := cifar_files.find_files(dataset, data_dir):
         arrays = cifar_files.read_files(dataset, *files)
+    elif (file := data_dir / f"{dataset}.npz").is_file():
+        arrays = _cifar_npz(dataset, file)
     elif download:
         arrays = cifar_download.download_cifar(dataset, data_dir)
     else:
@@ -172,6 +175,27 @@ def _cifar(dataset: str, data_dir: pathlib.Path, download: bool, lazy: bool) -> 
         mean=mean,
         std=std,
         source=arrays.source,
+    )
+
+
+def _cifar_npz(dataset: str, path: pathlib.Path) -> cifar_files.CifarArrays:
+    """CIFAR from a file of arrays, which needs no other library on the machine that reads it."""
+    data, num_classes = _npz(path), cifar_files.NUM_CLASSES[dataset]
+    other = f"Give arrays of another kind by their path instead: --dataset {path.name}."
+    for part, split in (("train", data.train), ("test", data.test)):
+        expected = (cifar_files.ROWS[part], 32, 32, 3)
+        if split.images.shape != expected or split.images.dtype != np.uint8:
+            raise InputError(
+                f"{path}: {part}_images must be uint8 {list(expected)} to be {dataset}, got "
+                f"{split.images.dtype} {list(split.images.shape)}.\n{other}"
+            )
+    if data.num_classes != num_classes:
+        raise InputError(
+            f"{path}: {dataset} has {num_classes} classes, and it has {data.num_classes}.\n{other}"
+        )
+    names = data.class_names
+    return cifar_files.CifarArrays(
+        data.train.images, data.train.labels, data.test.images, data.test.labels, names, data.source
     )
 
 

@@ -66,6 +66,46 @@ def test_digits_statistics_are_those_of_the_training_part():
     np.testing.assert_allclose(data.std, pixels.std(axis=(0, 1, 2)))
 
 
+# A file of arrays under the name of CIFAR
+
+
+def write_arrays(path, cifar, **changes):
+    arrays = {
+        f"{split}_{kind}": getattr(cifar, kind)[split]
+        for split in ("train", "test")
+        for kind in ("images", "labels")
+    }
+    np.savez(path, **{**arrays, "class_names": np.array(cifar.class_names), **changes})
+
+
+def test_cifar_from_a_file_of_arrays(cifar, small_rows, tmp_path):
+    write_arrays(tmp_path / f"{cifar.dataset}.npz", cifar)
+    data = sources.load(cifar.dataset, tmp_path, download=False)
+    assert_same(data, cifar)
+    assert data.name == cifar.dataset
+    assert data.mean == sources._CIFAR_SCALES[cifar.dataset][0]  # CIFAR's own, not those of the file
+    assert str(tmp_path) in data.source
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"train_images": np.zeros((49, 32, 32, 3), np.uint8), "train_labels": np.zeros(49, int)},
+            "[50, 32, 32, 3]",
+        ),
+        (
+            {"test_images": np.zeros((9, 32, 32, 3), np.uint8), "test_labels": np.zeros(9, int)},
+            "test_images must be",
+        ),
+        ({"class_names": np.array([f"class {k}" for k in range(11)])}, "has 10 classes, and it has 11"),
+    ],
+)
+def test_file_of_arrays_that_are_not_cifar(cifar10, changes, said, small_rows, tmp_path, refusal):
+    write_arrays(tmp_path / "cifar10.npz", cifar10, **changes)
+    assert said in refusal(sources.load, "cifar10", tmp_path, download=False)
+
+
 # Names and directories
 
 
