@@ -33,7 +33,7 @@ from dsink_jax.training.processes import is_first
 from experiments.config import Config
 from experiments.definitions import definition, is_same
 from experiments.examples import TrainingLogits, collect_examples
-from experiments.plan import TARGET, Spec, plan
+from experiments.plan import STUDY_TARGET, TARGET, Spec, plan
 from experiments.problem import Problem, data_facts, load_problem
 from experiments.run_directory import RunDirectory, known
 
@@ -129,7 +129,7 @@ class Trainer:
             predict(fitted.variables, images) for images in (self._test_images, self._problem.images)
         )
         entry = self._measure(spec, test, train, fitted.history, fitted.seconds)
-        if spec.name == TARGET and isinstance(spec.method, DSink):
+        if spec.name in (TARGET, STUDY_TARGET) and isinstance(spec.method, DSink):
             self._keep_examples(spec, train)
             entry["confusion_matrix"] = self._confusion_matrix(test)
         return entry

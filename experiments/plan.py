@@ -24,6 +24,8 @@ from experiments.problem import Problem
 from experiments.weakening import Weakening
 
 IMBALANCE_ROBUST, NOISE_ROBUST, TARGET = "imbalance_robust", "noise_robust", "target"
+# The target of a study that differs from the others by nothing; the page of a run shows it as it does TARGET.
+STUDY_TARGET = "dsink"
 
 # Seeds of auxiliaries are drawn from streams of their own. Target and baselines share stream 0: the same
 # initial parameters, order and augmentation, so that they differ by their loss alone.

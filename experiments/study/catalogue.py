@@ -3,6 +3,7 @@
 import dataclasses
 
 from dsink_jax.methods import METHODS
+from experiments.plan import STUDY_TARGET
 from experiments.study.budgets import Setting, setting
 from experiments.study.models import (
     Declared,
@@ -15,8 +16,6 @@ from experiments.study.models import (
     noise_robust,
 )
 from experiments.weakening import Weakening
-
-TARGET = "dsink"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Study:
     question: str
     settings: dict[str, tuple[Setting, ...]]
     models: tuple[Declared, ...]
-    target: str = TARGET
+    target: str = STUDY_TARGET
     others_ahead: bool = False
     measure: str = "last"
     figures: tuple[str, ...] = ()

@@ -84,7 +84,7 @@ def dsink(
         spec = plan.target_spec(dataclasses.replace(problem, config=config), config, name)
         return spec._replace(auxiliaries=tuple(one.name for one in pair))
 
-    name = _name("dsink", **_other(base, alpha, pair), **changes)
+    name = _name(plan.STUDY_TARGET, **_other(base, alpha, pair), **changes)
     return Declared(name, make, pair, 1.35 * _EFFORT.get(base, 1.0))
 
 

@@ -62,6 +62,9 @@ def test_a_study_from_nothing_to_its_page(quick, monkeypatch, capsys, tmp_path):
         entry = entries[row["model"]]
         assert row["last"] == pytest.approx(entry["accuracy"]["last"], abs=1e-4)
         assert row["noisy_memorised"] == pytest.approx(entry["noisy_memorised"], abs=1e-4)
+    # The page of the run shows the study's target as that of any run.
+    assert [name for name, entry in entries.items() if "confusion_matrix" in entry] == ["dsink"]
+    assert "The most suspicious labels" in (run / "report.html").read_text()
     points = records.read(folder, "curves.csv")
     assert {(p["model"], p["epoch"]) for p in points} == {(name, epoch) for name in names for epoch in (1, 2)}
     assert all(0 <= p["noisy_corrected"] <= 1 for p in points)
