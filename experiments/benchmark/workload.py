@@ -41,29 +41,43 @@ class Workload:
       title: the same for people.
       batch_size: examples a step.
       examples: size of the training set.
+      num_classes: C.
+      shape: of an image, `(H, W, channels)`; vectors are images of one pixel.
     """
 
     model: str
     title: str
     batch_size: int
     examples: int
+    num_classes: int = NUM_CLASSES
+    shape: tuple[int, int, int] = (32, 32, 3)
 
     @property
     def case(self) -> str:
         """In words."""
         return f"{self.title}, batch {self.batch_size}"
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Crops and flips for colour images, none for anything else."""
+        if self.shape[-1] == len(PREPROCESSING.mean):
+            return PREPROCESSING
+        channels = self.shape[-1]
+        return Preprocessing(Augmentation(), (0.5,) * channels, (0.25,) * channels)
 
-def make_data(examples: int, seed: int = 0) -> DeviceData:
-    """Made-up CIFAR images and auxiliaries' logits that agree with each other as trained ones do."""
+
+def make_data(
+    examples: int, seed: int = 0, num_classes: int = NUM_CLASSES, shape: tuple[int, int, int] = (32, 32, 3)
+) -> DeviceData:
+    """Made-up images and auxiliaries' logits that agree with each other as trained ones do."""
     rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (examples, 32, 32, 3), dtype=np.uint8)
-    common, *own = rng.normal(0, 1, (3, examples, NUM_CLASSES))
+    images = rng.integers(0, 256, (examples, *shape), dtype=np.uint8)
+    common, *own = rng.normal(0, 1, (3, examples, num_classes))
     noise_robust, imbalance_robust = (5 * common + logits for logits in own)
-    imbalance_robust -= np.linspace(0, np.log(10), NUM_CLASSES)
+    imbalance_robust -= np.linspace(0, np.log(10), num_classes)
     return DeviceData(
         images,
-        rng.integers(0, NUM_CLASSES, examples).astype(np.int32),
+        rng.integers(0, num_classes, examples).astype(np.int32),
         noise_robust.astype(np.float32),
         imbalance_robust.astype(np.float32),
     )
@@ -74,13 +88,14 @@ class Stepper:
 
     def __init__(self, workload: Workload, method, *, auxiliaries: str, devices: Sequence[jax.Device]):
         """`auxiliaries`: `none`, `cached` (logits looked up) or `online` (two networks of the same kind)."""
-        data = make_data(workload.examples)
+        num_classes = workload.num_classes
+        data = make_data(workload.examples, num_classes=num_classes, shape=workload.shape)
         if auxiliaries != "cached":
             data = data._replace(noise_robust_logits=None, imbalance_robust_logits=None)
-        model = build_model(workload.model, NUM_CLASSES, axis_name=AXIS)
+        model = build_model(workload.model, num_classes, axis_name=AXIS)
         optimizer = build_optimizer(OPTIMIZER, 10_000)
         state = create_state(
-            model, method, optimizer, jax.random.key(0), data.images[:1], workload.examples, NUM_CLASSES
+            model, method, optimizer, jax.random.key(0), data.images[:1], workload.examples, num_classes
         )
         pair = variables = None
         if auxiliaries == "online":
@@ -90,7 +105,13 @@ class Stepper:
             )
         order = training_order(workload.examples, workload.batch_size, len(devices), seed=0, epoch=0)
         step = make_train_step(
-            model, method, optimizer, PREPROCESSING, len(order.index), auxiliaries=pair, axis_name=AXIS
+            model,
+            method,
+            optimizer,
+            workload.preprocessing,
+            len(order.index),
+            auxiliaries=pair,
+            axis_name=AXIS,
         )
         self._step = parallel_train_step(step, devices)
         self._order, self._number = order, 0
@@ -106,6 +127,12 @@ class Stepper:
             self._state, self._data, self._variables, self._key, self._order.index[i], self._order.where[i]
         )
         return jax.block_until_ready(metrics)
+
+    def memory(self) -> int:
+        """Bytes that the compiled step needs beside what it is given, on one device."""
+        first = self._order.index[0], self._order.where[0]
+        lowered = self._step.lower(self._state, self._data, self._variables, self._key, *first)
+        return int(lowered.compile().memory_analysis().temp_size_in_bytes)
 
     def epoch_indices(self) -> list[np.ndarray]:
         """Positions in the training set, step by step, of all devices together."""

@@ -1,0 +1,155 @@
+"""What D-SINK adds to an epoch, from digits to ImageNet-LT's shapes: `python -m experiments.overhead`.
+
+Times a training step of cross-entropy and of D-SINK on it in turn, with the auxiliaries' logits looked up and
+with both auxiliaries run on the student's view. Images and logits are made up: only their shapes are those of
+the data sets named, and a few batches of them stand for all.
+"""
+
+import csv
+import dataclasses
+import pathlib
+import statistics
+import time
+
+import jax
+
+from dsink_jax.errors import InputError
+from dsink_jax.flags import read_flags
+from dsink_jax.report import align
+from experiments.benchmark.timing import alternate, ratio
+from experiments.benchmark.workload import BASE, DSINK, Stepper, Workload
+from experiments.command_line import errors_for_people
+from experiments.run_directory import device_description, versions
+from experiments.seeds import make_output, writing_output
+
+FIELDS = (
+    *("case", "examples", "classes", "batch", "training", "seconds_per_epoch", "of_base"),
+    *("step_megabytes", "stored_megabytes", "rounds"),
+)
+_VECTORS = (1, 1, 2048)
+# Each with the training examples of the data set whose shape it has; the workload's own are a few batches.
+CASES = (
+    (Workload("small_cnn", "digits, small CNN", 64, 256, 10, (8, 8, 1)), 544),
+    (Workload("resnet20", "CIFAR-10 ratio 10, ResNet-20", 128, 512), 20_431),
+    (Workload("resnet20", "CIFAR-100 ratio 10, ResNet-20", 128, 512, 100), 19_573),
+    (Workload("linear", "ImageNet-LT, linear on 2,048 features", 256, 1024, 1000, _VECTORS), 115_846),
+    (Workload("linear", "ImageNet-LT, linear on 2,048 features", 1024, 4096, 1000, _VECTORS), 115_846),
+    (Workload("mlp", "ImageNet-LT, MLP on 2,048 features", 256, 1024, 1000, _VECTORS), 115_846),
+    (
+        Workload("preact_resnet18", "ImageNet-LT, PreAct-ResNet-18", 16, 48, 1000, (64, 64, 3)),
+        115_846,
+    ),
+)
+TRAININGS = {
+    "cross-entropy": "none",
+    "D-SINK, logits looked up": "cached",
+    "D-SINK, auxiliaries run": "online",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Measures what D-SINK adds to an epoch."""
+
+    seconds: float = 30.0
+    """Time for each case, at least three rounds."""
+    output: pathlib.Path = pathlib.Path("results/overhead")
+    """Where overhead.csv and overhead.md go."""
+    quick: bool = False
+    """One round of the smallest case, to see that it works."""
+
+    def __post_init__(self):
+        if not 0 <= self.seconds < float("inf"):
+            raise InputError(f"--seconds must be at least 0, got {self.seconds}.")
+
+
+def measure(workload: Workload, examples: int, seconds: float, rounds: int = 3) -> list[dict[str, object]]:
+    """Rows of one case: the trainings in turn, on one device."""
+    devices = jax.local_devices()[:1]
+    steppers = {
+        name: Stepper(
+            workload, BASE if auxiliaries == "none" else DSINK, auxiliaries=auxiliaries, devices=devices
+        )
+        for name, auxiliaries in TRAININGS.items()
+    }
+    times = alternate(steppers, rounds=rounds, seconds=seconds, at_most=200)
+    base = times["cross-entropy"]
+    steps = -(-examples // workload.batch_size)
+    # Two tables of logits, float32, where they are looked up.
+    stored = {"cached": 2 * 4 * examples * workload.num_classes}
+    return [
+        {
+            "case": workload.title,
+            "examples": examples,
+            "classes": workload.num_classes,
+            "batch": workload.batch_size,
+            "training": name,
+            "seconds_per_epoch": steps * statistics.median(times[name]),
+            "of_base": ratio(times[name], base),
+            "step_megabytes": stepper.memory() / 1e6,
+            "stored_megabytes": stored.get(TRAININGS[name], 0) / 1e6,
+            "rounds": len(base),
+        }
+        for name, stepper in steppers.items()
+    ]
+
+
+def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
+    """Writes overhead.csv and overhead.md."""
+    with open(folder / "overhead.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+            for row in rows
+        )
+    table = [("case", "training", "s / epoch", "of base", "MB in a step", "MB stored", "rounds")]
+    for row in rows:
+        first = row["training"] == "cross-entropy"
+        case = f"{row['case']}; M {row['examples']:,}, C {row['classes']}, batch {row['batch']}"
+        table.append(
+            (
+                case if first else "",
+                row["training"],
+                f"{row['seconds_per_epoch']:.3g}",
+                f"{row['of_base']:.2f}",
+                f"{row['step_megabytes']:.1f}",
+                f"{row['stored_megabytes']:.1f}",
+                str(row["rounds"]),
+            )
+        )
+    described = ", ".join(f"{name} {version}" for name, version in versions().items())
+    lines = [
+        "# What D-SINK adds to an epoch",
+        "",
+        "Made-up tensors of the shapes named. Seconds of an epoch: steps of an epoch times the median step, "
+        "one device; `of base`: median over the rounds of the step's time next to cross-entropy's in the "
+        "same round. `MB in a step`: what the compiled step needs beside parameters and data; `MB stored`: "
+        "the auxiliaries' logits of the whole training set where they are looked up. Training the two "
+        "auxiliaries themselves is not in it: each costs about as much as the base.",
+        "",
+        f"By `python -m experiments.overhead` on {device_description(jax.local_devices())}, "
+        f"{time.strftime('%Y-%m-%d')}; {described}.",
+        *("", "```", align(table, left=2), "```", ""),
+    ]
+    (folder / "overhead.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def main() -> None:
+    """Measures from the command line."""
+    with errors_for_people():
+        flags = read_flags(Flags, description=__doc__)
+        make_output(flags.output)
+        rows = []
+        seconds, rounds = (0.0, 1) if flags.quick else (flags.seconds, 3)
+        for workload, examples in CASES[:1] if flags.quick else CASES:
+            rows += measure(workload, examples, seconds, rounds)
+            looked_up, run = (row["of_base"] for row in rows[-2:])
+            print(f"{workload.case}: {looked_up:.2f}, {run:.2f} of base", flush=True)
+            with writing_output(flags.output):
+                write(flags.output, rows)
+        print(flags.output / "overhead.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""What D-SINK adds to an epoch: the numbers of a tiny case, and the table."""
+
+import csv
+
+import pytest
+
+from experiments import overhead
+from experiments.benchmark.workload import Workload
+
+
+@pytest.fixture(scope="module")
+def rows():
+    workload = Workload("linear", "tiny", 8, 16, num_classes=6, shape=(1, 1, 5))
+    return overhead.measure(workload, examples=100, seconds=0.0, rounds=2)
+
+
+def test_numbers_of_a_tiny_case(rows):
+    assert [row["training"] for row in rows] == list(overhead.TRAININGS)
+    base = rows[0]
+    assert base["of_base"] == 1
+    for row in rows:
+        assert row["rounds"] == 2
+        assert row["seconds_per_epoch"] > 0  # of 13 steps, the last not full
+        assert row["step_megabytes"] > 0
+    assert [row["stored_megabytes"] for row in rows] == [0, 2 * 4 * 100 * 6 / 1e6, 0]
+
+
+def test_table_and_file(rows, tmp_path):
+    overhead.write(tmp_path, rows)
+    with open(tmp_path / "overhead.csv", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["training"] for row in read] == list(overhead.TRAININGS)
+    for one, other in zip(read, rows, strict=True):
+        assert float(one["seconds_per_epoch"]) == pytest.approx(other["seconds_per_epoch"], rel=1e-4)
+    text = (tmp_path / "overhead.md").read_text()
+    assert text.count("tiny; M 100, C 6, batch 8") == 1
+    assert "jax" in text
+
+
+def test_shapes_go_from_small_to_imagenet_lt():
+    assert {workload.num_classes for workload, _ in overhead.CASES} == {10, 100, 1000}
+    assert all(examples >= workload.batch_size for workload, examples in overhead.CASES)
