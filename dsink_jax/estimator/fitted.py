@@ -133,7 +133,8 @@ class FittedDSink:
             "kind": self.kind._asdict(),
             "preprocessing": self.preprocessing._asdict(),
         }
-        arrays = {_ABOUT: np.array(json.dumps(about))}
+        # Numbers of NumPy are as good as any.
+        arrays = {_ABOUT: np.array(json.dumps(about, default=lambda number: number.item()))}
         for role, part in self.parts.items():
             for name, leaf in flatten_dict(part.variables, sep=_SEPARATOR).items():
                 arrays[f"{role}{_SEPARATOR}{name}"] = np.asarray(leaf)

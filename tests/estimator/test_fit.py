@@ -76,9 +76,11 @@ def test_surrogate_labels_are_the_batch_problem_of_all_inputs(fitted):
     np.testing.assert_allclose(allocation.labels, expected, atol=1e-5)
 
 
-def test_same_seed_same_model_another_seed_another(data, fitted):
+def test_same_seed_same_model_another_seed_another(data, fitted, tmp_path):
     again = fit(*data, **QUICK, devices=jax.devices()[:1])
-    other = fit(*data, **QUICK, devices=jax.devices()[:1], seed=1)
+    other = fit(*data, **QUICK, devices=jax.devices()[:1], seed=np.int64(1))
+    other.save(tmp_path / "other.npz")  # numbers of NumPy too
+    assert FittedDSink.load(tmp_path / "other.npz").settings.seed == 1
     assert (again.logits(data[0]) == fitted.logits(data[0])).all()
     assert (other.logits(data[0]) != fitted.logits(data[0])).any()
 
@@ -178,6 +180,16 @@ def test_without_target_the_auxiliary_models_alone(data):
     assert fitted.predict(data[0], "noise_robust").shape == data[1].shape
     with pytest.raises(InputError, match="Unknown role 'target'"):
         fitted.predict(data[0])
+
+
+def test_classes_without_examples_and_features_that_do_not_vary():
+    vectors, labels = blobs(40, seed=6, num_classes=2)
+    vectors[:, 3] = 7.0
+    fitted = fit(vectors, labels, num_classes=4, **QUICK, devices=jax.devices()[:1])
+    for role in ("target", "noise_robust", "imbalance_robust"):
+        assert np.isfinite(fitted.logits(vectors, role)).all()
+        assert (fitted.predict(vectors, role) == labels).mean() > 0.9
+    assert fitted.surrogate_labels(vectors).converged
 
 
 V, L = blobs(20, seed=5)
