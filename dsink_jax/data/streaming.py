@@ -78,7 +78,7 @@ def read_batches(images: ImageSource, positions: Sequence[np.ndarray]) -> Iterat
     try:
         import grain
     except ImportError:
-        raise InputError("Streaming needs Grain: pip install 'dsink-jax[large]'") from None
+        raise InputError('Streaming needs Grain: pip install "dsink-jax[large]"') from None
     batches = grain.MapDataset.source(positions).map(lambda index: gather(images, index))
     options = grain.ReadOptions(num_threads=_AHEAD, prefetch_buffer_size=_AHEAD)
     return iter(batches.to_iter_dataset(options))
