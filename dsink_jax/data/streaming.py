@@ -50,7 +50,7 @@ def is_streamed(images: Any) -> bool:
     return not isinstance(images, np.ndarray | jax.Array)
 
 
-def gather(images: Any, positions: np.ndarray) -> np.ndarray:
+def gather(images: Any, positions: Any) -> np.ndarray:
     """The images at some positions of an array or a source: `[*positions.shape, H, W, channels]`."""
     if not is_streamed(images):
         return images[positions]

@@ -6,7 +6,7 @@ import json
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Self, get_args
 
 import jax
@@ -39,7 +39,7 @@ class FittedDSink:
 
     def __init__(
         self,
-        parts: dict[str, Part],
+        parts: Mapping[Role, Part],
         preprocessing: Preprocessing,
         kind: InputKind,
         facts: TrainingFacts,
@@ -131,7 +131,7 @@ class FittedDSink:
             "kind": self.kind._asdict(),
             "preprocessing": self._preprocessing._asdict(),
         }
-        arrays = {_ABOUT: np.array(json.dumps(about))}
+        arrays: dict[str, Any] = {_ABOUT: np.array(json.dumps(about))}
         for role, part in self._parts.items():
             for name, leaf in flatten_dict(part.variables, sep=_SEPARATOR).items():
                 arrays[f"{role}{_SEPARATOR}{name}"] = np.asarray(leaf)
@@ -190,7 +190,7 @@ def _read(path):
         about = json.loads(str(arrays.pop(_ABOUT)))
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {_FORMAT!r}")
-        variables = {role: {} for role in get_args(Role)}
+        variables: dict[str, dict[str, np.ndarray]] = {role: {} for role in get_args(Role)}
         for name, leaf in arrays.items():
             role, _, rest = name.partition(_SEPARATOR)
             variables[role][rest] = leaf

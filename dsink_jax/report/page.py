@@ -129,7 +129,7 @@ def _results(models):
 def _figure(title, path, words):
     drawing = path.read_text(encoding="utf-8")
     drawing = drawing[drawing.index("<svg") :]
-    width = float(re.search(r'width="([\d.]+)pt"', drawing)[1])
+    width = float(re.findall(r'width="([\d.]+)pt"', drawing)[0])
     caption = html.escape(title)
     label = html.escape(f"{title}: {words}", quote=True)
     attributes = f'role="img" aria-label="{label}" style="min-width: {_NARROWEST * width:.0f}pt"'
