@@ -6,11 +6,16 @@ OTT-JAX is imported when the first problem is solved, and the rest when it is fi
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from dsink_jax import losses
 from dsink_jax.allocation import Allocation, class_marginal, surrogate_labels
 from dsink_jax.errors import InputError
 from dsink_jax.losses import dsink_loss, naive_distillation_loss
+
+if TYPE_CHECKING:  # what __getattr__ imports when it is named
+    from dsink_jax.estimator import FittedDSink, fit
+    from dsink_jax.estimator.classifier import DSinkClassifier
 
 __version__ = "0.1.0"
 
