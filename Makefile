@@ -13,6 +13,7 @@ test: .venv/ready  ## all tests, doctests and notebooks
 lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 docs: .venv/ready  ## the documentation site in .site, needs no network
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict

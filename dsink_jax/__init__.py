@@ -13,7 +13,7 @@ from dsink_jax.allocation import Allocation, class_marginal, surrogate_labels
 from dsink_jax.errors import InputError
 from dsink_jax.losses import dsink_loss, naive_distillation_loss
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what __getattr__ imports when it is named
     from dsink_jax.estimator import FittedDSink, fit
     from dsink_jax.estimator.classifier import DSinkClassifier
 

@@ -71,7 +71,7 @@ def solve_transport(
         lse_mode=True, threshold=threshold, max_iterations=max_iterations, implicit_diff=None
     )
     output = solver(problem)
-    return Solution(output.f, output.g, jnp.asarray(output.n_iters, jnp.int32), output.converged)
+    return Solution(output.f, output.g, jnp.asarray(output.n_iters, jnp.int32), jnp.asarray(output.converged))
 
 
 @functools.cache  # one class for each name, as JAX tells pytrees apart by their class

@@ -329,7 +329,8 @@ def finish(directory: RunDirectory, results: dict[str, Any]) -> None:
     """Prints the table, writes TensorBoard's files and the page, each where what it needs is installed."""
     print()
     print(report.results_table(results))
-    report.write_events(directory.path)
+    if report.write_events(directory.path) is None:
+        print('No TensorBoard files: they need tensorboardX: pip install "dsink-jax[report]"')
     try:
         page = report.write_report(directory.path)
     except report.MissingMatplotlibError as error:

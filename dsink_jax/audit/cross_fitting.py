@@ -69,8 +69,8 @@ def out_of_sample_logits(
             verbose=verbose,
             **changes,
         )
-        for role, rows in logits._asdict().items():
-            rows[held_out] = fitted.logits(inputs[held_out], role)
+        logits.noise_robust[held_out] = fitted.logits(inputs[held_out], "noise_robust")
+        logits.imbalance_robust[held_out] = fitted.logits(inputs[held_out], "imbalance_robust")
     return logits
 
 

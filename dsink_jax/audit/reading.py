@@ -165,7 +165,7 @@ def _read_folder(path, image_size):
     return Labelled(images, labels, tuple(folder.name for folder in classes), names)
 
 
-def _numbered(labels):
+def _numbered(labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels of any kind as integers, and the names of the classes in order."""
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels, "utf-8", "replace")

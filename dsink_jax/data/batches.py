@@ -16,7 +16,7 @@ class EpochOrder(NamedTuple):
       where: bool of the same shape, False for padding.
     """
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # hides the tuple's own, which nobody needs
     where: np.ndarray
 
 

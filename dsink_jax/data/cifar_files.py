@@ -29,7 +29,7 @@ class CifarArrays(NamedTuple):
     """One CIFAR data set in the original order.
 
     Attributes:
-        train_images: uint8 [N, 32, 32, 3].
+        train_images: uint8 [N, 32, 32, 3], or an `ImageSource` of such.
         train_labels: int32 [N]; the fine labels for CIFAR-100.
         test_images: uint8 [M, 32, 32, 3].
         test_labels: int32 [M].
@@ -37,7 +37,7 @@ class CifarArrays(NamedTuple):
         source: One line saying which route and which path it came from.
     """
 
-    train_images: np.ndarray
+    train_images: Any
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
@@ -200,7 +200,7 @@ def _archive_bytes(path: pathlib.Path, layout: Layout) -> dict[str, bytes]:
             for member in archive:
                 name = wanted.get(pathlib.PurePosixPath(member.name))
                 file = archive.extractfile(member) if name else None
-                if file:
+                if name and file:
                     blobs[name] = file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise _damaged(path, layout, first_line(error)) from error

@@ -63,11 +63,11 @@ def read_prepared(dataset: str, folder: pathlib.Path, *, lazy: bool = False) -> 
         InputError: The folder is damaged, incomplete or something else.
     """
     images = PreparedImages(folder, "train") if lazy else None
-    train = {"label": images.labels} if lazy else read_columns(folder, "train", ("image", "label"))
+    train = read_columns(folder, "train", ("image", "label")) if images is None else {"label": images.labels}
     test = read_columns(folder, "test", ("image", "label"))
     with _damage_reported(folder):
         arrays = CifarArrays(
-            train_images=images if lazy else _decode(train["image"]),
+            train_images=_decode(train["image"]) if images is None else images,
             train_labels=np.asarray(train["label"], np.int32),
             test_images=_decode(test["image"]),
             test_labels=np.asarray(test["label"], np.int32),
@@ -131,7 +131,8 @@ def read_columns(folder: pathlib.Path, split: str, names: Sequence[str]) -> dict
             raise ValueError(f"it has no feature {', '.join(lacking)}")
         if split not in builder.info.splits:
             raise ValueError(f"it has no split {split}")
-        indices, columns = [], {name: [] for name in names}
+        indices = []
+        columns: dict[str, list[Any]] = {name: [] for name in names}
         for example in _examples(builder, split):
             indices.append(_original_index(example["id"], split))
             for name in names:

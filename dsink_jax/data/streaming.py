@@ -50,7 +50,7 @@ def is_streamed(images: Any) -> bool:
     return not isinstance(images, np.ndarray | jax.Array)
 
 
-def gather(images: Any, positions: np.ndarray) -> np.ndarray:
+def gather(images: Any, positions: Any) -> np.ndarray:
     """The images at some positions of an array or a source: `[*positions.shape, H, W, channels]`."""
     if not is_streamed(images):
         return images[positions]
@@ -78,7 +78,7 @@ def read_batches(images: ImageSource, positions: Sequence[np.ndarray]) -> Iterat
     try:
         import grain
     except ImportError:
-        raise InputError("Streaming needs Grain: pip install 'dsink-jax[large]'") from None
+        raise InputError('Streaming needs Grain: pip install "dsink-jax[large]"') from None
     batches = grain.MapDataset.source(positions).map(lambda index: gather(images, index))
     options = grain.ReadOptions(num_threads=_AHEAD, prefetch_buffer_size=_AHEAD)
     return iter(batches.to_iter_dataset(options))

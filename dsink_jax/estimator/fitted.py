@@ -6,7 +6,7 @@ import json
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Self, get_args
 
 import jax
@@ -41,7 +41,7 @@ class FittedDSink:
 
     def __init__(
         self,
-        parts: dict[str, Part],
+        parts: Mapping[Role, Part],
         preprocessing: Preprocessing,
         kind: InputKind,
         facts: TrainingFacts,
@@ -134,7 +134,7 @@ class FittedDSink:
             "preprocessing": self.preprocessing._asdict(),
         }
         # Numbers of NumPy are as good as any.
-        arrays = {_ABOUT: np.array(json.dumps(about, default=lambda number: number.item()))}
+        arrays: dict[str, Any] = {_ABOUT: np.array(json.dumps(about, default=lambda number: number.item()))}
         for role, part in self.parts.items():
             for name, leaf in flatten_dict(part.variables, sep=_SEPARATOR).items():
                 arrays[f"{role}{_SEPARATOR}{name}"] = np.asarray(leaf)
@@ -193,7 +193,7 @@ def _read(path):
         about = json.loads(str(arrays.pop(_ABOUT)))
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {_FORMAT!r}")
-        variables = {role: {} for role in get_args(Role)}
+        variables: dict[str, dict[str, np.ndarray]] = {role: {} for role in get_args(Role)}
         for name, leaf in arrays.items():
             role, _, rest = name.partition(_SEPARATOR)
             variables[role][rest] = leaf

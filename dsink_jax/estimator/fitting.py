@@ -94,10 +94,13 @@ def fit(
         verbose,
     )
     methods = make_methods(settings, facts)
-    parts = {role: task.part(role, methods[role]) for role in ("imbalance_robust", "noise_robust")}
+    parts: dict[Role, Part] = {
+        "imbalance_robust": task.part("imbalance_robust", methods["imbalance_robust"]),
+        "noise_robust": task.part("noise_robust", methods["noise_robust"]),
+    }
     if target:
         pair = AuxiliaryPair(
-            *(TrainedAuxiliary(*parts[role]) for role in ("noise_robust", "imbalance_robust"))
+            TrainedAuxiliary(*parts["noise_robust"]), TrainedAuxiliary(*parts["imbalance_robust"])
         )
         parts["target"] = task.part("target", methods["target"], pair)
     return FittedDSink(parts, task.preprocessing, kind, facts, settings, devices)

@@ -26,7 +26,7 @@ def make_methods(settings: Settings, facts: TrainingFacts) -> dict[Role, Method]
     Raises:
       InputError: for an option that is out of range, or one that has to be told and is not.
     """
-    methods = {
+    methods: dict[Role, Method] = {
         "imbalance_robust": build_method(settings.imbalance_method, facts, settings.options),
         "noise_robust": build_method(settings.noise_method, facts, settings.options),
         "target": DSink(build_method(settings.base, facts, settings.options), Weighting(settings.alpha)),

@@ -57,7 +57,7 @@ def logit_adjusted_cross_entropy(
 def ldam(
     logits: jax.Array,
     labels: jax.Array,
-    class_counts: jax.Array,
+    class_counts: jax.Array | np.ndarray,
     max_margin: float = 0.5,
     scale: float = 30.0,
 ) -> jax.Array:
@@ -99,7 +99,7 @@ def ldam(
     return integer_cross_entropy(scale * (logits.astype(jnp.float32) - margins * of_label), labels)
 
 
-def class_balanced_weights(class_counts: jax.Array, beta: float = 0.9999) -> jax.Array:
+def class_balanced_weights(class_counts: jax.Array | np.ndarray, beta: float = 0.9999) -> jax.Array:
     """Weight of each class by its effective number of examples: (1 - beta) / (1 - beta^n_c), mean 1.
 
     beta 0 weighs all classes alike, beta towards 1 by the inverse of their counts.

@@ -175,12 +175,12 @@ class Method:
         return None
 
     @property
-    def meta_per_class(self) -> int:
+    def meta_per_class(self) -> int | None:
         """Training images of each class taken out as a meta set."""
         return 0
 
     @property
-    def meta_labels(self) -> Literal["observed", "clean"]:
+    def meta_labels(self) -> Literal["observed", "clean"] | None:
         """Which labels the meta set is drawn by and has."""
         return "observed"
 

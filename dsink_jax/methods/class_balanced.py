@@ -81,7 +81,7 @@ def batch_weights(class_weights: jax.Array, batch: Batch, axis_name: str | None)
     return weights * count / jnp.maximum(summed, 1e-12)
 
 
-def check_no_empty_class(class_counts: Sequence[int]) -> None:
+def check_no_empty_class(class_counts: Sequence[float]) -> None:
     """Raises `InputError` if a class has no examples."""
     empty = [c for c, count in enumerate(class_counts) if not count > 0]
     if empty:

@@ -78,22 +78,22 @@ class _Distilled(Method):
         return True
 
     @property
-    def networks(self):
+    def networks(self):  # type: ignore[override]
         """As many as the base's."""
         return self.base.networks
 
     @property
-    def forward_passes(self):
+    def forward_passes(self):  # type: ignore[override]
         """The base's."""
         return self.base.forward_passes
 
     @property
-    def views(self):
+    def views(self):  # type: ignore[override]
         """As many as the base's."""
         return self.base.views
 
     @property
-    def classifier(self):
+    def classifier(self):  # type: ignore[override]
         """The base's."""
         return self.base.classifier
 

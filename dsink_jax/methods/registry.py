@@ -83,8 +83,8 @@ def option_name(method: str, option: str) -> str:
 
 def option_help(name: str) -> dict[str, str]:
     """What the docstring of a method's class says about each attribute, on one line."""
-    documented = docstring_parser.parse(METHODS[name].method.__doc__, docstring_parser.Style.GOOGLE)
-    return {entry.arg_name: " ".join(entry.description.split()) for entry in documented.params}
+    documented = docstring_parser.parse(METHODS[name].method.__doc__ or "", docstring_parser.Style.GOOGLE)
+    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in documented.params}
 
 
 class Option(NamedTuple):

@@ -63,7 +63,8 @@ def from_linen(make_module: Callable[..., nn.Module], axis_name: str | None = No
         return logits.astype(jnp.float32), batch_stats
 
     def features(variables, images):
-        return module.apply(variables, images, train=False, features_only=True).astype(jnp.float32)
+        found: Any = module.apply(variables, images, train=False, features_only=True)
+        return found.astype(jnp.float32)
 
     tells = "features_only" in inspect.signature(type(module).__call__).parameters
     return Model(init, apply, features if tells else None)

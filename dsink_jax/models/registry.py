@@ -1,7 +1,10 @@
 """Networks by name, as the command lines choose them."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from dsink_jax.errors import InputError, check_known
@@ -11,7 +14,7 @@ from dsink_jax.models.layers import Classifier
 from dsink_jax.models.mlp import MLP
 from dsink_jax.models.resnet import CifarResNet, PreActResNet18
 
-MODELS = {
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": SmallCNN,
     "wide_cnn": WideCNN,
     "resnet8": partial(CifarResNet, blocks=1),
@@ -54,7 +57,11 @@ def build_model(
     check_model_name(name)
     if compute_dtype not in COMPUTE_DTYPES:
         raise InputError(f"Unknown compute type {compute_dtype!r}. Known types: {', '.join(COMPUTE_DTYPES)}.")
-    options = {"num_classes": num_classes, "dtype": COMPUTE_DTYPES[compute_dtype], "classifier": classifier}
+    options: dict[str, Any] = {
+        "num_classes": num_classes,
+        "dtype": COMPUTE_DTYPES[compute_dtype],
+        "classifier": classifier,
+    }
     if name == "preact_resnet18":
         options["final_norm"] = final_norm
     return from_linen(partial(MODELS[name], **options), axis_name)

@@ -42,10 +42,10 @@ class CifarResNet(nn.Module):
                 y = nn.relu(norm()(convolution(features, 3, stride, dtype=self.dtype)(x)))
                 y = norm()(convolution(features, 3, dtype=self.dtype)(y))
                 x = nn.relu(y + shortcut)
-        features = x.mean((1, 2))
+        pooled = x.mean((1, 2))
         if features_only:
-            return features
-        return classifier_layer(self.classifier, self.num_classes, self.dtype)(features)
+            return pooled
+        return classifier_layer(self.classifier, self.num_classes, self.dtype)(pooled)
 
 
 class PreActResNet18(nn.Module):

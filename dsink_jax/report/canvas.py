@@ -1,13 +1,28 @@
 """What all drawings share: the palette, axes that are labelled the same way, and the file they become."""
 
+import importlib.util
 import pathlib
 import warnings
 from typing import Any
+
+from dsink_jax.errors import InputError
 
 # Okabe and Ito's palette, told apart by people of any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+class MissingMatplotlibError(InputError):
+    """Raised where nothing can be drawn; the message says what to install."""
+
+
+def check_matplotlib() -> None:
+    """Raises `MissingMatplotlibError` if matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingMatplotlibError(
+            'Figures and pages of runs need matplotlib: pip install "dsink-jax[report]"'
+        )
 
 
 def make_axes(width: float, height: float) -> tuple[Any, Any]:
@@ -20,6 +35,7 @@ def make_grid(
     width: float, height: float, rows: int, columns: int, *, share_y: bool = True
 ) -> tuple[Any, list[Any]]:
     """A figure of that many inches, and the axes of its panels, row by row."""
+    check_matplotlib()
     # The object interface: no global state, no display needed.
     from matplotlib.figure import Figure
 

@@ -1,12 +1,12 @@
 """The page of a run: one self-contained HTML file, from the files of the run directory alone."""
 
 import html
-import importlib.util
 import json
 import pathlib
 import re
 
 from dsink_jax.report import run_figures as figures
+from dsink_jax.report.canvas import check_matplotlib
 from dsink_jax.report.document import document
 from dsink_jax.report.gallery import batch_table, load_examples, suspects_gallery
 from dsink_jax.report.tables import percent, percentages
@@ -19,10 +19,6 @@ _BATCH = {
     "mean f_L": "batch_imbalance_robust",
     "mean Q": "batch_surrogate",
 }
-
-
-class MissingMatplotlibError(RuntimeError):
-    """Raised where the figures cannot be drawn; the message says what to install."""
 
 
 def write_report(directory: pathlib.Path) -> pathlib.Path:
@@ -38,10 +34,7 @@ def write_report(directory: pathlib.Path) -> pathlib.Path:
     Raises:
       MissingMatplotlibError: if matplotlib is not installed.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingMatplotlibError(
-            "No figures and no page: they need matplotlib. Install matplotlib (extra `report`)."
-        )
+    check_matplotlib()
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     results = json.loads((directory / "results.json").read_text(encoding="utf-8"))
     lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -136,7 +129,7 @@ def _results(models):
 def _figure(title, path, words):
     drawing = path.read_text(encoding="utf-8")
     drawing = drawing[drawing.index("<svg") :]
-    width = float(re.search(r'width="([\d.]+)pt"', drawing)[1])
+    width = float(re.findall(r'width="([\d.]+)pt"', drawing)[0])
     caption = html.escape(title)
     label = html.escape(f"{title}: {words}", quote=True)
     attributes = f'role="img" aria-label="{label}" style="min-width: {_NARROWEST * width:.0f}pt"'

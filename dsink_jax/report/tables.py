@@ -1,5 +1,6 @@
 """Tables of results in plain text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 _COLUMNS = ("last", "mean 10", "best", "many", "medium", "few", "corrected", "seconds")
@@ -16,7 +17,7 @@ def results_table(results: dict[str, Any]) -> str:
       test set; accuracy on the many-, medium- and few-shot thirds of the classes; share of wrong training
       labels whose true class is predicted; seconds of training.
     """
-    rows = [("model", "method", *_COLUMNS)]
+    rows: list[tuple[str, ...]] = [("model", "method", *_COLUMNS)]
     for name, entry in results["models"].items():
         rows.append((name, entry["method"], *percentages(entry), f"{entry['seconds']:.0f}"))
     return align(rows, left=2)
@@ -25,8 +26,8 @@ def results_table(results: dict[str, Any]) -> str:
 def percentages(entry: dict[str, Any]) -> list[str]:
     """The shares of one model in percent: last, mean of last 10, best, many, medium, few, corrected."""
     accuracy = entry["accuracy"]
-    shares = (accuracy["last"], accuracy["mean_last_10"], accuracy["best"])
-    shares += (entry["many"], entry["medium"], entry["few"], entry["noisy_corrected"])
+    shares = [accuracy["last"], accuracy["mean_last_10"], accuracy["best"]]
+    shares += [entry["many"], entry["medium"], entry["few"], entry["noisy_corrected"]]
     return [percent(share) for share in shares]
 
 
@@ -35,7 +36,7 @@ def percent(share: float | None) -> str:
     return "-" if share is None or share != share else f"{100 * share:.1f}"
 
 
-def align(rows: list[tuple[str, ...]], left: int) -> str:
+def align(rows: Sequence[Sequence[str]], left: int) -> str:
     """Rows as text in columns, the first `left` columns flush left; a line under the heading."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []

@@ -1,6 +1,6 @@
 """The metrics of the steps of one epoch, and whether they are numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ class EpochMetrics:
         """Starts epoch number `epoch`, counted from 1, with the metrics of steps that were done before."""
         self._epoch = epoch
         done = {name: np.asarray(values, np.float32) for name, values in before.items()}
-        self._parts = [done] if done else []
+        self._parts: list[Mapping[str, np.ndarray | jax.Array]] = [done] if done else []
 
     def add(self, metrics: dict[str, jax.Array]) -> None:
         """Adds a dispatch: scalars, or `[k]` for k steps."""
@@ -28,8 +28,9 @@ class EpochMetrics:
     def columns(self) -> dict[str, np.ndarray]:
         """All values so far by name; waits for the devices."""
         host = jax.device_get(self._parts)
-        self._parts = [{name: np.concatenate([np.atleast_1d(p[name]) for p in host]) for name in host[0]}]
-        return self._parts[0]
+        done = {name: np.concatenate([np.atleast_1d(p[name]) for p in host]) for name in host[0]}
+        self._parts = [done]
+        return done
 
     def lists(self) -> dict[str, list[float]]:
         """The same as JSON holds it, without loss of precision."""

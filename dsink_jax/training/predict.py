@@ -49,12 +49,12 @@ def make_predictor(
         variables = parallel.replicate(variables, devices)
         per_device = min(batch_size, -(-len(images) // len(devices)))
         order = batches.evaluation_order(len(images), per_device * len(devices), len(devices))
-        logits = []
+        parts = []
         for number, batch in enumerate(dispatches(variables, images, order), start=1):
-            logits.append(batch)
+            parts.append(batch)
             if parallel.must_read(number, devices):
-                jax.block_until_ready(logits[-1])
-        logits = np.stack([np.asarray(part) for part in logits])
+                jax.block_until_ready(parts[-1])
+        logits = np.stack([np.asarray(part) for part in parts])
         return logits.reshape(order.where.size, *logits.shape[3:])[: len(images)]
 
     return predict

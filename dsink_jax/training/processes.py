@@ -35,7 +35,7 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
     given = [value is not None for value in (coordinator, count, index)]
     if any(given) and not all(given):
         raise InputError("--coordinator, --process-count and --process-index go together: give all three.")
-    if all(given) and not 0 <= index < count:
+    if index is not None and count is not None and not 0 <= index < count:
         raise InputError(f"--process-index must be in [0, {count}), got {index}.")
     if coordinator is not None and not _is_address(coordinator):
         raise InputError(f"--coordinator must be host:port, such as 10.0.0.1:1234, got {coordinator!r}.")
@@ -67,16 +67,16 @@ def from_first(make: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return make()
-    answer = (None, None)
+    answer: tuple[T | None, Exception | None] = (None, None)
     if is_first():
         try:
             answer = (make(), None)
         except Exception as error:
             error.__traceback__ = None
             answer = (None, error)
-    value, error = pickle.loads(_broadcast(pickle.dumps(answer)))
-    if error is not None:
-        raise error
+    value, raised = pickle.loads(_broadcast(pickle.dumps(answer)))
+    if raised is not None:
+        raise raised
     return value
 
 

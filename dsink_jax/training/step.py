@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dsink_jax.collectives import gather, total
@@ -16,6 +17,7 @@ from dsink_jax.data.augment import Augmentation, augment, example_keys, normalis
 from dsink_jax.methods.base import Batch, Method, Networks, SecondStage
 from dsink_jax.models.interface import Model, Variables
 
+Array = jax.Array | np.ndarray
 StateDtype = Literal["float32", "float16"]
 
 # Folded into the key of a step, beside the examples' indices, which never get so large.
@@ -63,12 +65,12 @@ class DeviceData(NamedTuple):
     """
 
     images: Any
-    labels: jax.Array
-    noise_robust_logits: jax.Array | None = None
-    imbalance_robust_logits: jax.Array | None = None
-    meta_index: jax.Array | None = None
-    meta_labels: jax.Array | None = None
-    meta_images: jax.Array | None = None
+    labels: Array
+    noise_robust_logits: Array | None = None
+    imbalance_robust_logits: Array | None = None
+    meta_index: Array | None = None
+    meta_labels: Array | None = None
+    meta_images: Array | None = None
 
 
 class Auxiliary(NamedTuple):
@@ -98,7 +100,7 @@ def create_state(
     method: Method,
     optimizer: optax.GradientTransformation,
     key: jax.Array,
-    images: jax.Array,
+    images: Array,
     num_examples: int,
     num_classes: int,
     *,

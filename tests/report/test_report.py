@@ -242,7 +242,7 @@ def test_a_page_without_matplotlib_says_what_to_install(tmp_path, monkeypatch):
     )
     write_run(tmp_path)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(MissingMatplotlibError, match=r"Install matplotlib \(extra `report`\)"):
+    with pytest.raises(MissingMatplotlibError, match=r'pip install "dsink-jax\[report\]"'):
         write_report(tmp_path)
     assert sorted(tmp_path.iterdir()) == before  # no half of a report
     # The table needs none.
