@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
+# A run of some seconds, on one device.
+QUICK = ("--epochs", "5", "--checkpoint-every", "1", "--devices", "1", "--baselines", "none")
 
 
 def command(*arguments, module="experiments.digits"):

@@ -1,0 +1,74 @@
+"""Runs of the command line that are killed, or asked to stop."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from run_commands import QUICK, ROOT, command, read, run
+
+
+def start(directory, **environment):
+    return subprocess.Popen(
+        command(*QUICK, "--run-dir", directory),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_the_results_are_bit_identical(undisturbed, tmp_path):
+    moments = random.Random(0)
+    kills, runs = 0, 0
+    longest = 10.0
+    while kills < 20:
+        directory = tmp_path / f"run-{runs}"
+        began = time.monotonic()
+        process = start(directory)
+        try:
+            process.wait(timeout=moments.uniform(0.5, longest))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0, process.stderr.read()
+        assert read(directory) == read(undisturbed)
+        longest = max(time.monotonic() - began, 2.0)
+        runs += 1
+    done = run(*QUICK, "--run-dir", tmp_path / f"run-{runs}")
+    assert done.returncode == 0, done.stderr
+    for number in range(runs + 1):
+        assert read(tmp_path / f"run-{number}") == read(undisturbed)
+        metrics = (tmp_path / f"run-{number}" / "metrics.jsonl").read_text()
+        assert metrics == (undisturbed / "metrics.jsonl").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_asked_to_stop_it_saves_and_says_how_to_go_on(number, code, undisturbed, tmp_path):
+    directory = tmp_path / "run"
+    process = start(directory)
+    deadline = time.monotonic() + 300
+    while not (directory / "checkpoints" / "noise_robust").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    said = errors.strip().splitlines()
+    assert number.name in said[0]
+    assert said[-2].startswith("Stopped: ") and "saved" in said[-2]
+    assert (
+        said[-1].strip() == f"python -m experiments.digits {' '.join(map(str, QUICK))} --run-dir {directory}"
+    )
+    done = run(*QUICK, "--run-dir", directory)
+    assert done.returncode == 0, done.stderr
+    assert read(directory) == read(undisturbed)
