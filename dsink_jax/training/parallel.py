@@ -3,6 +3,10 @@
 The devices may be those of several processes. The idiom is `pmap` with state passed and returned un-stacked
 (`in_axes=None`, `out_axes=None`): every value that leaves that way has been summed or averaged over the axis,
 or is computed alike on all devices.
+
+On one device of one process `jit` and `shard_map` do the same, because `pmap` keeps what it compiled for
+every function as long as the process lives: a search for settings, of some hundred fits, would run out of
+memory maps.
 """
 
 import os
@@ -14,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
+_SPLIT, _WHOLE = PartitionSpec(AXIS), PartitionSpec()
 
 # On CPU, JAX before 0.12 aborts the process when more than about 32 collective steps wait unread.
 CPU_UNREAD_STEPS = 16
@@ -51,6 +56,8 @@ def parallel_train_step(
       The same function with a leading axis of this process's devices on index, where and images. The state is
       donated.
     """
+    if total_devices(devices) == 1:
+        return sharded_train_step(train_step, devices, streamed=streamed)
     return jax.pmap(
         train_step,
         axis_name=AXIS,
@@ -62,31 +69,47 @@ def parallel_train_step(
     )
 
 
-def sharded_train_step(train_step: Callable, devices: Sequence[jax.Device]) -> Callable:
+def sharded_train_step(
+    train_step: Callable, devices: Sequence[jax.Device], *, streamed: bool = False
+) -> Callable:
     """The same mapping by `jit` and `shard_map`: takes the same arguments and gives the same numbers."""
-    split, whole = PartitionSpec(AXIS), PartitionSpec()
 
-    def one_device(state, data, auxiliary_variables, key, index, where):
-        return train_step(state, data, auxiliary_variables, key, index[0], where[0])
+    def one_device(state, data, auxiliary_variables, key, *split):
+        return train_step(state, data, auxiliary_variables, key, *(rows[0] for rows in split))
 
-    mapped = jax.shard_map(
-        one_device,
-        mesh=_mesh(devices),
-        in_specs=(whole, whole, whole, whole, split, split),
-        out_specs=whole,
-        check_vma=False,  # OTT's loops carry constants that the check takes for unreplicated
-    )
-    return jax.jit(mapped, donate_argnums=0)
+    specs = (_WHOLE,) * 4 + (_SPLIT,) * (3 if streamed else 2)
+    return jax.jit(_shard_map(one_device, devices, specs, _WHOLE), donate_argnums=0)
 
 
 def parallel_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
     """Maps `(variables, images, index [n]) -> logits [n, C]`: index and logits get a leading device axis."""
+    if len(devices) == 1:
+        return _sharded_predict_step(predict_step, devices, (_WHOLE, _WHOLE, _SPLIT))
     return jax.pmap(predict_step, axis_name=AXIS, in_axes=(None, None, 0), devices=devices)
 
 
 def streamed_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
     """Maps `(variables, images [n, ...]) -> logits [n, C]`: images and logits get a leading device axis."""
+    if len(devices) == 1:
+        return _sharded_predict_step(predict_step, devices, (_WHOLE, _SPLIT))
     return jax.pmap(predict_step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+
+
+def _sharded_predict_step(predict_step, devices, specs):
+    def one_device(*arguments):
+        return predict_step(*arguments[:-1], arguments[-1][0])[None]
+
+    return jax.jit(_shard_map(one_device, devices, specs, _SPLIT))
+
+
+def _shard_map(function, devices, in_specs, out_specs):
+    return jax.shard_map(
+        function,
+        mesh=_mesh(devices),
+        in_specs=in_specs,
+        out_specs=out_specs,
+        check_vma=False,  # OTT's loops carry constants that the check takes for unreplicated
+    )
 
 
 def memory_for_data(devices: Sequence[jax.Device]) -> float:

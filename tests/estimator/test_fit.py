@@ -1,6 +1,8 @@
 """`fit` on arrays: what it learns, what it predicts, what it keeps in a file, what it refuses."""
 
 import functools
+import gc
+import pathlib
 import pickle
 
 import flax.linen as nn
@@ -180,6 +182,21 @@ def test_without_target_the_auxiliary_models_alone(data):
     assert fitted.predict(data[0], "noise_robust").shape == data[1].shape
     with pytest.raises(InputError, match="Unknown role 'target'"):
         fitted.predict(data[0])
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/maps").exists(), reason="no list of memory maps here")
+def test_fits_do_not_add_up():
+    """What a fit compiled goes with it: a process may have some 65,000 memory maps, and a search many fits."""
+    vectors, labels = blobs(40, seed=7)
+    counts = []
+    for seed in range(4):
+        fitted = fit(
+            vectors, labels, epochs=1, batch_size=16, seed=seed, target=False, devices=jax.devices()[:1]
+        )
+        fitted.predict(vectors, "noise_robust")
+        gc.collect()
+        counts.append(len(pathlib.Path("/proc/self/maps").read_text().splitlines()))
+    assert counts[-1] - counts[1] < 60  # pmap's two programs of a model were a hundred each
 
 
 def test_classes_without_examples_and_features_that_do_not_vary():
