@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import importlib.metadata
 import importlib.util
+import os
 import pathlib
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from experiments.run_directory import device_description, versions
 from experiments.seeds import check_seeds, make_output, writing_output
 
 FOLDS = 5
+_WAYS = 5  # rows of a cell: the audit, and cleanlab with two kinds of predictions and two rankings
 FIELDS = (
     *("setting", "seed", "method", "examples", "wrong"),
     *("auroc", "auroc_tail", "auprc", "auprc_tail", "precision", "precision_tail"),
@@ -256,6 +258,16 @@ def _ahead(rows, setting, field):
     return f"{100 * np.mean(gaps):+.1f} ({sum(gap > 0 for gap in gaps)} of {len(gaps)})" if gaps else "-"
 
 
+def _write(file, rows):
+    """Writes the rows; what was there stays whole until they are."""
+    unfinished = file.with_suffix(".tmp")
+    with open(unfinished, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(unfinished, file)
+
+
 def _versions():
     used = versions() | {name: importlib.metadata.version(name) for name in ("scikit-learn", "cleanlab")}
     return ", ".join(f"{name} {version}" for name, version in used.items())
@@ -271,7 +283,9 @@ def main() -> None:
         if file.exists():
             with open(file, newline="", encoding="utf-8") as handle:
                 rows = list(csv.DictReader(handle))
-        done = {(row["setting"], row["seed"]) for row in rows}
+        places = [(row["setting"], row["seed"]) for row in rows]
+        done = {place for place in places if places.count(place) == _WAYS}
+        rows = [row for row, place in zip(rows, places, strict=True) if place in done]
         for setting, seed in flags.cells:
             place = {"setting": name_of(setting), "seed": str(seed)}
             if tuple(place.values()) in done:
@@ -279,10 +293,9 @@ def main() -> None:
             print(f"{place['setting']} seed {seed}", flush=True)
             for row in compare(make_task(setting, seed, flags.data_dir), seed):
                 rows.append({field: str((place | row).get(field, "")) for field in FIELDS})
-            with writing_output(flags.output), open(file, "w", newline="", encoding="utf-8") as handle:
-                writer = csv.DictWriter(handle, FIELDS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            done.add(tuple(place.values()))
+            with writing_output(flags.output):
+                _write(file, rows)
         with writing_output(flags.output):
             write_table(flags.output, rows)
         print(flags.output / "audit.md")

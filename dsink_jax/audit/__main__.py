@@ -5,7 +5,8 @@
     python -m dsink_jax.audit folder/       # a folder of images for each class
 
 writes a table of all labels, the most probably wrong first, and a page of them, and prints a summary. Ends
-with code 0; with 1 if more labels are wrong than --fail-above; with 2 for data that cannot be used.
+with code 0; with 1 if more labels are wrong than --fail-above; with 2 for data that cannot be used; with 3 if
+the trainings diverge or nothing can be written.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import pathlib
 import sys
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from dsink_jax import audit
@@ -78,7 +80,8 @@ class Flags:
     @property
     def folder(self) -> pathlib.Path:
         """Where what was found is written."""
-        return self.output or self.data.with_name(self.data.stem + "-audit")
+        data = self.data.resolve()
+        return self.output or data.with_name(data.stem + "-audit")
 
     @property
     def settings(self) -> Settings:
@@ -100,8 +103,9 @@ def run(flags: Flags) -> int:
         id_column=flags.id_column,
         image_size=flags.image_size,
     )
-    if len(data.class_names) < 2:
-        raise InputError(f"{flags.data} has labels of one class only: {', '.join(data.class_names)}.")
+    if len(given := np.unique(data.labels)) < 2:
+        only = ", ".join(data.class_names[k] for k in given)
+        raise InputError(f"{flags.data} has labels of one class only: {only}.")
     if not flags.quiet:
         print(
             f"{len(data.labels):,} examples, {len(data.class_names)} classes; "
@@ -117,9 +121,9 @@ def run(flags: Flags) -> int:
         verbose=not flags.quiet,
     )
     found = audit.find_label_errors(data.labels, logits.noise_robust, logits.imbalance_robust)
-    page = audit.page(data, found, f"Labels of {flags.data.name}", flags.shown)
-    for name, text in (("labels.csv", audit.table(data, found)), ("labels.html", page)):
-        _write(flags.folder / name, text)
+    _write(flags.folder / "labels.csv", audit.table(data, found))
+    title = f"Labels of {flags.data.resolve().name}"
+    _write(flags.folder / "labels.html", audit.page(data, found, title, flags.shown))
     print(audit.summary(data, found))
     print(f"\nAll labels: {flags.folder / 'labels.csv'}\nThe worst:  {flags.folder / 'labels.html'}")
     share = float(found.is_wrong.mean())
@@ -151,9 +155,9 @@ def main() -> None:
     except InputError as error:
         end(2, f"error: {error}")
     except (StorageError, TrainingDivergedError) as error:
-        end(1, f"error: {error}")
+        end(3, f"error: {error}")
     except KeyboardInterrupt:
-        end(130, "\nStopped. Nothing was written.")
+        end(130, "\nStopped.")
     sys.exit(code)
 
 

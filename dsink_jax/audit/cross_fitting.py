@@ -8,6 +8,7 @@ from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
 from dsink_jax.errors import InputError
 from dsink_jax.estimator import Settings, fit
 from dsink_jax.estimator.inputs import check_inputs, check_observed
+from dsink_jax.estimator.settings import changed
 
 _STREAM = 7
 
@@ -48,13 +49,13 @@ def out_of_sample_logits(
     Raises:
       InputError: as `dsink_jax.fit`, or for a number of folds that does not go.
     """
+    settings = changed(settings, changes)
     count = len(check_inputs(inputs))
     inputs = np.asarray(inputs)
     labels, num_classes = check_observed(labels, count, num_classes)
     if not isinstance(folds, int | np.integer) or not 2 <= folds <= count:
         raise InputError(f"folds must be between 2 and the number of examples, {count}, got {folds!r}.")
-    seed = changes.get("seed", (settings or Settings()).seed)
-    fold = make_folds(labels, folds, seed)
+    fold = make_folds(labels, folds, settings.seed)
     logits = OutOfSample(*(np.zeros((count, num_classes), np.float32) for _ in OutOfSample._fields))
     for number in range(folds):
         if verbose:
@@ -67,7 +68,6 @@ def out_of_sample_logits(
             settings=settings,
             target=False,
             verbose=verbose,
-            **changes,
         )
         logits.noise_robust[held_out] = fitted.logits(inputs[held_out], "noise_robust")
         logits.imbalance_robust[held_out] = fitted.logits(inputs[held_out], "imbalance_robust")

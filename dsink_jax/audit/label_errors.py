@@ -18,6 +18,7 @@ from dsink_jax.data.corruption import check_labels
 from dsink_jax.errors import InputError
 
 _ITERATIONS = 30
+_LEAST = -30.0  # of a logit next to its row's largest
 
 
 class LabelErrors(NamedTuple):
@@ -90,6 +91,8 @@ def find_label_errors(
             f"{list(noise_robust.shape)}, {list(imbalance_robust.shape)} and {list(target.shape)}."
         )
     count, num_classes = noise_robust.shape
+    if num_classes < 2:
+        raise InputError("There must be at least 2 classes to mistake one for another, got 1.")
     labels = check_labels(labels, num_classes, "Labels")
     if len(labels) != count:
         raise InputError(f"There must be one label for each of {count} examples, got {len(labels)}.")
@@ -116,7 +119,8 @@ def _checked(logits):
     bad = np.isnan(logits).any(-1) | (logits == np.inf).any(-1) | (logits == -np.inf).all(-1)
     if bad.any():
         raise InputError(f"The logits of example {int(bad.argmax())} hold NaN or are no prediction.")
-    return jnp.asarray(logits, jnp.float32)
+    # What is said to be impossible is only next to it: two models may rule out every class between them.
+    return jnp.asarray(np.maximum(logits - logits.max(-1, keepdims=True), _LEAST), jnp.float32)
 
 
 @jax.jit

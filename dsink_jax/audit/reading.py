@@ -1,7 +1,9 @@
 """Labelled data from the files that people have: arrays, a table, or a folder of images."""
 
 import csv
+import os
 import pathlib
+import re
 import zipfile
 import zlib
 from typing import NamedTuple
@@ -76,6 +78,8 @@ def _read_arrays(path):
             given = archive["class_names"] if "class_names" in keys else None
     except InputError:
         raise
+    except TypeError:  # NumPy reads a .npy file of whatever name
+        raise InputError(f"{path} cannot be read as .npz: it is a single array") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read as .npz: {str(error).splitlines()[0]}") from None
     if labels.ndim != 1 or inputs.ndim == 0 or len(labels) != len(inputs):
@@ -83,8 +87,12 @@ def _read_arrays(path):
             f"{path} must have one label for each example, got labels {list(labels.shape)} and inputs "
             f"{list(inputs.shape)}."
         )
+    if inputs.ndim == 3:  # grey images
+        inputs = inputs[..., None]
     names = tuple(map(str, range(len(labels))))
     if labels.dtype.kind in "iu" and given is not None:
+        if given.ndim != 1:
+            raise InputError(f"{path}: class_names must be [C], got {list(given.shape)}.")
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(given):
             raise InputError(f"{path}: the labels must be in 0..{len(given) - 1}, as there are class_names.")
         return Labelled(inputs, labels.astype(np.int64), tuple(map(str, given)), names)
@@ -98,35 +106,37 @@ def _read_table(path, label_column, id_column):
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
             header = [name.strip() for name in next(rows, [])]
-            lines = [row for row in rows if row]
+            lines = [(rows.line_num, row) for row in rows if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from None
     if label_column not in header:
         shown = ", ".join(header[:10]) + (", ..." if len(header) > 10 else "")
         raise InputError(
             f"{path} has no column {label_column!r}; its first line says: {shown or 'nothing'}.\n"
-            "Name the column of the labels with --label-column."
+            "Columns are parted by commas. Name that of the labels with --label-column."
         )
     at_label = header.index(label_column)
     at_id = header.index(id_column) if id_column in header else None
     others = [i for i in range(len(header)) if i not in (at_label, at_id)]
-    for number, row in enumerate(lines, start=2):
+    for number, row in lines:
         if len(row) != len(header):
             raise InputError(f"{path}, line {number}: {len(row)} values for {len(header)} columns.")
+        if not row[at_label].strip():
+            raise InputError(f"{path}, line {number}: there is no label. Leave out what is not labelled.")
     if not lines or not others:
         raise InputError(f"{path} must have numbers beside the labels, and at least one line of them.")
-    inputs = np.empty((len(lines), len(others)), np.float32)
-    for number, row in enumerate(lines):
+    inputs = np.empty((len(lines), len(others)), np.float64)
+    for place, (number, row) in enumerate(lines):
         try:
-            inputs[number] = [float(row[i]) for i in others]
+            inputs[place] = [float(row[i]) for i in others]
         except ValueError:
             name, value = next((header[i], row[i]) for i in others if not _is_number(row[i]))
             raise InputError(
-                f"{path}, line {number + 2}: column {name!r} holds {value!r}, which is no number.\n"
+                f"{path}, line {number}: column {name!r} holds {value!r}, which is no number.\n"
                 "All columns but the labels and --id-column must be features."
             ) from None
-    names = [str(number) if at_id is None else row[at_id] for number, row in enumerate(lines)]
-    return Labelled(inputs, *_numbered(np.array([row[at_label].strip() for row in lines])), tuple(names))
+    names = [str(place) if at_id is None else row[at_id] for place, (_, row) in enumerate(lines)]
+    return Labelled(inputs, *_numbered(np.array([row[at_label].strip() for _, row in lines])), tuple(names))
 
 
 def _is_number(text):
@@ -138,16 +148,14 @@ def _is_number(text):
 
 
 def _read_folder(path, image_size):
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if not isinstance(image_size, int) or image_size < 1:
         raise InputError(f"The side of the images must be at least 1, got {image_size!r}.")
-    classes = sorted(
-        folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
-    )
     files = [
-        (file, number)
-        for number, folder in enumerate(classes)
+        (file, folder.name)
+        for folder in sorted(path.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
         for file in sorted(folder.rglob("*"))
         if file.suffix.lower() in _IMAGES
     ]
@@ -157,23 +165,42 @@ def _read_folder(path, image_size):
     for row, (file, _) in zip(images, files, strict=True):
         try:
             with Image.open(file) as image:
-                row[:] = np.asarray(image.convert("RGB").resize((image_size, image_size)))
-        except (OSError, UnidentifiedImageError) as error:
+                row[:] = _as_bytes(image, image_size)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"{file} cannot be read as an image: {error}") from None
-    labels = np.array([number for _, number in files])
-    names = tuple(str(file.relative_to(path)) for file, _ in files)
-    return Labelled(images, labels, tuple(folder.name for folder in classes), names)
+    names = tuple(_text(file.relative_to(path)) for file, _ in files)
+    classes = sorted({folder for _, folder in files})
+    labels = np.array([classes.index(folder) for _, folder in files])
+    return Labelled(images, labels, tuple(map(_text, classes)), names)
+
+
+def _as_bytes(image, size):
+    """Red, green and blue, upright, on white where it is transparent; more than 8 bits are scaled to 8."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float64)
+        most = 65535.0 if image.mode != "F" else max(float(values.max()), 1e-12)
+        image = Image.fromarray((values.clip(0, most) * (255 / most)).astype(np.uint8))
+    elif "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB").resize((size, size)))
+
+
+def _text(path):
+    """A name that can be written as UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _numbered(labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels of any kind as integers, and the names of the classes in order."""
+    """Labels of any kind as integers, and the names of the classes in order: 10 after 9, not after 1."""
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels, "utf-8", "replace")
-    if labels.dtype.kind == "U" and all(_is_whole(label) for label in np.unique(labels)):
-        labels = labels.astype(np.int64)  # 10 after 9, not after 1
     classes, numbers = np.unique(labels, return_inverse=True)
-    return numbers.astype(np.int64), tuple(map(str, classes.tolist()))
-
-
-def _is_whole(text):
-    return text.lstrip("-").isdecimal() and len(text) < 18
+    names = [str(name) for name in classes.tolist()]
+    if all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in names):
+        order = np.array(sorted(range(len(names)), key=lambda k: (int(names[k]), names[k])))
+        names, numbers = [names[k] for k in order], np.argsort(order)[numbers]
+    return numbers.astype(np.int64), tuple(names)

@@ -118,7 +118,7 @@ def _gallery(data, found, rows):
         given, proposed = (html.escape(data.class_names[k]) for k in (data.labels[i], found.proposed[i]))
         name = html.escape(data.names[i], quote=True)
         items.append(
-            f'<li><img src="{png_data_uri(image)}" alt="example {name}, given label {html.escape(given)}" '
+            f'<li><img src="{png_data_uri(image)}" alt="example {name}, given label {given}" '
             f'width="64" height="64"><span>{name}</span><span>given: {given}</span>'
             f'<span class="differs">proposed: {proposed} ({percent(found.confidence[i])} %)</span></li>'
         )

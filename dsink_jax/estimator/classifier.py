@@ -16,7 +16,8 @@ from dsink_jax.estimator.settings import Settings
 class DSinkClassifier(ClassifierMixin, BaseEstimator):
     """A classifier for feature vectors whose labels are long-tailed and partly wrong.
 
-    The parameters are those of `dsink_jax.estimator.Settings`, with the same meaning and defaults.
+    The parameters are those of `dsink_jax.estimator.Settings` but for what is done to images, with the same
+    meaning and defaults.
 
     Attributes:
       classes_: the labels, sorted, `[C]`.

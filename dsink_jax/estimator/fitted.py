@@ -177,6 +177,7 @@ class FittedDSink:
                 make_model(settings, method, facts.num_classes, kind.is_image), method, variables[role]
             )
             for role, method in make_methods(settings, facts).items()
+            if variables[role]
         }
         return cls(parts, preprocessing, kind, facts, settings, devices)
 
@@ -199,7 +200,7 @@ def _read(path):
             variables[role][rest] = leaf
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} is not a file that a fitted model was saved in, or is damaged: {error}."
         ) from None

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from dsink_jax.data import draw_meta_set, steps_per_epoch
-from dsink_jax.errors import InputError, check_known
+from dsink_jax.errors import InputError
 from dsink_jax.estimator.fitted import FittedDSink
 from dsink_jax.estimator.inputs import check_inputs, check_observed, kind_of, make_preprocessing
 from dsink_jax.estimator.parts import Part, Role, make_methods, make_model
-from dsink_jax.estimator.settings import Settings
+from dsink_jax.estimator.settings import Settings, changed
 from dsink_jax.methods import Method, TrainingFacts
 from dsink_jax.training import (
     AuxiliaryPair,
@@ -73,11 +73,9 @@ def fit(
     >>> fitted.predict_proba(features).shape
     (60, 3)
     """
-    settings = _changed(settings or Settings(), changes)
+    settings = changed(settings, changes)
     array = check_inputs(inputs)
     labels, num_classes = check_observed(labels, len(array), num_classes)
-    if not isinstance(settings.seed, int | np.integer) or not 0 <= settings.seed < 2**32:
-        raise InputError(f"The seed must be an integer in [0, 2^32), got {settings.seed!r}.")
     kind = kind_of(array, inputs)
     if not kind.is_image and (settings.crop_padding or settings.flip):
         raise InputError("crop_padding and flip are for images: vectors have nothing to crop or mirror.")
@@ -104,13 +102,6 @@ def fit(
         )
         parts["target"] = task.part("target", methods["target"], pair)
     return FittedDSink(parts, task.preprocessing, kind, facts, settings, devices)
-
-
-def _changed(settings, changes):
-    known = sorted(field.name for field in dataclasses.fields(Settings))
-    for name in changes:
-        check_known("setting", name, known)
-    return dataclasses.replace(settings, **changes)
 
 
 def _facts(labels, num_classes, settings):

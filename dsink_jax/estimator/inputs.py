@@ -9,6 +9,8 @@ from dsink_jax.data.corruption import check_labels
 from dsink_jax.errors import InputError
 from dsink_jax.training import Preprocessing
 
+_AT_ONCE = 2**24  # numbers
+
 
 class InputKind(NamedTuple):
     """What one example looks like.
@@ -59,8 +61,10 @@ def check_inputs(inputs: Any, kind: InputKind | None = None) -> np.ndarray:
         if array.dtype != np.uint8:
             raise InputError(f"The inputs must be uint8, as in training, got {array.dtype}.")
         return array
+    if kind is not None and kind.is_image and array.dtype == np.uint8:
+        raise InputError("The images must be of numbers as in training, got uint8, which has another scale.")
     with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
+        array = array.astype(np.float32, copy=False)
     bad = ~np.isfinite(array).all((1, 2, 3))
     if bad.any():
         raise InputError(
@@ -87,7 +91,10 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
     Raises:
       InputError: for labels that are not that, or fewer than two classes.
     """
-    labels = np.asarray(labels)
+    try:
+        labels = np.asarray(labels)
+    except ValueError as error:
+        raise InputError(f"The labels are not one array: {error}") from None
     if labels.ndim != 1 or len(labels) != count or not count:
         raise InputError(
             f"There must be one label for each of {count} examples, at least 1, got {list(labels.shape)}."
@@ -95,6 +102,12 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
     if num_classes is None:
         num_classes = int(labels.max()) + 1 if labels.dtype.kind in "iu" else 1
         num_classes = max(num_classes, 2)
+        if num_classes > max(10 * count, 1000):
+            raise InputError(
+                f"The largest of {count} labels is {num_classes - 1}: number the classes from 0 without gaps."
+                "\n"
+                "numpy.unique(labels, return_inverse=True) does; or give num_classes."
+            )
     if not isinstance(num_classes, int | np.integer) or num_classes < 2:
         raise InputError(f"num_classes must be an integer of at least 2, got {num_classes!r}.")
     return check_labels(labels, int(num_classes), "Labels"), int(num_classes)
@@ -103,8 +116,11 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
 def make_preprocessing(inputs: np.ndarray, crop_padding: int, flip: bool) -> Preprocessing:
     """Each channel, or each feature of vectors, to mean 0 and standard deviation 1 over the training set."""
     scale = 255.0 if inputs.dtype == np.uint8 else 1.0
-    mean = inputs.mean((0, 1, 2), dtype=np.float64) / scale
-    std = inputs.std((0, 1, 2), dtype=np.float64) / scale
+    mean = inputs.mean((0, 1, 2), dtype=np.float64)
+    # In parts: a copy of all in float64 would be eight times as large as bytes.
+    parts = np.array_split(inputs, max(inputs.size // _AT_ONCE, 1))
+    std = np.sqrt(sum(((part - mean) ** 2).sum((0, 1, 2)) for part in parts) / inputs[..., 0].size)
+    mean, std = mean / scale, std / scale
     # What hardly varies says nothing, and must not be blown up.
     std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
     augmentation = Augmentation(crop_padding, flip)

@@ -1,12 +1,13 @@
 """What a person may choose about a fit, and what is chosen for those who do not."""
 
 import dataclasses
+import numbers
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 
-from dsink_jax.errors import InputError
+from dsink_jax.errors import InputError, check_known
 from dsink_jax.methods import MethodOptions, check_method_name
 from dsink_jax.models import MODELS, check_model_name
 
@@ -63,7 +64,21 @@ class Settings:
             check_method_name(name)
         if not isinstance(self.options, MethodOptions):
             raise InputError(f"options must be MethodOptions, got {type(self.options).__name__}.")
-        if not isinstance(self.alpha, int | float) or not 0 <= self.alpha < float("inf"):
+        if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**32:
+            raise InputError(f"The seed must be an integer in [0, 2^32), got {self.seed!r}.")
+        if not isinstance(self.alpha, numbers.Real) or not 0 <= self.alpha < float("inf"):
             raise InputError(f"alpha must be at least 0, got {self.alpha!r}.")
-        if not isinstance(self.crop_padding, int) or self.crop_padding < 0:
+        if not isinstance(self.crop_padding, numbers.Integral) or self.crop_padding < 0:
             raise InputError(f"crop_padding must be an integer of at least 0, got {self.crop_padding!r}.")
+
+
+def changed(settings: Settings | None, changes: dict[str, Any]) -> Settings:
+    """Settings, the default ones if there are none, with fields changed by name.
+
+    Raises:
+      InputError: for a name that is no field, or a value out of range.
+    """
+    known = sorted(field.name for field in dataclasses.fields(Settings))
+    for name in changes:
+        check_known("setting", name, known)
+    return dataclasses.replace(settings or Settings(), **changes)

@@ -155,6 +155,36 @@ def test_table_with_another_label_column_and_numbers_as_labels(tmp_path):
     assert read.names == ("0", "1", "2")
 
 
+def test_numbers_as_text_keep_their_spelling(tmp_path):
+    (tmp_path / "t.csv").write_text("x,label\n1,01\n2,1\n3,--1\n")
+    assert audit.read(tmp_path / "t.csv").class_names == ("--1", "01", "1")
+    (tmp_path / "t.csv").write_text("x,label\n1,10\n2,1\n3,-9\n4,01\n")
+    read = audit.read(tmp_path / "t.csv")
+    assert read.class_names == ("-9", "01", "1", "10")
+    assert [read.class_names[k] for k in read.labels] == ["10", "1", "-9", "01"]
+
+
+@pytest.mark.slow
+def test_grey_images_without_a_channel(digits, tmp_path):
+    images, drawn = digits
+    np.savez(tmp_path / "grey.npz", images=images[:60].astype(np.uint8), labels=drawn.noisy_labels[:60])
+    flags = Flags(tmp_path / "grey.npz", model="linear", folds=2, epochs=2, quiet=True)
+    assert run(flags) == 0
+    assert (tmp_path / "grey-audit" / "labels.html").read_text().count("data:image/png") > 0
+
+
+def test_images_of_more_than_8_bits_and_transparent_ones(tmp_path):
+    for name in ("a", "b", "empty"):
+        (tmp_path / name).mkdir()
+    deep = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a" / "deep.png")
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "b" / "clear.png")
+    read = audit.read(tmp_path, image_size=8)
+    assert read.class_names == ("a", "b")  # a folder without images is no class
+    np.testing.assert_allclose(read.inputs[0, ..., 0], deep / 257, atol=1)
+    assert (read.inputs[1] == 255).all()
+
+
 def test_names_are_escaped_on_the_page():
     data = audit.Labelled(np.zeros((2, 3)), np.array([0, 1]), ("<b>", "c&d"), ("<script>", "2"))
     sure = np.log([[0.01, 0.99], [0.01, 0.99]])
@@ -168,6 +198,12 @@ def write(path, content):
     return path
 
 
+def save_one(path):
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+    return path
+
+
 BAD = {
     "nothing there": (lambda d: d / "nothing.csv", "no file or folder"),
     "another kind of file": (lambda d: write(d / "a.txt", "x"), "must be a .npz or .csv file"),
@@ -177,6 +213,8 @@ BAD = {
     "header alone": (lambda d: write(d / "a.csv", "x,label\n"), "at least one line"),
     "labels alone": (lambda d: write(d / "a.csv", "label\n1\n"), "numbers beside the labels"),
     "a word": (lambda d: write(d / "a.csv", "x,label\n1,a\nfish,b\n"), "line 3: column 'x' holds 'fish'"),
+    "no label": (lambda d: write(d / "a.csv", "x,label\n1,a\n\n2,\n"), "line 4: there is no label"),
+    "a single array": (lambda d: save_one(d / "a.npz"), "it is a single array"),
     "a short line": (lambda d: write(d / "a.csv", "x,z,label\n1,2,a\n1,b\n"), "line 3: 2 values for 3"),
     "bytes": (
         lambda d: (d / "a.csv").write_bytes(b"\xff\xfe\x00") and d / "a.csv",

@@ -100,6 +100,15 @@ def test_probabilities_are_probabilities(seed, count, num_classes):
     assert (np.diff(found.wrong_probability[found.ranking]) <= 0).all()
 
 
+def test_models_that_rule_out_every_class_between_them():
+    with np.errstate(divide="ignore"):
+        noise_robust = np.log(np.eye(3)[[0] * 4 + [1] * 5])
+        imbalance_robust = np.log(np.eye(3)[[0] * 4 + [1] * 4 + [2]])
+    found = find_label_errors(np.array([0] * 4 + [1] * 5), noise_robust, imbalance_robust)
+    assert np.isfinite(found.probabilities).all()
+    assert not found.is_wrong.any()
+
+
 def test_models_that_know_nothing_say_little():
     labels, _, _, _ = models(200)
     noise_robust, imbalance_robust = np.random.default_rng(1).normal(size=(2, 200, 4))
@@ -132,6 +141,7 @@ NAN = np.array([[0.0, 0.0], [np.nan, 0.0], [0.0, 0.0]])
         ((LABELS, LOGITS.astype(int), LOGITS), "floating [M, C]"),
         ((LABELS[:0], LOGITS[:0], LOGITS[:0]), "floating [M, C]"),
         ((LABELS, NAN, LOGITS), "example 1 hold NaN"),
+        ((LABELS * 0, LOGITS[:, :1], LOGITS[:, :1]), "at least 2 classes"),
         ((LABELS, LOGITS, np.full((3, 2), -np.inf)), "example 0 hold NaN or are no prediction"),
     ],
 )

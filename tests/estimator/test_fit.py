@@ -186,13 +186,12 @@ def test_without_target_the_auxiliary_models_alone(data):
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/maps").exists(), reason="no list of memory maps here")
 def test_fits_do_not_add_up():
-    """What a fit compiled goes with it: a process may have some 65,000 memory maps, and a search many fits."""
+    """What a fit compiled goes with it: a process may have 65,000 memory maps, and a search has many fits."""
     vectors, labels = blobs(40, seed=7)
     counts = []
     for seed in range(4):
-        fitted = fit(
-            vectors, labels, epochs=1, batch_size=16, seed=seed, target=False, devices=jax.devices()[:1]
-        )
+        how = {"epochs": 1, "batch_size": 16, "target": False, "devices": jax.devices()[:1]}
+        fitted = fit(vectors, labels, seed=seed, **how)
         fitted.predict(vectors, "noise_robust")
         gc.collect()
         counts.append(len(pathlib.Path("/proc/self/maps").read_text().splitlines()))
@@ -223,6 +222,8 @@ BAD = {
     "no example": ((V[:0], L[:0]), {}, "at least 1"),
     "words for labels": ((V, np.array(["a"] * 20)), {}, "Labels must be integers"),
     "label below 0": ((V, L - 1), {}, "must be in [0, 3)"),
+    "labels with gaps": ((V, L * 10**6), {}, "number the classes from 0 without gaps"),
+    "ragged labels": ((V[:2], [[1], [2, 3]]), {}, "labels are not one array"),
     "label too large": ((V, L), {"num_classes": 3}, "must be in [0, 3)"),
     "one class": ((V, L), {"num_classes": 1}, "at least 2"),
     "unknown setting": ((V, L), {"epoch": 3}, "Did you mean 'epochs'"),
@@ -255,6 +256,17 @@ def test_bad_input_is_named(case):
         fit(inputs, labels, **how)
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_without_target_it_is_saved_so(data, tmp_path):
+    fitted = fit(*data, **QUICK, target=False, devices=jax.devices()[:1])
+    fitted.save(tmp_path / "model.npz")
+    loaded = FittedDSink.load(tmp_path / "model.npz")
+    np.testing.assert_allclose(
+        loaded.logits(data[0], "noise_robust"), fitted.logits(data[0], "noise_robust"), rtol=1e-5, atol=1e-5
+    )
+    with pytest.raises(InputError, match="Unknown role 'target'"):
+        loaded.predict(data[0])
 
 
 def test_bad_inputs_to_predict_for(fitted, data):
