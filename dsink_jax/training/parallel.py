@@ -83,14 +83,14 @@ def sharded_train_step(
 
 def parallel_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
     """Maps `(variables, images, index [n]) -> logits [n, C]`: index and logits get a leading device axis."""
-    if len(devices) == 1:
+    if total_devices(devices) == 1:
         return _sharded_predict_step(predict_step, devices, (_WHOLE, _WHOLE, _SPLIT))
     return jax.pmap(predict_step, axis_name=AXIS, in_axes=(None, None, 0), devices=devices)
 
 
 def streamed_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
     """Maps `(variables, images [n, ...]) -> logits [n, C]`: images and logits get a leading device axis."""
-    if len(devices) == 1:
+    if total_devices(devices) == 1:
         return _sharded_predict_step(predict_step, devices, (_WHOLE, _SPLIT))
     return jax.pmap(predict_step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
