@@ -28,7 +28,9 @@ def free_port():
 
 def environment(**more):
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return {**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", **more}
+    # Each compiles for itself: with programs kept from earlier processes, one of two was seen to wait for ever.
+    compiled = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return {**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", **compiled, **more}
 
 
 def start(count, devices, place, pause=0.0):
