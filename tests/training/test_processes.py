@@ -28,7 +28,7 @@ def free_port():
 
 def environment(**more):
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    # Each compiles for itself: with programs kept from earlier processes, one of two was seen to wait for ever.
+    # Each compiles for itself: with programs kept from earlier ones, two were seen to wait for ever.
     compiled = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     return {**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", **compiled, **more}
 
