@@ -9,7 +9,6 @@ Needs cleanlab (`pip install ".[benchmark]"`). The same command goes on where it
 
 import csv
 import dataclasses
-import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -22,14 +21,19 @@ import numpy as np
 from scipy.special import softmax
 
 from dsink_jax import audit
-from dsink_jax.data import corrupt, load, load_human_labels
+from dsink_jax.data import load
 from dsink_jax.errors import InputError
+from dsink_jax.evaluation import class_groups
 from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
+from experiments.config import CIFAR
 from experiments.patch_features import learn_patch_encoder
-from experiments.run_directory import device_description, versions
+from experiments.problem import read_or_draw
+from experiments.run_directory import device_description, versions_in_words
 from experiments.seeds import check_seeds, make_output, writing_output
+from experiments.study.budgets import Setting, setting
+from experiments.study.catalogue import STUDIES
 
 FOLDS = 5
 _WAYS = 5  # rows of a cell: the audit, and cleanlab with two kinds of predictions and two rankings
@@ -38,12 +42,8 @@ FIELDS = (
     *("auroc", "auroc_tail", "auprc", "auprc_tail", "precision", "precision_tail"),
     *("recall", "recall_tail", "f1", "f1_tail", "proposed", "proposed_tail", "seconds"),
 )
-_DIGITS = tuple(
-    ("digits", ratio, noise, rate)
-    for ratio in (10, 30)
-    for noise, rate in (("symmetric", 0.4), ("symmetric", 0.6), ("asymmetric", 0.2), ("asymmetric", 0.4))
-)
-_CIFAR = (("cifar10", 10, "human_worse", None), ("cifar10", 1, "human_worse", None))
+_DIGITS = STUDIES["main"].settings["small"]
+_CIFAR = tuple(setting("cifar10", ratio, "human_worse") for ratio in (10, 1))
 
 
 class Task(NamedTuple):
@@ -63,9 +63,9 @@ class Task(NamedTuple):
     def tail(self) -> np.ndarray:
         """Bool `[M]`, examples that are of, or are given, one of the rarest third of the classes."""
         counts = np.bincount(self.true)
-        rare = np.argsort(counts, kind="stable")[: len(counts) // 3]
         if counts.min() == counts.max():
             return np.zeros(len(self.true), bool)
+        rare = class_groups(counts).few
         return np.isin(self.true, rare) | np.isin(self.given, rare)
 
 
@@ -86,31 +86,20 @@ class Flags:
             raise InputError('cleanlab is not installed: pip install ".[benchmark]".')
 
     @property
-    def cells(self) -> Iterator[tuple[tuple, int]]:
+    def cells(self) -> Iterator[tuple[Setting, int]]:
         """Settings and seeds."""
         yield from ((setting, seed) for seed in self.seeds for setting in _DIGITS)
         if self.data_dir is not None:
             yield from ((setting, seed) for seed in self.seeds[:3] for setting in _CIFAR)
 
 
-def make_task(setting: tuple, seed: int, data_dir: pathlib.Path | None) -> Task:
+def make_task(setting: Setting, seed: int, data_dir: pathlib.Path | None) -> Task:
     """Draws a corrupted set."""
-    dataset, ratio, noise, rate = setting
-    data = load(dataset, data_dir)
-    human = (
-        None if dataset == "digits" else load_human_labels(dataset, noise.removeprefix("human_"), data_dir)
-    )
-    drawn = corrupt(
-        data.train.labels,
-        data.num_classes,
-        imbalance_ratio=ratio,
-        noise=noise,
-        noise_rate=0.0 if rate is None else rate,
-        data_seed=seed,
-        human_labels=human,
-    )
+    config = dataclasses.replace(CIFAR, data_dir=data_dir, data_seed=seed, **setting.changes)
+    data = load(config.dataset, data_dir)
+    drawn = read_or_draw(config, data)
     images = data.train.images[drawn.index]
-    if dataset == "digits":
+    if config.dataset == "digits":
         features = images.reshape(len(images), -1).astype(np.float32)
     else:
         features = learn_patch_encoder(images, seed=seed)(images)
@@ -188,14 +177,6 @@ def measures(task: Task, score: np.ndarray, flagged: np.ndarray, proposed: np.nd
     return row
 
 
-def name_of(setting: tuple) -> str:
-    """A setting in words."""
-    dataset, ratio, noise, rate = setting
-    return "-".join(
-        [dataset, f"ratio-{ratio}", noise.replace("_", "-"), *([] if rate is None else [f"{rate}"])]
-    )
-
-
 def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
     """Writes audit.md: mean and standard deviation over seeds, and how often the audit is ahead."""
     shown = [field for field in FIELDS[5:] if field != "seconds"]
@@ -210,15 +191,15 @@ def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
         "cleanlab on f_N has the audit's own predictions. The audit's rule was chosen on seeds 100 and 101.",
         "",
         f"By `python -m experiments.label_audit` on {device_description(jax.local_devices())}, "
-        f"{time.strftime('%Y-%m-%d')}; {_versions()}.",
+        f"{time.strftime('%Y-%m-%d')}; {versions_in_words('scikit-learn', 'cleanlab')}.",
     ]
     settings = list(dict.fromkeys(row["setting"] for row in rows))
-    for setting in settings:
-        here = [row for row in rows if row["setting"] == setting]
+    for name in settings:
+        here = [row for row in rows if row["setting"] == name]
         seeds = sorted({int(row["seed"]) for row in here})
         wrong = np.mean([float(row["wrong"]) for row in here])
         lines += [
-            *("", f"## {setting}", ""),
+            *("", f"## {name}", ""),
             f"{int(here[0]['examples']):,} examples, {100 * wrong:.0f} % wrong, seeds {seeds}.",
             "",
         ]
@@ -231,8 +212,11 @@ def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
         lines += ["```", align(table, left=1), "```"]
     lines += ["", "## Where the audit is ahead of the best of cleanlab, seed by seed", ""]
     table = [("setting", *(field.replace("_", " ") for field in shown))]
-    for setting in settings:
-        table.append((setting, *(_ahead(rows, setting, field) for field in shown)))
+    for name in settings:
+        table.append((name, *(_ahead(rows, [name], field) for field in shown)))
+    for dataset in dict.fromkeys(name.split("-")[0] for name in settings):
+        of_it = [name for name in settings if name.startswith(dataset)]
+        table.append((f"all of {dataset}", *(_ahead(rows, of_it, field) for field in shown)))
     lines += ["```", align(table, left=1), "```", ""]
     (folder / "audit.md").write_text("\n".join(lines), encoding="utf-8")
 
@@ -245,12 +229,12 @@ def _cell(values):
     return f"{100 * np.mean(values):.1f}{spread}"
 
 
-def _ahead(rows, setting, field):
-    """In how many seeds, and by how many points on average."""
+def _ahead(rows, settings, field):
+    """In how many corrupted sets, and by how many points on average."""
     found = {}
     for row in rows:
-        if row["setting"] == setting and row[field]:
-            found.setdefault(row["seed"], {})[row["method"]] = float(row[field])
+        if row["setting"] in settings and row[field]:
+            found.setdefault((row["setting"], row["seed"]), {})[row["method"]] = float(row[field])
     gaps = [
         values["audit"] - max(value for method, value in values.items() if method != "audit")
         for values in found.values()
@@ -268,11 +252,6 @@ def _write(file, rows):
     os.replace(unfinished, file)
 
 
-def _versions():
-    used = versions() | {name: importlib.metadata.version(name) for name in ("scikit-learn", "cleanlab")}
-    return ", ".join(f"{name} {version}" for name, version in used.items())
-
-
 def main() -> None:
     """Runs the comparison from the command line."""
     with errors_for_people():
@@ -287,7 +266,7 @@ def main() -> None:
         done = {place for place in places if places.count(place) == _WAYS}
         rows = [row for row, place in zip(rows, places, strict=True) if place in done]
         for setting, seed in flags.cells:
-            place = {"setting": name_of(setting), "seed": str(seed)}
+            place = {"setting": setting.name, "seed": str(seed)}
             if tuple(place.values()) in done:
                 continue
             print(f"{place['setting']} seed {seed}", flush=True)

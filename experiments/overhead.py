@@ -19,7 +19,7 @@ from dsink_jax.report import align
 from experiments.benchmark.timing import alternate, ratio
 from experiments.benchmark.workload import BASE, DSINK, Stepper, Workload
 from experiments.command_line import errors_for_people
-from experiments.run_directory import device_description, versions
+from experiments.run_directory import device_description, versions_in_words
 from experiments.seeds import make_output, writing_output
 
 FIELDS = (
@@ -118,7 +118,6 @@ def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
                 str(row["rounds"]),
             )
         )
-    described = ", ".join(f"{name} {version}" for name, version in versions().items())
     lines = [
         "# What D-SINK adds to an epoch",
         "",
@@ -129,7 +128,7 @@ def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
         "auxiliaries themselves is not in it: each costs about as much as the base.",
         "",
         f"By `python -m experiments.overhead` on {device_description(jax.local_devices())}, "
-        f"{time.strftime('%Y-%m-%d')}; {described}.",
+        f"{time.strftime('%Y-%m-%d')}; {versions_in_words()}.",
         *("", "```", align(table, left=2), "```", ""),
     ]
     (folder / "overhead.md").write_text("\n".join(lines), encoding="utf-8")

@@ -213,15 +213,20 @@ def known(number: float) -> float | None:
     return None if number != number else number
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, of this library and of what it computes with."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python, of this library, of what it computes with, and of `more` packages."""
     found = {"python": platform.python_version()}
-    for package in ("dsink-jax", *_PACKAGES):
+    for package in ("dsink-jax", *_PACKAGES, *more):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def versions_in_words(*more: str) -> str:
+    """The same on one line."""
+    return ", ".join(f"{name} {version}" for name, version in versions(*more).items())
 
 
 def device_description(devices: Sequence[jax.Device]) -> str:

@@ -19,7 +19,7 @@ from dsink_jax.errors import InputError
 from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
-from experiments.run_directory import device_description, versions
+from experiments.run_directory import device_description, versions_in_words
 from experiments.seeds import make_output, writing_output
 
 SHAPES = ((64, 10), (128, 10), (128, 100), (1000, 10), (1000, 100))
@@ -102,14 +102,14 @@ def main() -> None:
 def _table():
     header = ("N x C", "scale", "iterations", "error", "iterations (default)", "error (default)")
     rows = [header, *(measure(shape, scale) for scale in SCALES for shape in SHAPES)]
-    found = ", ".join(f"{name} {version}" for name, version in versions().items())
     return (
         "# Error of the surrogate labels\n\n"
         "Largest absolute error of a label against POT's `sinkhorn_log` in float64, worst of "
         f"{SEEDS} seeds, threshold 1e-6: with iterations as many as it takes, and with the default limit of "
         f"{DEFAULT_MAX_ITERATIONS}. `scale` is the standard deviation of the logits.\n\n"
         f"```\n{align(rows, left=1)}\n```\n\n"
-        f"`python -m experiments.solver_accuracy`; {device_description(jax.local_devices())}; {found}; "
+        f"`python -m experiments.solver_accuracy`; {device_description(jax.local_devices())}; "
+        f"{versions_in_words()}; "
         f"{time.strftime('%Y-%m-%d')}.\n"
     )
 

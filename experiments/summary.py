@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments.run_directory import device_description, versions
+from experiments.run_directory import device_description, versions_in_words
 
 Results = dict[int, dict]  # content of results.json by seed
 
@@ -74,8 +74,7 @@ def setting(results: Results) -> str:
 def provenance(command: str, results: Results) -> str:
     """The command, the time it took, the device, the versions and the date."""
     seconds = sum(entry["seconds"] for result in results.values() for entry in result["models"].values())
-    found = ", ".join(f"{name} {version}" for name, version in versions().items())
     return (
         f"`{command}`; {seconds / 3600:.1f} hours of training in all; "
-        f"{device_description(jax.local_devices())}; {found}; {time.strftime('%Y-%m-%d')}."
+        f"{device_description(jax.local_devices())}; {versions_in_words()}; {time.strftime('%Y-%m-%d')}."
     )

@@ -22,8 +22,6 @@ from dsink_jax.audit.reading import ID_COLUMN, LABEL_COLUMN
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.estimator import Settings
 from dsink_jax.flags import end, read_flags
-from dsink_jax.methods import check_method_name
-from dsink_jax.models import check_model_name
 from dsink_jax.report import percent
 from dsink_jax.training import TrainingDivergedError
 
@@ -72,10 +70,7 @@ class Flags:
             raise InputError(f"--shown must be at least 0, got {self.shown}.")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must be in [0, 2^32), got {self.seed}.")
-        if self.model != "auto":
-            check_model_name(self.model)
-        for name in (self.imbalance_method, self.noise_method):
-            check_method_name(name)
+        _ = self.settings  # says what else is out of range, before anything is read
 
     @property
     def folder(self) -> pathlib.Path:

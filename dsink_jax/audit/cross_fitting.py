@@ -50,8 +50,9 @@ def out_of_sample_logits(
       InputError: as `dsink_jax.fit`, or for a number of folds that does not go.
     """
     settings = changed(settings, changes)
-    count = len(check_inputs(inputs))
-    inputs = np.asarray(inputs)
+    # Once for all folds, in the shape it had: vectors are no images yet.
+    inputs = check_inputs(inputs).reshape(np.shape(inputs))
+    count = len(inputs)
     labels, num_classes = check_observed(labels, count, num_classes)
     if not isinstance(folds, int | np.integer) or not 2 <= folds <= count:
         raise InputError(f"folds must be between 2 and the number of examples, {count}, got {folds!r}.")

@@ -83,22 +83,23 @@ def sharded_train_step(
 
 def parallel_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
     """Maps `(variables, images, index [n]) -> logits [n, C]`: index and logits get a leading device axis."""
-    if total_devices(devices) == 1:
-        return _sharded_predict_step(predict_step, devices, (_WHOLE, _WHOLE, _SPLIT))
-    return jax.pmap(predict_step, axis_name=AXIS, in_axes=(None, None, 0), devices=devices)
+    return _mapped_predict_step(predict_step, devices, (None, None, 0))
 
 
 def streamed_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
     """Maps `(variables, images [n, ...]) -> logits [n, C]`: images and logits get a leading device axis."""
-    if total_devices(devices) == 1:
-        return _sharded_predict_step(predict_step, devices, (_WHOLE, _SPLIT))
-    return jax.pmap(predict_step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+    return _mapped_predict_step(predict_step, devices, (None, 0))
 
 
-def _sharded_predict_step(predict_step, devices, specs):
+def _mapped_predict_step(predict_step, devices, in_axes):
+    """Only the last argument is split, as `in_axes` says."""
+    if total_devices(devices) > 1:
+        return jax.pmap(predict_step, axis_name=AXIS, in_axes=in_axes, devices=devices)
+
     def one_device(*arguments):
         return predict_step(*arguments[:-1], arguments[-1][0])[None]
 
+    specs = tuple(_WHOLE if axis is None else _SPLIT for axis in in_axes)
     return jax.jit(_shard_map(one_device, devices, specs, _SPLIT))
 
 

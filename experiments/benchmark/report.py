@@ -1,6 +1,5 @@
 """The page of the results."""
 
-import importlib.metadata
 import os
 import time
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ import jax
 
 from experiments.benchmark.settings import Settings
 from experiments.benchmark.table import Row, as_text, write_csv
-from experiments.run_directory import device_description, versions
+from experiments.run_directory import device_description, versions_in_words
 
 _LEGEND = (
     "`measured` and `other` are medians over rounds in which every contestant of a case has a turn, in an "
@@ -77,15 +76,8 @@ def _machine(start):
 
 
 def _provenance(settings, start):
-    found = versions()
-    for package in ("torch", "POT"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    listed = ", ".join(f"{name} {version}" for name, version in found.items())
     flags = (" --parts " + ",".join(settings.parts)) + (" --quick" if settings.quick else "")
     return (
-        f"`python -m experiments.benchmark{flags}` in {start['seconds'] / 60:.0f} minutes; {listed}; "
-        f"{time.strftime('%Y-%m-%d')}."
+        f"`python -m experiments.benchmark{flags}` in {start['seconds'] / 60:.0f} minutes; "
+        f"{versions_in_words('torch', 'POT')}; {time.strftime('%Y-%m-%d')}."
     )

@@ -1,7 +1,6 @@
 """The comparison of the audit with cleanlab: its measures by hand, its features, and a small one whole."""
 
 import csv
-import pathlib
 
 import numpy as np
 import pytest
@@ -10,8 +9,6 @@ from dsink_jax.errors import InputError
 from experiments import label_audit
 from experiments.label_audit import Flags, Task, measures, write_table
 from experiments.patch_features import PatchEncoder, learn_patch_encoder
-
-RESULTS = pathlib.Path(__file__).parents[2] / "results" / "audit"
 
 
 def test_measures_by_hand():
