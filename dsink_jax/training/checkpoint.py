@@ -89,7 +89,7 @@ class Checkpointer:
         with _storage(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
             self._set_aside(tell)
-            self._manager = ocp.CheckpointManager(self._directory, options=options)
+            self._manager = _Manager(self._directory, options=options)
 
     def _set_aside(self, tell):
         """Removes what was not finished, moves what is damaged; so all that Orbax finds is whole."""
@@ -199,6 +199,18 @@ class Checkpointer:
         if step is None:
             return None
         return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves it to the training when to stop.
+
+    Orbax would ask JAX too, at each save, with the number of the step. JAX stops all processes at one count
+    of what they asked: one that saves would spoil its count, and wait for ever for those that stopped.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The command on files that people have: arrays, tables, folders of images."""
 
 import csv
+import resource
 import subprocess
 import sys
 
@@ -36,6 +37,18 @@ def write_table(path, digits):
             rows.writerow([f"scan {number}", *image.ravel(), NAMES[label]])
 
 
+def write_embeddings(path, count, width):
+    """Ten classes around centres, a fifth of the labels wrong."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 10, count)
+    vectors = rng.normal(size=(10, width))[true] + 1.5 * rng.normal(size=(count, width))
+    given = np.where(rng.random(count) < 0.2, rng.integers(0, 10, count), true)
+    header = ",".join([*(f"x{i}" for i in range(width)), "label"])
+    table = np.column_stack([vectors, given])
+    np.savetxt(path, table, "%.4f," * width + "%d", header=header, comments="")
+    return true != given
+
+
 def write_folder(path, digits, count):
     images, drawn = digits
     for name in NAMES:
@@ -48,6 +61,19 @@ def write_folder(path, digits, count):
 def found_in(folder):
     with open(folder / "labels.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_ten_thousand_embeddings_take_less_than_a_minute(tmp_path):
+    wrong = write_embeddings(tmp_path / "vectors.csv", 10_000, 128)
+    command = [sys.executable, "-W", "ignore", "-m", "dsink_jax.audit", str(tmp_path / "vectors.csv")]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Of the processor, so that it does not matter what else runs: less even on one core.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 60
+    first = [int(row["example"]) for row in found_in(tmp_path / "vectors-audit")[: wrong.sum()]]
+    assert wrong[first].mean() > 0.95
 
 
 @pytest.mark.slow
