@@ -12,6 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = (ROOT / "README.md").read_text()
 COMPOSING = (ROOT / "docs" / "composing.md").read_text()
 
 
@@ -57,8 +58,32 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-def block(kind):
-    return re.search(rf"<!-- {kind} -->\n(.*?)<!-- end -->", COMPOSING, re.S)[1]
+def block(kind, page=COMPOSING):
+    return re.search(rf"<!-- {kind} -->\n(.*?)<!-- end -->", page, re.S)[1]
+
+
+def test_differences_are_those_of_the_main_study():
+    found = collections.defaultdict(dict)
+    with open(ROOT / "results" / "main" / "results.csv") as file:
+        for row in csv.DictReader(file):
+            if row["budget"] == "small":
+                found[row["setting"]].setdefault(row["model"], []).append(100 * float(row["last"]))
+    lines = re.findall(r"^\| (\d+), (\w+) (\S+) \| (.*) \|$", block("main", README), re.M)
+    assert len(lines) == len(found) == 8
+
+    def told(values, factor):
+        return [statistics.mean(values), factor * statistics.stdev(values)]
+
+    for ratio, noise, rate, cells in lines:
+        models = found[f"digits-ratio-{ratio}-{noise}-{rate}"]
+        own, adjusted = models.pop("dsink"), models.pop("noise_robust_adjusted")
+        assert len(own) == 5 and len(models) == 5
+        expected = told(own, 1.0)
+        for rival in (max(models.values(), key=statistics.mean), adjusted):
+            # Student's t of four degrees of freedom: 2.776.
+            expected += told([one - other for one, other in zip(own, rival, strict=True)], 2.776 / 5**0.5)
+        shown = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+        assert shown == pytest.approx(expected, abs=0.051)
 
 
 def test_costs_are_those_of_the_benchmark():

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dsink_jax.data import Augmentation, training_order
@@ -29,6 +30,7 @@ PREPROCESSING = Preprocessing(Augmentation(4, True), (0.49, 0.48, 0.45), (0.25, 
 OPTIMIZER = OptimizerSettings(0.02, "cosine", 0.9, False, 5e-4)
 BASE = CrossEntropy()
 DSINK = DSink(CrossEntropy(), Weighting(ALPHA))
+SHARPNESS = 5.0  # standard deviation of the logits of trained auxiliary models
 BLOCKS = {"resnet8": 1, "resnet20": 3}  # networks that there is a PyTorch twin of
 
 
@@ -73,7 +75,7 @@ def make_data(
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (examples, *shape), dtype=np.uint8)
     common, *own = rng.normal(0, 1, (3, examples, num_classes))
-    noise_robust, imbalance_robust = (5 * common + logits for logits in own)
+    noise_robust, imbalance_robust = (SHARPNESS * common + logits for logits in own)
     imbalance_robust -= np.linspace(0, np.log(10), num_classes)
     return DeviceData(
         images,
@@ -81,6 +83,16 @@ def make_data(
         noise_robust.astype(np.float32),
         imbalance_robust.astype(np.float32),
     )
+
+
+def _sharpened(model):
+    """The model with logits as far apart as those that are looked up: it decides how long Q takes."""
+
+    def apply(variables, images, train):
+        logits, updates = model.apply(variables, images, train)
+        return SHARPNESS * logits / jnp.std(logits), updates
+
+    return model._replace(apply=apply)
 
 
 class Stepper:
@@ -99,7 +111,7 @@ class Stepper:
         )
         pair = variables = None
         if auxiliaries == "online":
-            pair = AuxiliaryPair(*[Auxiliary(model, BASE)] * 2)
+            pair = AuxiliaryPair(*[Auxiliary(_sharpened(model), BASE)] * 2)
             variables = AuxiliaryPair(
                 *(dict(model.init(jax.random.key(seed), data.images[:1] / 255.0)) for seed in (1, 2))
             )

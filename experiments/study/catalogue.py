@@ -31,6 +31,7 @@ class Study:
       others_ahead: whether it is told how far the others are ahead of it, instead of it of them.
       measure: what is compared: `last`, the accuracy after the last epoch, or `few`, that on rare classes.
       figures: names of the figures to draw, of `drawings.FIGURES`.
+      beside: names of models, and of those that each is to improve on; none to compare all with `target`.
       measurements: names of what is measured on the trained models, of `measurements.MEASUREMENTS`.
     """
 
@@ -42,6 +43,7 @@ class Study:
     others_ahead: bool = False
     measure: str = "last"
     figures: tuple[str, ...] = ()
+    beside: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     measurements: tuple[str, ...] = ()
 
 
@@ -75,6 +77,12 @@ def _paper_settings():
     return tuple({one.name: one for one in (*first, *synthetic, *human)}.values())
 
 
+def _beside_auxiliaries(models):
+    """D-SINK is to be ahead of f_L and f_N."""
+    made = (model for model in models if model.name.startswith(STUDY_TARGET))
+    return {model.name: tuple(need.name for need in reversed(model.needs)) for model in made}
+
+
 def _robust_to(what):
     return [name for name, entry in METHODS.items() if entry.robust_to == what]
 
@@ -89,6 +97,25 @@ _WORSE = (
 _WORSE_TOGETHER = (
     *((one, one) for one in _WORSE[:3]),
     *((one, dataclasses.replace(one, draw=draw)) for one in _WORSE[3:] for draw in (0, 1)),
+)
+
+_QUALITIES = (
+    dsink(),
+    *(dsink(f_N=noise_robust(weakening=one)) for one in _WORSE),
+    *(dsink(f_L=imbalance_robust(weakening=one)) for one in _WORSE),
+    *(
+        dsink(f_L=imbalance_robust(weakening=one), f_N=noise_robust(weakening=other))
+        for one, other in _WORSE_TOGETHER
+    ),
+)
+_PAIRS = tuple(
+    dsink(f_L=imbalance_robust(one), f_N=noise_robust(other))
+    for one in ("logit_adjustment", "posthoc_logit_adjustment", "ldam_drw", "crt", "ot_reweighting")
+    for other in ("elr", "gce", "truncated_gce", "sce", "mixup", "coteaching", "dividemix")
+)
+_BASES = (
+    *("cross_entropy", "logit_adjustment", "ldam_drw", "class_balanced"),
+    *("elr", "gce", "mixup", "coteaching", "dividemix"),
 )
 
 STUDIES: dict[str, Study] = {
@@ -133,15 +160,9 @@ STUDIES: dict[str, Study] = {
         "D-SINK on top of other bases",
         "Does D-SINK add to a base that is already robust?",
         _DEFAULT,
-        tuple(
-            model
-            for base in (
-                *("cross_entropy", "logit_adjustment", "ldam_drw", "class_balanced"),
-                *("elr", "gce", "mixup", "coteaching", "dividemix"),
-            )
-            for model in (alone(base), dsink(base=base))
-        ),
+        tuple(model for base in _BASES for model in (alone(base), dsink(base=base))),
         figures=("bases",),
+        beside={dsink(base=base).name: (base,) for base in _BASES},
     ),
     "auxiliaries": Study(
         "D-SINK for pairs of auxiliary methods",
@@ -151,12 +172,9 @@ STUDIES: dict[str, Study] = {
             "cpu": (setting("cifar10", 10),),
             "paper": (setting("cifar100", 10), setting("cifar10", 10)),
         },
-        tuple(
-            dsink(f_L=imbalance_robust(one), f_N=noise_robust(other))
-            for one in ("logit_adjustment", "posthoc_logit_adjustment", "ldam_drw", "crt", "ot_reweighting")
-            for other in ("elr", "gce", "truncated_gce", "sce", "mixup", "coteaching", "dividemix")
-        ),
+        _PAIRS,
         figures=("pairs",),
+        beside=_beside_auxiliaries(_PAIRS),
     ),
     "correction": Study(
         "Wrong labels corrected over the training",
@@ -208,18 +226,9 @@ STUDIES: dict[str, Study] = {
         "How good must the auxiliary models be?",
         "Where does D-SINK stop helping when its auxiliary models get worse, apart or together?",
         _DEFAULT,
-        (
-            alone("cross_entropy"),
-            alone("logit_adjustment"),
-            dsink(),
-            *(dsink(f_N=noise_robust(weakening=one)) for one in _WORSE),
-            *(dsink(f_L=imbalance_robust(weakening=one)) for one in _WORSE),
-            *(
-                dsink(f_L=imbalance_robust(weakening=one), f_N=noise_robust(weakening=other))
-                for one, other in _WORSE_TOGETHER
-            ),
-        ),
+        (alone("cross_entropy"), alone("logit_adjustment"), *_QUALITIES),
         figures=("quality",),
+        beside=_beside_auxiliaries(_QUALITIES),
     ),
     "imbalance": Study(
         "Imbalance-robust methods alone, without label noise",

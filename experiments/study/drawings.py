@@ -1,20 +1,14 @@
 """The figures of studies, by the names that studies list, from the rows of the CSV files alone."""
 
+import math
 import pathlib
 import statistics
 from collections.abc import Callable, Sequence
 
 from dsink_jax.report import figures
-from experiments.study import records
+from experiments.study import beside, records
 from experiments.study.catalogue import Study
-from experiments.study.models import (
-    DEFAULT_ALPHA,
-    DEFAULT_BASE,
-    dsink,
-    imbalance_robust,
-    noise_robust,
-    with_needs,
-)
+from experiments.study.models import DEFAULT_ALPHA, DEFAULT_BASE
 from experiments.study.records import Row
 
 # Draws one figure of one budget into a folder: file names with text for those who do not see them.
@@ -107,18 +101,20 @@ def _bases(folder, study, budget, rows):
 
 def _pairs(folder, study, budget, rows):
     """How far D-SINK is ahead of the better of its two parts, for every pair."""
-    del study
     drawn = []
     for setting in _names(rows, "setting"):
-        group = [row for row in rows if row["setting"] == setting]
-        f_L, f_N = (
-            [name.removeprefix(f"{role}-") for name in _names(group, "model") if name.startswith(f"{role}-")]
-            for role in ("f_L", "f_N")
-        )
-        cells = [[pair_ahead(group, one, other) for other in f_N] for one in f_L]
+        pairs = beside.beside(study, [row for row in rows if row["setting"] == setting])
+        if not pairs:
+            continue
+        points = {pair.others: pair.ahead.mean for pair in pairs}
+        f_L, f_N = (list(dict.fromkeys(names)) for names in zip(*points, strict=True))
+        cells = [[points.get((one, other), math.nan) for other in f_N] for one in f_L]
         path = folder / f"pairs-{setting}.svg"
         title = "accuracy of D-SINK less that of the better of f_L and f_N (points)"
-        figures.heat_map_figure(cells, f_L, f_N, path, row_label="f_L", column_label="f_N", title=title)
+        rows_of, columns_of = ([name.partition("-")[2] for name in names] for names in (f_L, f_N))
+        figures.heat_map_figure(
+            cells, rows_of, columns_of, path, row_label="f_L", column_label="f_N", title=title
+        )
         drawn.append((path.name, f"{setting}: {title}"))
     return drawn
 
@@ -126,28 +122,13 @@ def _pairs(folder, study, budget, rows):
 def _quality(folder, study, budget, rows):
     """Accuracy of D-SINK over that of the better of its two auxiliaries, as these get worse."""
     path = folder / f"quality-{budget}.svg"
-    by_name = {model.name: model for model in with_needs(study.models)}
-    kinds = {"f_N": {}, "f_L": {}, "both": {}}
-    for row in rows:
-        model = by_name.get(row["model"])
-        if model is None or not model.name.startswith("dsink"):
-            continue
-        parts = [
-            100 * other["last"]
-            for other in rows
-            for need in model.needs
-            if (other["setting"], other["seed"], other["model"]) == (row["setting"], row["seed"], need.name)
-        ]
-        weakened = [one for one in ("f_N", "f_L") if f"-{one}=" in model.name]
+    points = {"f_N worse": [], "f_L worse": [], "both worse": []}
+    for pair in beside.beside(study, rows):
+        weakened = [one for one in ("f_N", "f_L") if f"-{one}=" in pair.model]
         kind = "both" if len(weakened) == 2 else (weakened or ["f_N"])[0]
-        if len(parts) == 2:
-            kinds[kind].setdefault(model.name, []).append((max(parts), 100 * row["last"]))
-    points = {
-        f"{kind} worse" if kind != "both" else "both worse": [
-            tuple(map(statistics.mean, zip(*seeds, strict=True))) for seeds in models.values()
-        ]
-        for kind, models in kinds.items()
-    }
+        points[f"{kind} worse"].append(
+            (100 * statistics.mean(pair.best), 100 * statistics.mean(pair.accuracies))
+        )
     label = "test accuracy of {} (%)"
     figures.scatter_figure(
         points, path, x_label=label.format("the better of f_L and f_N"), y_label=label.format("D-SINK")
@@ -195,27 +176,6 @@ def _allocation(folder, study, budget, rows):
     label = "total variation to Q of the whole set"
     figures.lines_figure({"": panel}, path, x_label="batch size", y_label=label, x_log=True)
     return [(path.name, f"{label} over the batch size, with the marginal of: {', '.join(panel)}")]
-
-
-def pair_ahead(rows: Sequence[Row], f_L: str, f_N: str) -> float:
-    """Mean over seeds of D-SINK's accuracy less the better of f_L's and f_N's, in points; NaN if not run."""
-    target = pair_name(f_L, f_N)
-    seeds = {row["seed"]: row["last"] for row in rows if row["model"] == target}
-    parts = [
-        {row["seed"]: row["last"] for row in rows if row["model"] == name}
-        for name in (f"f_L-{f_L}", f"f_N-{f_N}")
-    ]
-    ahead = [
-        100 * (accuracy - max(part[seed] for part in parts))
-        for seed, accuracy in seeds.items()
-        if all(seed in part for part in parts)
-    ]
-    return statistics.mean(ahead) if ahead else float("nan")
-
-
-def pair_name(f_L: str, f_N: str) -> str:
-    """The name of D-SINK with two auxiliaries."""
-    return dsink(f_L=imbalance_robust(f_L), f_N=noise_robust(f_N)).name
 
 
 def _percent(rows, model):

@@ -3,13 +3,12 @@
 import pathlib
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-from scipy import stats
+from typing import Any
 
 from dsink_jax.report import align
-from experiments.study import drawings, records
+from experiments.study import beside, drawings, records
 from experiments.study.catalogue import Study
+from experiments.study.paired import ahead, by_seed, spread
 from experiments.study.records import Row
 
 LEGEND = (
@@ -19,40 +18,6 @@ LEGEND = (
     "points of {measure} by which {who}, mean of the paired differences with its 95 % interval (Student's "
     "t), and in how many seeds."
 )
-
-
-class Difference(NamedTuple):
-    """A paired difference over seeds, in points.
-
-    Attributes:
-      mean: of the differences.
-      half_width: of the 95 % interval of the mean; None for a single seed.
-      ahead: seeds in which it is above 0.
-      seeds: how many there are.
-    """
-
-    mean: float
-    half_width: float | None
-    ahead: int
-    seeds: int
-
-    def __str__(self):
-        interval = "" if self.half_width is None else f" ± {self.half_width:.1f}"
-        return f"{self.mean:+.1f}{interval} ({self.ahead} of {self.seeds})"
-
-
-def paired(ones: Sequence[float], others: Sequence[float]) -> Difference:
-    """The mean of the paired differences of shares, with its 95 % interval by Student's t.
-
-    >>> str(paired([0.9, 0.8, 0.7], [0.8, 0.7, 0.6]))
-    '+10.0 ± 0.0 (3 of 3)'
-    """
-    differences = [100 * (one - other) for one, other in zip(ones, others, strict=True)]
-    count = len(differences)
-    half = None
-    if count > 1:
-        half = stats.t.ppf(0.975, count - 1) * statistics.stdev(differences) / count**0.5
-    return Difference(statistics.mean(differences), half, sum(d > 0 for d in differences), count)
 
 
 def render(folder: pathlib.Path, study: Study, name: str) -> str:
@@ -76,6 +41,8 @@ def render(folder: pathlib.Path, study: Study, name: str) -> str:
             paragraphs.append(f"![{alternative}]({file})")
         for setting, group in _groups(of_budget).items():
             paragraphs += [f"### {_describe(setting, group)}", f"```\n{table(study, group)}\n```"]
+            if pairs := beside.beside(study, group):
+                paragraphs.append(f"```\n{beside.table(pairs)}\n```")
         paragraphs.append(_provenance(folder, name, budget, of_budget))
     text = "\n\n".join(paragraphs) + "\n"
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -85,36 +52,17 @@ def render(folder: pathlib.Path, study: Study, name: str) -> str:
 def table(study: Study, rows: Sequence[Row]) -> str:
     """The models of one setting side by side."""
     lines = [("model", "accuracy", "few", "corrected", "memorised", "ahead by")]
-    target = _by_seed(rows, study.target, study.measure)
+    target = by_seed(rows, study.target, study.measure)
     for model in dict.fromkeys(row["model"] for row in rows):
         of_model = [row for row in rows if row["model"] == model]
         shares = ([row[key] for row in of_model] for key in _SHOWN)
-        pair = target, _by_seed(rows, model, study.measure)
-        ahead = "" if model == study.target else _ahead(*(pair[::-1] if study.others_ahead else pair))
-        lines.append((model, *map(spread, shares), ahead))
+        pair = target, by_seed(rows, model, study.measure)
+        by = "" if model == study.target else ahead(*(pair[::-1] if study.others_ahead else pair))
+        lines.append((model, *map(spread, shares), by))
     return align(lines, left=1)
 
 
 _SHOWN = ("last", "few", "noisy_corrected", "noisy_memorised")
-
-
-def spread(shares: Sequence[float | None]) -> str:
-    """Mean and standard deviation in percent; `-` if nothing is known."""
-    shares = [100 * share for share in shares if share is not None]
-    if not shares:
-        return "-"
-    deviation = f" ± {statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
-    return f"{statistics.mean(shares):.1f}{deviation}"
-
-
-def _by_seed(rows, model, measure="last"):
-    return {row["seed"]: row[measure] for row in rows if row["model"] == model}
-
-
-def _ahead(target, other):
-    """The difference over the seeds that both have."""
-    seeds = [seed for seed in target if seed in other]
-    return str(paired([target[seed] for seed in seeds], [other[seed] for seed in seeds])) if seeds else "-"
 
 
 def _legend(study):
@@ -125,28 +73,34 @@ def _legend(study):
 
 def _verdicts(study, rows):
     """For each setting what the table comes to."""
-    verdict = _not_ahead if study.others_ahead else _best_rival
+    verdict = _beside if study.beside else _not_ahead if study.others_ahead else _best_rival
     groups = _groups(rows, "budget", "setting").items()
     lines = [f"- {setting} ({budget}): {verdict(study, group)}" for (budget, setting), group in groups]
     return ["\n".join(lines)] if lines else []
 
 
+def _beside(study, rows):
+    """What the models come to beside those they are to improve on."""
+    pairs = beside.beside(study, rows)
+    return beside.verdict(pairs) if pairs else "not complete"
+
+
 def _not_ahead(study, rows):
     """Which models are not ahead of the target on average."""
-    target = _by_seed(rows, study.target, study.measure)
+    target = by_seed(rows, study.target, study.measure)
     behind = []
     for model in dict.fromkeys(row["model"] for row in rows if row["model"] != study.target):
-        other = _by_seed(rows, model, study.measure)
+        other = by_seed(rows, model, study.measure)
         seeds = [seed for seed in target if seed in other]
         if seeds and not statistics.mean(other[seed] - target[seed] for seed in seeds) > 0:
-            behind.append(f"`{model}` {_ahead(other, target)}")
+            behind.append(f"`{model}` {ahead(other, target)}")
     return f"not ahead of `{study.target}`: {', '.join(behind) or 'none'}"
 
 
 def _best_rival(study, rows):
     """The target beside the best of all others that are no D-SINK."""
-    target = _by_seed(rows, study.target)
-    rivals = {row["model"]: _by_seed(rows, row["model"]) for row in rows if row["role"] != "target"}
+    target = by_seed(rows, study.target)
+    rivals = {row["model"]: by_seed(rows, row["model"]) for row in rows if row["role"] != "target"}
     rivals = {name: known for name, known in rivals.items() if known.keys() >= target.keys()}
     if not target or not rivals:
         return "not complete"
@@ -155,7 +109,7 @@ def _best_rival(study, rows):
     mean = 100 * statistics.mean(target.values())
     return (
         f"`{study.target}` {mean:.1f}, the best that is no D-SINK, `{best}`, "
-        f"{100 * means[best]:.1f}: ahead by {_ahead(target, rivals[best])}"
+        f"{100 * means[best]:.1f}: ahead by {ahead(target, rivals[best])}"
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -21,8 +22,8 @@ from experiments.run_directory import RunDirectory
 from experiments.study import __main__ as study_command
 from experiments.study import budgets, cells, jobs, records, render
 from experiments.study.catalogue import STUDIES
-from experiments.study.drawings import pair_ahead
 from experiments.study.models import alone, dsink, imbalance_robust, naive, noise_robust, with_needs
+from experiments.study.paired import paired
 
 NEVER = lambda _: False  # noqa: E731
 
@@ -148,7 +149,7 @@ def test_names_say_what_is_not_default(model, name):
 def test_paired_difference_against_scipy(seeds):
     rng = np.random.default_rng(seeds)
     ones, others = rng.uniform(size=(2, seeds))
-    found = render.paired(ones, others)
+    found = paired(ones, others)
     low, high = stats.ttest_rel(100 * ones, 100 * others).confidence_interval(0.95)
     assert found.mean - found.half_width == pytest.approx(low)
     assert found.mean + found.half_width == pytest.approx(high)
@@ -156,7 +157,7 @@ def test_paired_difference_against_scipy(seeds):
 
 
 def test_one_seed_has_no_interval():
-    assert str(render.paired([0.5], [0.4])) == "+10.0 (1 of 1)"
+    assert str(paired([0.5], [0.4])) == "+10.0 (1 of 1)"
 
 
 def rows_of(model, accuracies, role="baseline", setting="a"):
@@ -245,14 +246,52 @@ def test_rows_survive_the_file(tmp_path):
     ]
 
 
-def test_pair_is_compared_with_the_better_part():
-    rows = [
-        *rows_of("f_L-crt", {0: 0.5, 1: 0.9}),
-        *rows_of("f_N-elr", {0: 0.7, 1: 0.6}),
-        *rows_of("dsink-f_L=crt", {0: 0.8, 1: 0.8}),
-    ]
-    assert pair_ahead(rows, "crt", "elr") == pytest.approx(100 * (0.1 - 0.1) / 2)
-    assert np.isnan(pair_ahead(rows, "crt", "gce"))
+def grid_rows():
+    """Two seeds: D-SINK ahead of the better part by 10, 2, -4 and 0 points, by 2 more in the second."""
+    parts = {"f_L-crt": 0.5, "f_L-ldam_drw": 0.8, "f_N-elr": 0.7, "f_N-gce": 0.6}
+    targets = {
+        "dsink-f_L=crt": 0.8,
+        "dsink-f_L=crt-f_N=gce": 0.62,
+        "dsink-f_L=ldam_drw": 0.76,
+        "dsink-f_L=ldam_drw-f_N=gce": 0.8,
+    }
+    rows = [row for name, share in parts.items() for row in rows_of(name, {0: share, 1: share}, "auxiliary")]
+    for name, share in targets.items():
+        rows += rows_of(name, {0: share, 1: share + 0.02, 2: 0.99}, "target")  # the parts lack the third seed
+    return rows
+
+
+def test_page_tells_how_often_and_by_how_much_pairs_are_ahead_of_their_parts(tmp_path):
+    pytest.importorskip("matplotlib")
+    write(tmp_path, grid_rows())
+    text = render.render(tmp_path, STUDIES["auxiliaries"], "auxiliaries")
+    # Means over the seeds: 11, 3, -3 and 1; seeds ahead: 2, 2, 0 and 1.
+    assert (
+        "- a (small): ahead of the better of the two in 3 of 4 cases on average over seeds and in 5 of 8 "
+        "single runs, by 3.0 points on average over the cases (-3.0 to +11.0); not ahead: "
+        "`dsink-f_L=ldam_drw` beside `f_L-ldam_drw` and `f_N-elr` (-3.0)"
+    ) in text
+    # Differences of 10 and 12: interval 12.706 * 1.
+    line = "dsink-f_L=crt 81.0 ± 1.4 f_L-crt 50.0 ± 0.0 f_N-elr 70.0 ± 0.0 +11.0 ± 12.7 (2 of 2)"
+    assert line in re.sub(" +", " ", text)
+    drawn = (tmp_path / "pairs-a.svg").read_text().replace("\N{MINUS SIGN}", "-")
+    for shown in ("+11.0", "+3.0", "-3.0", "+1.0", "ldam_drw", "gce"):
+        assert f"<!-- {shown} -->" in drawn
+
+
+def test_bases_are_held_against_themselves_without_d_sink(tmp_path):
+    rows = [*rows_of("elr", {0: 0.7, 1: 0.6}), *rows_of("dsink-base=elr", {0: 0.8, 1: 0.6}, "target")]
+    write(tmp_path, rows)
+    text = render.render(tmp_path, dataclasses.replace(STUDIES["bases"], figures=()), "bases")
+    assert "- a (small): ahead of it in 1 of 1 cases on average over seeds and in 1 of 2 single runs" in text
+    assert "dsink-base=elr 70.0 ± 14.1 elr 65.0 ± 7.1 +5.0 ± 63.5 (1 of 2)" in re.sub(" +", " ", text)
+
+
+@pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if study.beside])
+def test_what_is_held_against_others_is_in_the_study(name):
+    names = {model.name for model in with_needs(STUDIES[name].models)}
+    for model, others in STUDIES[name].beside.items():
+        assert {model, *others} <= names and others
 
 
 def test_time_left_from_what_is_done(quick, tmp_path):

@@ -8,7 +8,21 @@ import time
 import jax
 
 
-def main(index, count, devices, port, place, pause):
+class Source:
+    """Images to be read one by one, which remembers which were."""
+
+    def __init__(self, images):
+        self.images, self.shape, self.dtype, self.read = images, images.shape, images.dtype, []
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, position):
+        self.read.append(position)
+        return self.images[position]
+
+
+def main(index, count, devices, port, place, pause, streamed):
     jax.config.update("jax_num_cpu_devices", devices)
     from dsink_jax.training import processes
 
@@ -22,7 +36,8 @@ def main(index, count, devices, port, place, pause):
 
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (60, 8, 8, 1)), rng.integers(0, 4, 60)
-    data = DeviceData(images.astype(np.uint8), labels.astype(np.int32))
+    images = images.astype(np.uint8)
+    data = DeviceData(Source(images) if streamed else images, labels.astype(np.int32))
     first = processes.is_first()
     told = processes.from_first(lambda: {"process": jax.process_index()})
 
@@ -38,9 +53,11 @@ def main(index, count, devices, port, place, pause):
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(fitted.variables)]
     np.savez(pathlib.Path(place) / f"end-{index}.npz", *leaves)
     ends = {"history": fitted.history, "told": told, "devices": len(jax.devices())}
+    if streamed:
+        ends["read"] = len(data.images.read)
     (pathlib.Path(place) / f"end-{index}.json").write_text(json.dumps(ends))
 
 
 if __name__ == "__main__":
     index, count, devices, port = map(int, sys.argv[1:5])
-    main(index, count, devices, port, sys.argv[5], float(sys.argv[6]))
+    main(index, count, devices, port, sys.argv[5], float(sys.argv[6]), "streamed" in sys.argv)

@@ -31,11 +31,11 @@ def environment(**more):
     return {**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", **more}
 
 
-def start(count, devices, place, pause=0.0):
+def start(count, devices, place, pause=0.0, more=()):
     port = free_port()
     return [
         subprocess.Popen(
-            [sys.executable, SCRIPT, *map(str, (index, count, devices, port, place, pause))],
+            [sys.executable, SCRIPT, *map(str, (index, count, devices, port, place, pause)), *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -81,6 +81,16 @@ def test_several_processes_train_what_one_does(count, devices, alone, tmp_path):
         assert told["told"] == {"process": 0} and told["history"] == ends["history"]
         for ours, theirs in zip(others, leaves, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_several_processes_stream_what_one_has_in_memory_each_its_own_share(alone, tmp_path):
+    finish(start(2, 2, tmp_path, more=["streamed"]))
+    leaves, ends = end(tmp_path)
+    for ours, theirs in zip(leaves, alone[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    for told in (ends, end(tmp_path, 1)[1]):
+        assert told["read"] == 12 * 16 / 2 + 1  # one more to see what an image looks like
 
 
 @pytest.mark.slow
