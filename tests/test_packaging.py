@@ -1,12 +1,14 @@
 """What is imported is a dependency that pyproject.toml declares; what is optional says its extra."""
 
 import ast
+import os
 import pathlib
 import re
 import sys
 import tomllib
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 import dsink_jax
@@ -83,3 +85,12 @@ def test_requirements_have_a_floor_that_the_constraints_keep(extra):
 def test_version_and_typing_marker():
     assert PROJECT["version"] == dsink_jax.__version__
     assert (ROOT / "dsink_jax" / "py.typed").is_file()
+
+
+def test_jobs_run_what_there_is_on_every_python_that_is_supported():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    commands = [step["run"].split()[0] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert commands == [".ci/run", ".ci/lowest", ".ci/install"]
+    assert all(os.access(ROOT / command, os.X_OK) for command in commands)
+    supported = [line.split("::")[-1].strip() for line in PROJECT["classifiers"] if ":: 3." in line]
+    assert jobs["install"]["strategy"]["matrix"]["python"] == supported
