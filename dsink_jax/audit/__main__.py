@@ -9,6 +9,7 @@ with code 0; with 1 if more labels are wrong than --fail-above; with 2 for data 
 the trainings diverge or nothing can be written.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -22,6 +23,7 @@ from dsink_jax.audit.reading import ID_COLUMN, LABEL_COLUMN
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.estimator import Settings
 from dsink_jax.flags import end, read_flags
+from dsink_jax.methods import METHODS
 from dsink_jax.report import percent
 from dsink_jax.training import TrainingDivergedError
 
@@ -70,7 +72,23 @@ class Flags:
             raise InputError(f"--shown must be at least 0, got {self.shown}.")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must be in [0, 2^32), got {self.seed}.")
+        for flag, value, least in (
+            ("--folds", self.folds, 2),
+            ("--epochs", self.epochs, 1),
+            ("--batch-size", self.batch_size, 1),
+        ):
+            if value < least:
+                raise InputError(f"{flag} must be at least {least}, got {value}.")
         _ = self.settings  # says what else is out of range, before anything is read
+        for flag, name in (
+            ("--imbalance-method", self.imbalance_method),
+            ("--noise-method", self.noise_method),
+        ):
+            if METHODS[name].method.told:
+                raise InputError(
+                    f"{flag} {name}: this method must be told more than there are flags for here.\n"
+                    "Choose another, or give its options to dsink_jax.audit.audit_labels."
+                )
 
     @property
     def folder(self) -> pathlib.Path:
@@ -106,15 +124,15 @@ def run(flags: Flags) -> int:
             f"{len(data.labels):,} examples, {len(data.class_names)} classes; "
             f"{2 * flags.folds} trainings of {flags.epochs} epochs"
         )
-    _make(flags.folder)
-    logits = audit.out_of_sample_logits(
-        data.inputs,
-        data.labels,
-        num_classes=len(data.class_names),
-        folds=flags.folds,
-        settings=flags.settings,
-        verbose=not flags.quiet,
-    )
+    with _folder(flags.folder):
+        logits = audit.out_of_sample_logits(
+            data.inputs,
+            data.labels,
+            num_classes=len(data.class_names),
+            folds=flags.folds,
+            settings=flags.settings,
+            verbose=not flags.quiet,
+        )
     found = audit.find_label_errors(data.labels, logits.noise_robust, logits.imbalance_robust)
     _write(flags.folder / "labels.csv", audit.table(data, found))
     title = f"Labels of {flags.data.resolve().name}"
@@ -129,11 +147,21 @@ def run(flags: Flags) -> int:
     return 0
 
 
-def _make(folder):
+@contextlib.contextmanager
+def _folder(folder):
+    """Makes the folder before the work begins, and takes it away again if the work fails."""
+    was_there = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{folder} cannot be made: {error.strerror}. Give another --output.") from error
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _write(path, text):

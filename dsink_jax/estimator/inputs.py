@@ -99,13 +99,18 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
         raise InputError(
             f"There must be one label for each of {count} examples, at least 1, got {list(labels.shape)}."
         )
+    if labels.dtype.kind not in "iu":
+        raise InputError(
+            f"Labels must be integers, got {labels.dtype}: numpy.unique(labels, return_inverse=True) numbers "
+            "them,\nand DSinkClassifier takes names."
+        )
     if num_classes is None:
-        num_classes = int(labels.max()) + 1 if labels.dtype.kind in "iu" else 1
-        num_classes = max(num_classes, 2)
-        if num_classes > max(10 * count, 1000):
+        present = np.unique(labels)
+        num_classes = max(len(present), 2)
+        if not np.array_equal(present, np.arange(num_classes)):
             raise InputError(
-                f"The largest of {count} labels is {num_classes - 1}: number the classes from 0 without gaps."
-                "\n"
+                f"The {count} labels have {len(present)} different values, {present[0]} to {present[-1]}: "
+                "number the classes from 0 without gaps, two at least.\n"
                 "numpy.unique(labels, return_inverse=True) does; or give num_classes."
             )
     if not isinstance(num_classes, int | np.integer) or num_classes < 2:

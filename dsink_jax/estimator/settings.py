@@ -26,7 +26,8 @@ class Settings:
       noise_method: how f_N is trained.
       base: what the target optimises beside the D-SINK loss.
       alpha: weight of the D-SINK loss, at least 0.
-      options: options of these methods; see `MethodOptions`.
+      options: options of these methods, `dsink_jax.methods.MethodOptions` or a dictionary of its fields, such
+        as `{"coteaching_noise_rate": "estimated"}`.
       epochs: passes over the training set.
       batch_size: examples a step.
       learning_rate: highest learning rate; it falls to 0 along a cosine.
@@ -62,14 +63,27 @@ class Settings:
             )
         for name in (self.imbalance_method, self.noise_method, self.base):
             check_method_name(name)
+        if isinstance(self.options, dict):
+            object.__setattr__(self, "options", _options(self.options))
         if not isinstance(self.options, MethodOptions):
-            raise InputError(f"options must be MethodOptions, got {type(self.options).__name__}.")
+            raise InputError(
+                "options must be a dictionary or dsink_jax.methods.MethodOptions, got "
+                f"{type(self.options).__name__}."
+            )
         if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**32:
             raise InputError(f"The seed must be an integer in [0, 2^32), got {self.seed!r}.")
         if not isinstance(self.alpha, numbers.Real) or not 0 <= self.alpha < float("inf"):
             raise InputError(f"alpha must be at least 0, got {self.alpha!r}.")
         if not isinstance(self.crop_padding, numbers.Integral) or self.crop_padding < 0:
             raise InputError(f"crop_padding must be an integer of at least 0, got {self.crop_padding!r}.")
+
+
+def _options(given):
+    """Options by name."""
+    known = sorted(field.name for field in dataclasses.fields(MethodOptions))
+    for name in given:
+        check_known("option", name, known)
+    return MethodOptions(**given)
 
 
 def changed(settings: Settings | None, changes: dict[str, Any]) -> Settings:

@@ -146,10 +146,11 @@ def build_method(name: str, facts: TrainingFacts, options: Any = None) -> Method
     method = METHODS[name].method
     for option, example in method.told.items():
         if chosen[option] is None:
-            flag = "--" + option_name(name, option).replace("_", "-")
+            full = option_name(name, option)
+            flag = "--" + full.replace("_", "-")
             raise InputError(
                 f"{name} must be told its {option.replace('_', ' ')}: {flag}, such as {flag} {example}.\n"
-                f"Meaning: {option_help(name)[option]}"
+                f"Meaning: {option_help(name)[option]} In Python: options={{{full!r}: {example!r}}}."
             )
     try:
         return method.from_facts(facts, **chosen)

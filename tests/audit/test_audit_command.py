@@ -296,6 +296,10 @@ def test_bad_arrays_are_named(arrays, said, tmp_path):
         ("data.csv --model resnet2", "Unknown model"),
         ("data.csv --seed -1", "--seed must be in"),
         ("data.csv --shown -1", "--shown must be at least 0"),
+        ("data.csv --folds 1", "--folds must be at least 2"),
+        ("data.csv --epochs 0", "--epochs must be at least 1"),
+        ("data.csv --batch-size 0", "--batch-size must be at least 1"),
+        ("data.csv --noise-method coteaching", "--noise-method coteaching: this method must be told more"),
         ("data.csv --fold 3", "--folds"),
         ("", "required"),
     ],
@@ -304,6 +308,17 @@ def test_bad_flags_are_named(flags, said):
     with pytest.raises(InputError) as caught:
         read_flags(Flags, flags.split())
     assert said.lower() in str(caught.value).lower()
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_data_that_are_too_few_leave_no_folder_behind(was_there, tmp_path):
+    (tmp_path / "tiny.csv").write_text("a,b,label\n1,2,x\n3,4,y\n5,6,x\n")
+    output = tmp_path / "tiny-audit"
+    if was_there:
+        output.mkdir()
+    with pytest.raises(InputError, match="folds must be between 2 and the number of examples, 3"):
+        run(read_flags(Flags, [str(tmp_path / "tiny.csv")]))
+    assert output.exists() == was_there
 
 
 @pytest.mark.slow
