@@ -8,7 +8,7 @@ digits: .venv/ready  ## the whole method on embedded data
 	$(RUN) -m experiments.digits
 
 test: .venv/ready  ## all tests, doctests and notebooks
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=15
 
 lint: .venv/ready
 	.venv/bin/ruff check .
