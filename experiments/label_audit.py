@@ -7,29 +7,24 @@ predictions of f_N, and those of scikit-learn's logistic regression, where its o
 Needs cleanlab (`pip install ".[benchmark]"`). The same command goes on where it stopped.
 """
 
-import csv
 import dataclasses
 import importlib.util
-import os
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from scipy.special import softmax
 
 from dsink_jax import audit
-from dsink_jax.data import load
 from dsink_jax.errors import InputError
-from dsink_jax.evaluation import class_groups
 from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
-from experiments.config import CIFAR
-from experiments.patch_features import learn_patch_encoder
-from experiments.problem import read_or_draw
+from experiments.embedded import Task, make_task
+from experiments.kept_rows import read_rows, write_rows
 from experiments.run_directory import device_description, versions_in_words
 from experiments.seeds import check_seeds, make_output, writing_output
 from experiments.study.budgets import Setting, setting
@@ -44,29 +39,6 @@ FIELDS = (
 )
 _DIGITS = STUDIES["main"].settings["small"]
 _CIFAR = tuple(setting("cifar10", ratio, "human_worse") for ratio in (10, 1))
-
-
-class Task(NamedTuple):
-    """Examples whose true labels are known.
-
-    Attributes:
-      features: float32 `[M, D]`.
-      given: int `[M]`, observed labels.
-      true: int `[M]`.
-    """
-
-    features: np.ndarray
-    given: np.ndarray
-    true: np.ndarray
-
-    @property
-    def tail(self) -> np.ndarray:
-        """Bool `[M]`, examples that are of, or are given, one of the rarest third of the classes."""
-        counts = np.bincount(self.true)
-        if counts.min() == counts.max():
-            return np.zeros(len(self.true), bool)
-        rare = class_groups(counts).few
-        return np.isin(self.true, rare) | np.isin(self.given, rare)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,19 +63,6 @@ class Flags:
         yield from ((setting, seed) for seed in self.seeds for setting in _DIGITS)
         if self.data_dir is not None:
             yield from ((setting, seed) for seed in self.seeds[:3] for setting in _CIFAR)
-
-
-def make_task(setting: Setting, seed: int, data_dir: pathlib.Path | None) -> Task:
-    """Draws a corrupted set."""
-    config = dataclasses.replace(CIFAR, data_dir=data_dir, data_seed=seed, **setting.changes)
-    data = load(config.dataset, data_dir)
-    drawn = read_or_draw(config, data)
-    images = data.train.images[drawn.index]
-    if config.dataset == "digits":
-        features = images.reshape(len(images), -1).astype(np.float32)
-    else:
-        features = learn_patch_encoder(images, seed=seed)(images)
-    return Task(features, drawn.noisy_labels, drawn.clean_labels)
 
 
 def compare(task: Task, seed: int) -> Iterator[dict[str, Any]]:
@@ -242,26 +201,13 @@ def _ahead(rows, settings, field):
     return f"{100 * np.mean(gaps):+.1f} ({sum(gap > 0 for gap in gaps)} of {len(gaps)})" if gaps else "-"
 
 
-def _write(file, rows):
-    """Writes the rows; what was there stays whole until they are."""
-    unfinished = file.with_suffix(".tmp")
-    with open(unfinished, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(unfinished, file)
-
-
 def main() -> None:
     """Runs the comparison from the command line."""
     with errors_for_people():
         flags = read_flags(Flags, description=__doc__)
         make_output(flags.output)
         file = flags.output / "audit.csv"
-        rows = []
-        if file.exists():
-            with open(file, newline="", encoding="utf-8") as handle:
-                rows = list(csv.DictReader(handle))
+        rows = read_rows(file)
         places = [(row["setting"], row["seed"]) for row in rows]
         done = {place for place in places if places.count(place) == _WAYS}
         rows = [row for row, place in zip(rows, places, strict=True) if place in done]
@@ -274,7 +220,7 @@ def main() -> None:
                 rows.append({field: str((place | row).get(field, "")) for field in FIELDS})
             done.add(tuple(place.values()))
             with writing_output(flags.output):
-                _write(file, rows)
+                write_rows(file, FIELDS, rows)
         with writing_output(flags.output):
             write_table(flags.output, rows)
         print(flags.output / "audit.md")

@@ -3,7 +3,7 @@
 from dsink_jax.audit.cross_fitting import OutOfSample, audit_labels, make_folds, out_of_sample_logits
 from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
 from dsink_jax.audit.reading import Labelled, read
-from dsink_jax.audit.writing import by_class, page, summary, table
+from dsink_jax.audit.writing import by_class, cautions, page, summary, table
 
 __all__ = [
     "LabelErrors",
@@ -11,6 +11,7 @@ __all__ = [
     "OutOfSample",
     "audit_labels",
     "by_class",
+    "cautions",
     "find_label_errors",
     "make_folds",
     "out_of_sample_logits",

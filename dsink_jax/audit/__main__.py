@@ -22,7 +22,7 @@ from dsink_jax import audit
 from dsink_jax.audit.reading import ID_COLUMN, LABEL_COLUMN
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.estimator import Settings
-from dsink_jax.flags import end, read_flags
+from dsink_jax.flags import end, read_flags, tell
 from dsink_jax.methods import METHODS
 from dsink_jax.report import percent
 from dsink_jax.training import TrainingDivergedError
@@ -139,6 +139,8 @@ def run(flags: Flags) -> int:
     _write(flags.folder / "labels.html", audit.page(data, found, title, flags.shown))
     print(audit.summary(data, found))
     print(f"\nAll labels: {flags.folder / 'labels.csv'}\nThe worst:  {flags.folder / 'labels.html'}")
+    for line in audit.cautions(data, logits.noise_robust, flags.folds):
+        tell(f"warning: {line}")
     share = float(found.is_wrong.mean())
     if flags.fail_above is not None and share > flags.fail_above:
         limit = percent(flags.fail_above)

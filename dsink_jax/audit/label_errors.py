@@ -44,7 +44,10 @@ class LabelErrors(NamedTuple):
 
     @property
     def is_wrong(self) -> np.ndarray:
-        """Bool `[M]`, whether another class is more probable than the given one."""
+        """Bool `[M]`, whether the given label is wrong more probably than right.
+
+        No single other class need be more probable than the given one for that.
+        """
         return self.wrong_probability > 0.5
 
     @property

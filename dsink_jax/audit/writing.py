@@ -24,10 +24,11 @@ def table(data: Labelled, found: LabelErrors) -> str:
       found: what was found of their labels.
 
     Returns:
-      Lines with `COLUMNS`: the name of the example; its given label and the most probable one, which for a
-      label that is kept are the same; the probabilities that the given one is wrong and that the proposed
-      one is right; and `yes` or `no`.
+      Lines with `COLUMNS`: the name of the example; its given label and the proposed one, which is the most
+      probable other class if the given one is probably wrong, and else the same; the probabilities that the
+      given one is wrong and that the proposed one is right; and `yes` or `no`.
     """
+    proposed, confidence = _proposals(data, found)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -37,9 +38,9 @@ def table(data: Labelled, found: LabelErrors) -> str:
                 rank,
                 data.names[i],
                 data.class_names[data.labels[i]],
-                data.class_names[found.proposed[i]],
+                data.class_names[proposed[i]],
                 f"{found.wrong_probability[i]:.4f}",
-                f"{found.confidence[i]:.4f}",
+                f"{confidence[i]:.4f}",
                 "yes" if found.is_wrong[i] else "no",
             ]
         )
@@ -60,6 +61,27 @@ def summary(data: Labelled, found: LabelErrors, shown: int = 10) -> str:
         rows = [_HEAD, *_worst(data, found, found.ranking[: min(shown, wrong)])]
         lines += ["", align(rows, left=3)]
     return "\n".join(lines)
+
+
+def cautions(data: Labelled, noise_robust_logits: np.ndarray, folds: int) -> list[str]:
+    """Why what was found may be worth little, one line each; none if nothing speaks against it.
+
+    Args:
+      data: the examples.
+      noise_robust_logits: floating `[M, C]`, f_N's for examples that it has not seen.
+      folds: parts that the data was split into.
+    """
+    given = np.bincount(data.labels, minlength=len(data.class_names))
+    found = []
+    agreed, largest = np.mean(noise_robust_logits.argmax(-1) == data.labels), given.max() / given.sum()
+    if agreed <= largest:
+        found.append(
+            f"f_N predicts {percent(float(agreed))} % of the given labels, no more than naming the largest "
+            f"class each time would: {percent(float(largest))} %. Train longer, or give other features."
+        )
+    if few := [name for name, count in zip(data.class_names, given, strict=True) if 0 < count < folds]:
+        found.append(f"Too few examples to judge, fewer than {folds} folds: {', '.join(few)}.")
+    return found
 
 
 def by_class(data: Labelled, found: LabelErrors) -> list[tuple[str, ...]]:
@@ -99,13 +121,26 @@ def _html_table(head, rows):
     return f'<div class="wide"><table>{body}</table></div>'
 
 
+def _proposals(data, found):
+    """The label to put in each one's place, and its probability.
+
+    A label can be wrong more probably than not and yet be the most probable one, where the others share what
+    it lacks: it is then the likeliest of the others that is to be looked at.
+    """
+    probabilities = found.probabilities.copy()
+    wrong = np.flatnonzero(found.is_wrong)
+    probabilities[wrong, data.labels[wrong]] = -1
+    return probabilities.argmax(-1), probabilities.max(-1)
+
+
 def _worst(data, found, rows):
     """Example, given and proposed label, and probability that it is wrong, as text."""
+    proposed, _ = _proposals(data, found)
     return [
         (
             data.names[i],
             data.class_names[data.labels[i]],
-            data.class_names[found.proposed[i]],
+            data.class_names[proposed[i]],
             f"{found.wrong_probability[i]:.3f}",
         )
         for i in rows
@@ -114,12 +149,13 @@ def _worst(data, found, rows):
 
 def _gallery(data, found, rows):
     items = []
+    classes, confidence = _proposals(data, found)
     for i, image in zip(rows, displayable(data.inputs[rows]), strict=True):
-        given, proposed = (html.escape(data.class_names[k]) for k in (data.labels[i], found.proposed[i]))
+        given, proposed = (html.escape(data.class_names[k]) for k in (data.labels[i], classes[i]))
         name = html.escape(data.names[i], quote=True)
         items.append(
             f'<li><img src="{png_data_uri(image)}" alt="example {name}, given label {given}" '
             f'width="64" height="64"><span>{name}</span><span>given: {given}</span>'
-            f'<span class="differs">proposed: {proposed} ({percent(found.confidence[i])} %)</span></li>'
+            f'<span class="differs">proposed: {proposed} ({percent(confidence[i])} %)</span></li>'
         )
     return '<ul class="gallery">' + "\n".join(items) + "</ul>"

@@ -19,13 +19,14 @@ from dsink_jax.allocation import Allocation
 from dsink_jax.data import Augmentation
 from dsink_jax.errors import InputError, StorageError, check_known
 from dsink_jax.estimator.inputs import InputKind, check_inputs
-from dsink_jax.estimator.parts import Part, Role, make_methods, make_model
+from dsink_jax.estimator.parts import ADJUSTED, Part, Predictor, Role, make_methods, make_model
 from dsink_jax.estimator.settings import MakeModule, Settings
 from dsink_jax.methods import MethodOptions, TrainingFacts
 from dsink_jax.training import Preprocessing, make_predictor
 
-_FORMAT = "dsink-jax fitted 1"
-_ABOUT, _SEPARATOR = "about", "/"
+_FORMAT = "dsink-jax fitted 2"
+_ABOUT, _PRIOR, _SEPARATOR = "about", "class_prior", "/"
+_LEAST_SHARE = np.finfo(np.float32).tiny
 
 
 class FittedDSink:
@@ -37,6 +38,7 @@ class FittedDSink:
       kind: what one example looks like.
       parts: the models by role: network, method and parameters.
       preprocessing: how inputs are standardised.
+      class_prior: float32 `[C]`, f_N's mean prediction over the training set.
     """
 
     def __init__(
@@ -47,8 +49,11 @@ class FittedDSink:
         facts: TrainingFacts,
         settings: Settings,
         devices: Sequence[jax.Device] | None = None,
+        *,
+        class_prior: np.ndarray,
     ):
         """See `fit` and `load`."""
+        self.class_prior = class_prior
         self.settings, self.facts, self.kind = settings, facts, kind
         self.parts, self.preprocessing = parts, preprocessing
         devices = jax.local_devices() if devices is None else devices
@@ -62,27 +67,33 @@ class FittedDSink:
         """C."""
         return self.facts.num_classes
 
-    def logits(self, inputs: Any, role: Role = "target") -> np.ndarray:
+    def logits(self, inputs: Any, role: Predictor = "target") -> np.ndarray:
         """Logits float32 `[M, C]`, whose softmax is the prediction.
 
         Args:
           inputs: `[M, D]` or `[M, H, W, channels]`, as in training.
-          role: `target`, `noise_robust` (f_N) or `imbalance_robust` (f_L).
+          role: `target`, `noise_robust` (f_N), `imbalance_robust` (f_L), or `noise_robust_adjusted`: f_N with
+            the logarithm of its `class_prior` taken from its logits, so that all classes that were seen count
+            alike.
 
         Raises:
           InputError: for inputs that are not like those of the training, or a role that was not trained.
+
+        Source: the adjustment, Menon et al., ICLR 2021, arXiv 2007.07314, with f_N's own prior.
         """
-        check_known("role", role, self.parts)
+        check_known("role", role, [*self.parts, ADJUSTED])
+        if role == ADJUSTED:
+            return self.logits(inputs, "noise_robust") - self._log_prior()
         array = check_inputs(inputs, self.kind)
         if not len(array):
             return np.zeros((0, self.num_classes), np.float32)
         return self._predict[role](self.parts[role].variables, array)
 
-    def predict_proba(self, inputs: Any, role: Role = "target") -> np.ndarray:
+    def predict_proba(self, inputs: Any, role: Predictor = "target") -> np.ndarray:
         """Probabilities float32 `[M, C]`, rows summing to 1; see `logits`."""
         return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(inputs, role)), axis=-1))
 
-    def predict(self, inputs: Any, role: Role = "target") -> np.ndarray:
+    def predict(self, inputs: Any, role: Predictor = "target") -> np.ndarray:
         """Most probable classes int32 `[M]`; see `logits`."""
         return self.logits(inputs, role).argmax(-1).astype(np.int32)
 
@@ -119,6 +130,11 @@ class FittedDSink:
         model = self.settings.model
         return _from_bytes, (file.getvalue(), None if isinstance(model, str) else model)
 
+    def _log_prior(self):
+        """What adjusts f_N; 0 for a class without examples, which nothing is known of to lift it by."""
+        seen = np.asarray(self.facts.observed_counts) > 0
+        return np.where(seen, np.log(np.maximum(self.class_prior, _LEAST_SHARE)), np.float32(0))
+
     def _write(self, file):
         settings = {
             field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)
@@ -135,6 +151,7 @@ class FittedDSink:
         }
         # Numbers of NumPy are as good as any.
         arrays: dict[str, Any] = {_ABOUT: np.array(json.dumps(about, default=lambda number: number.item()))}
+        arrays[_PRIOR] = self.class_prior
         for role, part in self.parts.items():
             for name, leaf in flatten_dict(part.variables, sep=_SEPARATOR).items():
                 arrays[f"{role}{_SEPARATOR}{name}"] = np.asarray(leaf)
@@ -158,7 +175,7 @@ class FittedDSink:
         Raises:
           InputError: if there is no such file, or it is another or a damaged one, or `model` is missing.
         """
-        about, variables = _read(path)
+        about, class_prior, variables = _read(path)
         settings = about["settings"]
         if (settings["model"] is None) != (model is not None):
             raise InputError(
@@ -179,7 +196,7 @@ class FittedDSink:
             for role, method in make_methods(settings, facts).items()
             if variables[role]
         }
-        return cls(parts, preprocessing, kind, facts, settings, devices)
+        return cls(parts, preprocessing, kind, facts, settings, devices, class_prior=class_prior)
 
 
 def _from_bytes(content, model):
@@ -187,13 +204,14 @@ def _from_bytes(content, model):
 
 
 def _read(path):
-    """Description and variables by role, from a file."""
+    """Description, class prior and variables by role, from a file."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         about = json.loads(str(arrays.pop(_ABOUT)))
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {_FORMAT!r}")
+        class_prior = arrays.pop(_PRIOR)
         variables: dict[str, dict[str, np.ndarray]] = {role: {} for role in get_args(Role)}
         for name, leaf in arrays.items():
             role, _, rest = name.partition(_SEPARATOR)
@@ -204,7 +222,8 @@ def _read(path):
         raise InputError(
             f"{path} is not a file that a fitted model was saved in, or is damaged: {error}."
         ) from None
-    return about, {role: unflatten_dict(leaves, sep=_SEPARATOR) for role, leaves in variables.items()}
+    parts = {role: unflatten_dict(leaves, sep=_SEPARATOR) for role, leaves in variables.items()}
+    return about, class_prior, parts
 
 
 def _tuples(value):

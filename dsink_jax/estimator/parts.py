@@ -1,6 +1,6 @@
 """The three models of a fit by their roles: networks and methods, from the settings and what is known."""
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from dsink_jax.errors import InputError
 from dsink_jax.estimator.settings import Settings
@@ -10,6 +10,9 @@ from dsink_jax.models.interface import Variables
 from dsink_jax.training import AXIS
 
 Role = Literal["target", "noise_robust", "imbalance_robust"]
+# f_N with its logits adjusted by its own class prior: no training of its own.
+ADJUSTED: Final = "noise_robust_adjusted"
+Predictor = Literal[Role, "noise_robust_adjusted"]
 
 
 class Part(NamedTuple):

@@ -21,6 +21,7 @@ import tyro
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.flags import read_flags
 from experiments.command_line import errors_for_people, stopping_when_asked
+from experiments.compiled import keep_compiled
 from experiments.seeds import check_seeds, make_output, writing_output
 from experiments.study import jobs, records, render
 from experiments.study.budgets import BUDGETS
@@ -90,7 +91,7 @@ def main() -> None:
             print(describe(flags, cells))
             return
         make_output(flags.folder)
-        _keep_compiled(flags.runs_dir)
+        keep_compiled(flags.runs_dir / "compiled")
         if flags.steps in ("all", "train"):
             _train(flags, cells, should_stop)
         with writing_output(flags.folder):
@@ -112,13 +113,6 @@ def describe(flags: Flags, cells: list) -> str:
         if left:
             lines.append(f"    to do: {', '.join(left)}")
     return "\n".join([*lines, _how_far(flags, cells)])
-
-
-def _keep_compiled(directory):
-    """Keeps compiled programs beside the runs, unless the person has a place for them: cells share most."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _train(flags, cells, should_stop):

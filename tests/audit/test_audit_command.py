@@ -219,6 +219,37 @@ def test_names_are_escaped_on_the_page():
     assert "<script>" not in page and "&lt;script&gt;" in page and "&lt;b&gt;" in page and "a &lt; b" in page
 
 
+def labelled(labels):
+    labels = np.array(labels)
+    names = tuple(map(str, range(len(labels))))
+    return audit.Labelled(np.zeros((len(labels), 3)), labels, tuple("abc"[: labels.max() + 1]), names)
+
+
+def test_a_wrong_label_is_never_proposed_again():
+    """Of 0.45, 0.35 and 0.2 the given label is wrong by 0.55 and the most probable all the same."""
+    data = labelled([0, 1, 2])
+    probabilities = np.array([[0.45, 0.35, 0.2], [0.1, 0.9, 0], [0.7, 0.1, 0.2]], np.float32)
+    given = probabilities[range(3), data.labels]
+    found = audit.LabelErrors(
+        1 - given, probabilities.argmax(1), probabilities.max(1), probabilities, *[np.zeros(0)] * 3
+    )
+    rows = {row["example"]: row for row in csv.DictReader(audit.table(data, found).splitlines())}
+    assert [rows[i]["wrong"] for i in "012"] == ["yes", "no", "yes"]
+    assert [rows[i]["proposed"] for i in "012"] == ["b", "b", "a"]
+    assert [rows[i]["confidence"] for i in "012"] == ["0.3500", "0.9000", "0.7000"]
+    assert "<td>0</td><td>a</td><td>b</td>" in audit.page(data, found, "")
+
+
+def test_what_speaks_against_a_finding():
+    data = labelled([0, 0, 0, 1, 1, 2])
+    knowing = np.eye(3)[data.labels]
+    assert audit.cautions(data, knowing, folds=1) == []
+    (few,) = audit.cautions(data, knowing, folds=3)
+    assert "fewer than 3 folds: b, c" in few
+    (ignorant,) = audit.cautions(data, np.eye(3)[[0] * 6], folds=1)
+    assert "50.0 % of the given labels" in ignorant and "Train longer" in ignorant
+
+
 def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path

@@ -52,6 +52,27 @@ def test_the_three_models_predict(fitted):
     assert (fitted.predict(vectors) == labels).mean() > 0.9
 
 
+def test_adjusted_noise_robust_model_is_the_published_formula(data, fitted, tmp_path):
+    """Menon et al.: argmax of logits - log prior, here with the mean prediction on the training set."""
+    prior = softmax(fitted.logits(data[0], "noise_robust").astype(float), 1).mean(0)
+    np.testing.assert_allclose(fitted.class_prior, prior, rtol=1e-5)
+    vectors, labels = blobs(400, seed=2)
+    by_hand = softmax(fitted.logits(vectors, "noise_robust"), 1) / prior
+    by_hand /= by_hand.sum(1, keepdims=True)
+    np.testing.assert_allclose(fitted.predict_proba(vectors, "noise_robust_adjusted"), by_hand, atol=1e-5)
+    rare = labels == np.bincount(data[1]).argmin()
+    found = {
+        role: (fitted.predict(vectors, role) == labels)[rare].mean()
+        for role in ("noise_robust", "noise_robust_adjusted")
+    }
+    assert found["noise_robust_adjusted"] > found["noise_robust"]
+    fitted.save(tmp_path / "model.npz")
+    loaded = FittedDSink.load(tmp_path / "model.npz")
+    assert (
+        loaded.logits(vectors, "noise_robust_adjusted") == fitted.logits(vectors, "noise_robust_adjusted")
+    ).all()
+
+
 def test_linear_model_is_its_formula(fitted):
     vectors, _ = blobs(10, seed=3)
     layer = fitted.parts["target"].variables["params"]["classifier"]
@@ -202,7 +223,7 @@ def test_classes_without_examples_and_features_that_do_not_vary():
     vectors, labels = blobs(40, seed=6, num_classes=2)
     vectors[:, 3] = 7.0
     fitted = fit(vectors, labels, num_classes=4, **QUICK, devices=jax.devices()[:1])
-    for role in ("target", "noise_robust", "imbalance_robust"):
+    for role in ("target", "noise_robust", "imbalance_robust", "noise_robust_adjusted"):
         assert np.isfinite(fitted.logits(vectors, role)).all()
         assert (fitted.predict(vectors, role) == labels).mean() > 0.9
     assert fitted.surrogate_labels(vectors).converged

@@ -7,7 +7,8 @@ import pytest
 
 from dsink_jax.errors import InputError
 from experiments import label_audit
-from experiments.label_audit import Flags, Task, measures, write_table
+from experiments.embedded import Task
+from experiments.label_audit import Flags, measures, write_table
 from experiments.patch_features import PatchEncoder, learn_patch_encoder
 
 

@@ -1,0 +1,204 @@
+"""D-SINK on embeddings beside its parts and logistic regression: `python -m experiments.embeddings`.
+
+Heads over fixed vectors, trained by `dsink_jax.fit` with its defaults: digits by their 64 pixels and, with
+--data-dir, real CIFAR-10 by features learned without labels (`patch_features`). The same command goes on
+where it stopped.
+"""
+
+import dataclasses
+import pathlib
+import tempfile
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from dsink_jax import FittedDSink, fit
+from dsink_jax.flags import read_flags
+from dsink_jax.report import align
+from experiments.command_line import errors_for_people
+from experiments.compiled import keep_compiled
+from experiments.embedded import Task, make_task
+from experiments.kept_rows import read_rows, write_rows
+from experiments.run_directory import device_description, versions_in_words
+from experiments.seeds import check_seeds, make_output, writing_output
+from experiments.study.budgets import Setting
+from experiments.study.catalogue import STUDIES
+from experiments.study.paired import paired, spread
+
+HEADS = ("linear", "mlp")
+DSINK, ADJUSTED = "D-SINK", "f_N, adjusted"
+_ROLES = {
+    "f_L": "imbalance_robust",
+    "f_N": "noise_robust",
+    ADJUSTED: "noise_robust_adjusted",
+    DSINK: "target",
+}
+_OTHER_F_L = "D-SINK, f_L by cross-entropy"
+_LOGISTIC = {"logistic regression": None, "logistic regression, balanced": "balanced"}
+FIELDS = ("setting", "seed", "head", "model", "examples", "wrong", "accuracy", "few", "marginal_off")
+_DIGITS = STUDIES["main"].settings["small"]
+_CIFAR = STUDIES["main"].settings["cpu"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Trains heads over fixed vectors and compares them."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of the corrupted sets and trainings; for CIFAR-10 the first three are taken."""
+    data_dir: pathlib.Path | None = None
+    """Folder with CIFAR-10 and its human labels; digits alone if left out."""
+    output: pathlib.Path = pathlib.Path("results/embeddings")
+    """Where embeddings.csv and embeddings.md go."""
+
+    def __post_init__(self):
+        check_seeds(self.seeds)
+
+    @property
+    def cells(self) -> Iterator[tuple[Setting, int]]:
+        """Settings and seeds."""
+        yield from ((setting, seed) for seed in self.seeds for setting in _DIGITS)
+        if self.data_dir is not None:
+            yield from ((setting, seed) for seed in self.seeds[:3] for setting in _CIFAR)
+
+
+def compare(task: Task, seed: int) -> Iterator[dict[str, object]]:
+    """Rows of all heads and models of one corrupted set."""
+    num_classes = int(task.true.max()) + 1
+    shares = np.bincount(task.true, minlength=num_classes) / len(task.true)
+    facts = {"examples": len(task.true), "wrong": np.mean(task.given != task.true)}
+    for name, weights in _LOGISTIC.items():
+        yield {**facts, "head": "", "model": name, **_measures(task, _logistic(task, weights))}
+    for head in HEADS:
+        common = {"num_classes": num_classes, "model": head, "seed": seed}
+        fitted = fit(task.features, task.given, **common)
+        other = fit(task.features, task.given, imbalance_method="cross_entropy", **common)
+        for name, role in _ROLES.items():
+            found = {"marginal_off": _off(fitted, task, shares)} if name == DSINK else {}
+            predicted = fitted.predict(task.test_features, role)
+            yield {**facts, "head": head, "model": name, **_measures(task, predicted), **found}
+        yield {
+            **facts,
+            **{"head": head, "model": _OTHER_F_L, "marginal_off": _off(other, task, shares)},
+            **_measures(task, other.predict(task.test_features)),
+        }
+
+
+def _off(fitted: FittedDSink, task, shares):
+    """How far f_L's mean prediction is from the true shares of the classes, L1."""
+    return np.abs(fitted.class_marginal(task.features) - shares).sum()
+
+
+def _measures(task, predicted):
+    right = predicted == task.test_labels
+    return {"accuracy": right.mean(), "few": right[np.isin(task.test_labels, task.rare)].mean()}
+
+
+def _logistic(task, weights):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, class_weight=weights))
+    return model.fit(task.features, task.given).predict(task.test_features)
+
+
+def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
+    """Writes embeddings.md."""
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    lines = [
+        "# D-SINK on embeddings",
+        "",
+        "Heads over fixed vectors by `dsink_jax.fit` with its defaults (f_L by logit adjustment, f_N by ELR, "
+        "alpha 10, 30 epochs), beside its own parts and scikit-learn's logistic regression. Percent on the "
+        "balanced test set, mean ± standard deviation over seeds; `few`: the rarest third of the classes; "
+        "`adjusted`: the logarithm of f_N's mean prediction on the training set taken from its logits; "
+        "`ahead by`: points by which D-SINK with the same head is ahead, mean of the paired differences with "
+        "its 95 % interval, and in how many seeds; `marginal off`: L1 distance of f_L's mean prediction from "
+        "the true shares of the classes.",
+        "",
+        f"By `python -m experiments.embeddings` on {device_description(jax.local_devices())}, "
+        f"{time.strftime('%Y-%m-%d')}; {versions_in_words('scikit-learn')}.",
+        *("", "## Points by which D-SINK is ahead", ""),
+    ]
+    others = [*_LOGISTIC, *(name for name in _ROLES if name != DSINK), _OTHER_F_L]
+    table = [("setting", "head", *others)]
+    for name in settings:
+        for head in HEADS:
+            table.append((name, head, *(_ahead(rows, name, head, other) for other in others)))
+    lines += ["```", align(table, left=2), "```"]
+    for name in settings:
+        here = [row for row in rows if row["setting"] == name]
+        seeds = sorted({int(row["seed"]) for row in here})
+        wrong = np.mean([float(row["wrong"]) for row in here])
+        table = [("head", "model", "accuracy", "few", "ahead by", "marginal off")]
+        for head, model in dict.fromkeys((row["head"], row["model"]) for row in here):
+            ahead = [_ahead(rows, name, one, model) for one in ([head] if head else HEADS)]
+            table.append(
+                (
+                    head or "-",
+                    model,
+                    *(spread(_values(here, head, model, field).values()) for field in ("accuracy", "few")),
+                    "" if model == DSINK else ", ".join(ahead),
+                    _mean(_values(here, head, model, "marginal_off").values()),
+                )
+            )
+        lines += [
+            *("", f"## {name}", ""),
+            f"{int(here[0]['examples']):,} examples, {100 * wrong:.0f} % wrong, seeds {seeds}. For logistic "
+            f"regression `ahead by` is told for both heads, {' and '.join(HEADS)}.",
+            *("", "```", align(table, left=2), "```"),
+        ]
+    (folder / "embeddings.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _values(rows, head, model, field):
+    """By seed."""
+    mine = [row for row in rows if (row["head"], row["model"]) == (head, model) and row[field]]
+    return {row["seed"]: float(row[field]) for row in mine}
+
+
+def _ahead(rows, setting, head, other):
+    here = [row for row in rows if row["setting"] == setting]
+    ones = _values(here, head, DSINK, "accuracy")
+    others = _values(here, "" if other in _LOGISTIC else head, other, "accuracy")
+    return str(paired(list(ones.values()), [others[seed] for seed in ones]))
+
+
+def _mean(values):
+    return f"{np.mean(list(values)):.2f}" if values else ""
+
+
+def main() -> None:
+    """Runs the comparison from the command line."""
+    with errors_for_people():
+        flags = read_flags(Flags, description=__doc__)
+        make_output(flags.output)
+        file = flags.output / "embeddings.csv"
+        rows = read_rows(file)
+        done = {(row["setting"], row["seed"]) for row in rows}
+        with tempfile.TemporaryDirectory() as directory:
+            keep_compiled(directory)
+            for setting, seed in flags.cells:
+                if (setting.name, str(seed)) in done:
+                    continue
+                print(f"{setting.name} seed {seed}", flush=True)
+                found = compare(make_task(setting, seed, flags.data_dir, test=True), seed)
+                place = {"setting": setting.name, "seed": str(seed)}
+                rows += [{field: _text((place | row).get(field, "")) for field in FIELDS} for row in found]
+                jax.clear_caches()
+                with writing_output(flags.output):
+                    write_rows(file, FIELDS, rows)
+        with writing_output(flags.output):
+            write_table(flags.output, rows)
+        print(flags.output / "embeddings.md")
+
+
+def _text(value):
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
+if __name__ == "__main__":
+    main()
