@@ -11,6 +11,7 @@ import dataclasses
 import importlib.util
 import pathlib
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,6 +100,7 @@ def compare(task: Task, seed: int) -> Iterator[dict[str, Any]]:
 
 def _logistic_regression(task, num_classes, seed):
     """Its predictions for examples that it has not seen `[M, C]`, in the folds of the audit."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -108,7 +110,9 @@ def _logistic_regression(task, num_classes, seed):
     for number in range(FOLDS):
         held_out = fold == number
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
-        model.fit(task.features[~held_out], task.given[~held_out])
+        with warnings.catch_warnings():  # stopped early is what most people would have
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(task.features[~held_out], task.given[~held_out])
         probabilities[np.ix_(held_out, model.classes_)] = model.predict_proba(task.features[held_out])
     return probabilities
 
