@@ -62,26 +62,68 @@ def block(kind, page=COMPOSING):
     return re.search(rf"<!-- {kind} -->\n(.*?)<!-- end -->", page, re.S)[1]
 
 
-def test_differences_are_those_of_the_main_study():
-    found = collections.defaultdict(dict)
-    with open(ROOT / "results" / "main" / "results.csv") as file:
+def study(name, measures=("last",)):
+    """Percent on digits by setting, model and measure: one for each seed."""
+    found = collections.defaultdict(lambda: collections.defaultdict(list))
+    with open(ROOT / "results" / name / "results.csv") as file:
         for row in csv.DictReader(file):
             if row["budget"] == "small":
-                found[row["setting"]].setdefault(row["model"], []).append(100 * float(row["last"]))
+                for measure in measures:
+                    found[row["setting"]][row["model"], measure].append(100 * float(row[measure]))
+    return found
+
+
+# Student's t of four degrees of freedom, 2.776, is the interval's half-width over the standard error.
+HALF_WIDTH = 2.776 / 5**0.5
+
+
+def told(values, factor=1.0):
+    return [statistics.mean(values), factor * statistics.stdev(values)]
+
+
+def behind(ones, others):
+    return told([one - other for one, other in zip(ones, others, strict=True)], HALF_WIDTH)
+
+
+def test_first_table_is_that_of_the_naive_study():
+    measures = ("last", "few", "noisy_corrected")
+    (found,) = study("naive", measures).values()
+    naive = {model for model, _ in found if model.startswith("naive")}
+    best = max(naive, key=lambda model: statistics.mean(found[model, "last"]))
+    shown = re.findall(r"^\| (.*?) \| (.*) \|$", block("naive", README), re.M)[1:]
+    models = {
+        "cross-entropy": "cross_entropy",
+        "f_L": "f_L-logit_adjustment",
+        "f_N:": "f_N-elr",
+        "ensemble": "ensemble",
+        "naive distillation, weights tuned": "naive-noise_weight=0.7",
+        f"naive distillation, best of {len(naive)}": best,
+        "f_N with": "noise_robust_adjusted",
+        "**D-SINK": "dsink",
+    }
+    assert len(shown) == len(models) + 1  # and the rule under the head
+    for (start, model), (title, cells) in zip(models.items(), shown[1:], strict=True):
+        assert title.startswith(start)
+        expected = [number for measure in measures for number in told(found[model, measure])]
+        if model != "dsink":
+            expected += behind(found["dsink", "last"], found[model, "last"])
+        numbers = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+        assert numbers == pytest.approx(expected, abs=0.051)
+
+
+def test_differences_are_those_of_the_main_study():
+    found = study("main")
     lines = re.findall(r"^\| (\d+), (\w+) (\S+) \| (.*) \|$", block("main", README), re.M)
     assert len(lines) == len(found) == 8
 
-    def told(values, factor):
-        return [statistics.mean(values), factor * statistics.stdev(values)]
-
     for ratio, noise, rate, cells in lines:
-        models = found[f"digits-ratio-{ratio}-{noise}-{rate}"]
+        models = {
+            model: values for (model, _), values in found[f"digits-ratio-{ratio}-{noise}-{rate}"].items()
+        }
         own, adjusted = models.pop("dsink"), models.pop("noise_robust_adjusted")
         assert len(own) == 5 and len(models) == 5
-        expected = told(own, 1.0)
-        for rival in (max(models.values(), key=statistics.mean), adjusted):
-            # Student's t of four degrees of freedom: 2.776.
-            expected += told([one - other for one, other in zip(own, rival, strict=True)], 2.776 / 5**0.5)
+        best = max(models.values(), key=statistics.mean)
+        expected = told(own) + behind(own, best) + behind(own, adjusted)
         shown = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
         assert shown == pytest.approx(expected, abs=0.051)
 
