@@ -22,7 +22,7 @@ class Trained:
     Attributes:
       problem: what they were trained on.
       specs: what they are, by name.
-      results: the content of results.json.
+      results: the content of results.json on these models.
     """
 
     def __init__(self, problem: Problem, specs: Sequence[Spec], results: dict[str, Any], trainer: Trainer):
@@ -74,4 +74,6 @@ def open_trained(
         missing = [spec.name for spec in specs if spec.name not in results["models"]]
         if missing:
             raise InputError(f"{directory.path}: {', '.join(missing)} is not trained yet.")
+        # Other studies may have trained more there.
+        results = {**results, "models": {spec.name: results["models"][spec.name] for spec in specs}}
         yield Trained(problem, specs, results, Trainer(problem, directory, specs, should_stop))

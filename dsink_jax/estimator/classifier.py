@@ -1,6 +1,6 @@
 """D-SINK by scikit-learn's conventions."""
 
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -8,8 +8,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dsink_jax.allocation import Allocation
+from dsink_jax.errors import check_known
 from dsink_jax.estimator.fitted import FittedDSink
 from dsink_jax.estimator.fitting import fit
+from dsink_jax.estimator.parts import Predictor
 from dsink_jax.estimator.settings import Settings
 
 
@@ -17,7 +19,8 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
     """A classifier for feature vectors whose labels are long-tailed and partly wrong.
 
     The parameters are those of `dsink_jax.estimator.Settings` but for what is done to images, with the same
-    meaning and defaults.
+    meaning and defaults; and `role`, which of the models predicts, see `FittedDSink.logits`. The target is
+    trained only if it is that: `role="noise_robust_adjusted"` is a cheaper classifier.
 
     Attributes:
       classes_: the labels, sorted, `[C]`.
@@ -37,6 +40,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self,
         model=Settings.model,
         *,
+        role="target",
         imbalance_method=Settings.imbalance_method,
         noise_method=Settings.noise_method,
         base=Settings.base,
@@ -50,6 +54,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         seed=Settings.seed,
     ):
         self.model = model
+        self.role = role
         self.imbalance_method = imbalance_method
         self.noise_method = noise_method
         self.base = base
@@ -79,24 +84,39 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"A classifier needs at least 2 classes, and the labels are of one class: {y[0]}."
             )
-        given = {name: value for name, value in self.get_params(deep=False).items() if name != "options"}
+        check_known("role", self.role, get_args(Predictor))
+        given = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if name not in ("options", "role")
+        }
         if self.options is not None:
             given["options"] = self.options
-        self.fitted_: FittedDSink = fit(X, labels, num_classes=len(self.classes_), settings=Settings(**given))
+        self.fitted_: FittedDSink = fit(
+            X,
+            labels,
+            num_classes=len(self.classes_),
+            settings=Settings(**given),
+            target=self.role == "target",
+        )
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities float32 `[M, C]`, in the order of `classes_`."""
         X = self._checked(X)
-        return self.fitted_.predict_proba(X)
+        return self.fitted_.predict_proba(X, self.role)
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable labels `[M]`."""
         X = self._checked(X)
-        return self.classes_[self.fitted_.predict(X)]
+        return self.classes_[self.fitted_.predict(X, self.role)]
 
     def surrogate_labels(self, X: Any) -> Allocation:
-        """Q of the examples, in the order of `classes_`; see `FittedDSink.surrogate_labels`."""
+        """Q of the examples, in the order of `classes_`; see `FittedDSink.surrogate_labels`.
+
+        Raises:
+          ValueError: if the target was not trained, `role` being another.
+        """
         X = self._checked(X)
         return self.fitted_.surrogate_labels(X)
 

@@ -49,6 +49,7 @@ def features(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
     """
     from sklearn.manifold import TSNE
     from sklearn.neighbors import NearestNeighbors
+    from threadpoolctl import threadpool_limits
 
     rows = []
     with _trained(cell, should_stop) as run:
@@ -62,7 +63,9 @@ def features(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
             nearest = NearestNeighbors(n_neighbors=_NEIGHBOURS + 1).fit(found)
             neighbours = nearest.kneighbors(found[:_MOST_FEATURES], return_distance=False)[:, 1:]
             purity = (labels[neighbours] == labels[: len(neighbours), None]).mean(1)
-            placed = TSNE(random_state=cell.seed, init="pca").fit_transform(found[:_MOST_FEATURES])
+            # Threads that wait for one another in each of a thousand steps are slow on a machine that is busy.
+            with threadpool_limits(1):
+                placed = TSNE(random_state=cell.seed, init="pca").fit_transform(found[:_MOST_FEATURES])
             rows += (
                 {
                     "model": name,

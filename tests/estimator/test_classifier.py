@@ -29,8 +29,8 @@ def test_parameters_are_the_settings():
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     # Images are not for scikit-learn, and the options' default is made anew.
     assert fields.keys() - parameters.keys() == {"crop_padding", "flip"}
-    assert parameters.keys() <= fields.keys()
-    for name in parameters.keys() - {"options"}:
+    assert parameters.keys() - fields.keys() == {"role"}
+    for name in parameters.keys() & fields.keys() - {"options"}:
         assert parameters[name] == fields[name].default
 
 
@@ -52,6 +52,19 @@ def test_labels_are_words_in_sorted_order(iris, classifier):
     probabilities = classifier.predict_proba(features)
     assert (classifier.predict(features) == classifier.classes_[probabilities.argmax(1)]).all()
     assert classifier.surrogate_labels(features).labels.shape == (150, 3)
+
+
+def test_another_role_predicts_and_needs_no_target(iris, classifier):
+    features, labels = iris
+    adjusted = DSinkClassifier(**QUICK, role="noise_robust_adjusted").fit(features, labels)
+    assert set(adjusted.fitted_.parts) == {"noise_robust", "imbalance_robust"}
+    expected = classifier.fitted_.predict_proba(features, "noise_robust_adjusted")
+    np.testing.assert_array_equal(adjusted.predict_proba(features), expected)
+    assert (adjusted.predict(features) == adjusted.classes_[expected.argmax(1)]).all()
+    with pytest.raises(ValueError, match="target"):
+        adjusted.surrogate_labels(features)
+    with pytest.raises(ValueError, match="Unknown role 'teacher'"):
+        DSinkClassifier(**QUICK, role="teacher").fit(features, labels)
 
 
 def test_it_is_fit_with_numbered_labels(iris, classifier):

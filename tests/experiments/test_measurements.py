@@ -69,6 +69,12 @@ def test_rows_of_the_allocation(measured):
     assert error["queue", 8] < error["batch", 8]
 
 
+def test_models_that_other_studies_trained_there_are_passed_over(cell):
+    one = cell._replace(models=[model for model in cell.models if model.name == "cross_entropy"])
+    with opened(one) as run:
+        assert list(run.results["models"]) == list(run.specs) == ["cross_entropy"]
+
+
 def test_run_that_is_not_trained(cell, tmp_path):
     other = cell._replace(config=dataclasses.replace(cell.config, run_dir=tmp_path / "none"))
     with pytest.raises(InputError, match="dsink is not trained yet"), opened(other):
