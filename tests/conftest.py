@@ -17,6 +17,9 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
+# A quarter of the tests' time is the compiler's, making programs fast that run once. What runs in other
+# processes (commands, notebooks, documentation) is compiled as people have it.
+jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("ci")
