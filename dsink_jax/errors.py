@@ -22,7 +22,7 @@ class StorageError(OSError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is none of `known`, with the nearest of them."""
     known = tuple(known)
-    near = difflib.get_close_matches(name.lower(), known, n=1)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return InputError(f"Unknown {kind} {name!r}.{hint} Known {kind}s: {', '.join(known)}.")
 

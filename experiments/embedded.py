@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -52,13 +53,27 @@ def make_task(setting: Setting, seed: int, data_dir: pathlib.Path | None, *, tes
       data_dir: where CIFAR-10 is.
       test: whether the test set is wanted too.
     """
-    config = dataclasses.replace(CIFAR, data_dir=data_dir, data_seed=seed, **setting.changes)
-    data = load(config.dataset, data_dir)
-    drawn = read_or_draw(config, data)
+    data, drawn = _draw(setting, seed, data_dir)
     images = data.train.images[drawn.index]
-    encode = _pixels if config.dataset == "digits" else learn_patch_encoder(images, seed=seed)
+    encode = _pixels if data.name == "digits" else learn_patch_encoder(images, seed=seed)
     held = (encode(data.test.images), data.test.labels) if test else (None, None)
     return Task(encode(images), drawn.noisy_labels, drawn.clean_labels, *held)
+
+
+def check_data(settings: Iterable[Setting], data_dir: pathlib.Path) -> None:
+    """Draws every corrupted set once, so that what is missing is named before any training.
+
+    Raises:
+      InputError: if the images or the human labels are not in `data_dir`.
+    """
+    for setting in settings:
+        _draw(setting, 0, data_dir)
+
+
+def _draw(setting, seed, data_dir):
+    config = dataclasses.replace(CIFAR, data_dir=data_dir, data_seed=seed, **setting.changes)
+    data = load(config.dataset, data_dir)
+    return data, read_or_draw(config, data)
 
 
 def _pixels(images):

@@ -20,7 +20,7 @@ from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
 from experiments.compiled import keep_compiled
-from experiments.embedded import Task, make_task
+from experiments.embedded import Task, check_data, make_task
 from experiments.kept_rows import read_rows, write_rows
 from experiments.run_directory import device_description, versions_in_words
 from experiments.seeds import check_seeds, make_output, writing_output
@@ -180,9 +180,11 @@ def main() -> None:
     """Runs the comparison from the command line."""
     with errors_for_people():
         flags = read_flags(Flags, description=__doc__)
+        if flags.data_dir is not None:
+            check_data(_CIFAR, flags.data_dir)
         make_output(flags.output)
         file = flags.output / "embeddings.csv"
-        rows = read_rows(file)
+        rows = read_rows(file, FIELDS)
         done = {(row["setting"], row["seed"]) for row in rows}
         with tempfile.TemporaryDirectory() as directory:
             keep_compiled(directory)
@@ -193,6 +195,7 @@ def main() -> None:
                 found = compare(make_task(setting, seed, flags.data_dir, test=True), seed)
                 place = {"setting": setting.name, "seed": str(seed)}
                 rows += [{field: _text((place | row).get(field, "")) for field in FIELDS} for row in found]
+                done.add(tuple(place.values()))
                 jax.clear_caches()
                 with writing_output(flags.output):
                     write_rows(file, FIELDS, rows)

@@ -5,17 +5,34 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from dsink_jax.errors import InputError
 
-def read_rows(file: pathlib.Path) -> list[dict[str, str]]:
-    """The rows; none if there is no file."""
-    if not file.exists():
+
+def read_rows(file: pathlib.Path, fields: Sequence[str]) -> list[dict[str, str]]:
+    """The rows; none if there is no file.
+
+    Raises:
+      InputError: if it cannot be read, or has other fields.
+    """
+    try:
+        with open(file, newline="", encoding="utf-8") as handle:
+            reader = csv.DictReader(handle)
+            rows = list(reader)
+    except FileNotFoundError:
         return []
-    with open(file, newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{file} cannot be read: {error}. Give another --output.") from error
+    if reader.fieldnames is None or list(reader.fieldnames) != list(fields):
+        raise InputError(f"{file} is not of this command: its first line is another. Give another --output.")
+    return rows
 
 
 def write_rows(file: pathlib.Path, fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes the rows; what was there stays whole until they are."""
+    """Writes the rows; what was there stays whole until they are.
+
+    Raises:
+      OSError: if they cannot be written.
+    """
     unfinished = file.with_suffix(".tmp")
     with open(unfinished, "w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, fields, lineterminator="\n")

@@ -24,7 +24,7 @@ from dsink_jax.errors import InputError
 from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
-from experiments.embedded import Task, make_task
+from experiments.embedded import Task, check_data, make_task
 from experiments.kept_rows import read_rows, write_rows
 from experiments.run_directory import device_description, versions_in_words
 from experiments.seeds import check_seeds, make_output, writing_output
@@ -209,9 +209,11 @@ def main() -> None:
     """Runs the comparison from the command line."""
     with errors_for_people():
         flags = read_flags(Flags, description=__doc__)
+        if flags.data_dir is not None:
+            check_data(_CIFAR, flags.data_dir)
         make_output(flags.output)
         file = flags.output / "audit.csv"
-        rows = read_rows(file)
+        rows = read_rows(file, FIELDS)
         places = [(row["setting"], row["seed"]) for row in rows]
         done = {place for place in places if places.count(place) == _WAYS}
         rows = [row for row, place in zip(rows, places, strict=True) if place in done]

@@ -147,11 +147,14 @@ FLAGS = {
 
 # Flags of the other commands.
 STUDIES = {
-    "seeds in words": ("compare", "--seeds all", "--seeds"),
-    "no seeds": ("compare", "--seeds", "at least one"),
-    "a wrong seed behind a right one": ("compare", "--seeds 0 -1", "-1"),
-    "flag of another command": ("compare", "--epochs 5", "--epochs"),
-    "tables in a file": ("compare", "--output file.npz", "--output"),
+    "seeds in words": ("embeddings", "--seeds all", "--seeds"),
+    "no seeds": ("embeddings", "--seeds", "at least one"),
+    "a wrong seed behind a right one": ("embeddings", "--seeds 0 -1", "-1"),
+    "flag of another command": ("embeddings", "--epochs 5", "--epochs"),
+    "tables in a file": ("embeddings", "--output file.npz", "--output"),
+    "no data where they are to be": ("embeddings", "--data-dir file.npz", "is a file"),
+    "results of another command": ("embeddings", "--output of_another", "embeddings.csv is not of this"),
+    "no data for the audit": ("label_audit", "--data-dir file.npz", "is a file"),
     "no study": ("auxiliaries", "", "imbalance"),
     "unknown study": ("auxiliaries", "grd", "'grid'"),
     "seed beyond 32 bits": ("auxiliaries", "noise --seeds 4294967296", "--seeds"),

@@ -34,6 +34,14 @@ def _forget_what_was_compiled():
     jax.clear_caches()
 
 
+@pytest.fixture
+def optimized():
+    """Programs compiled as people have them, where it is the compiler's choices that are in question."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="session")
 def small_data():
     """60 uint8 images 8x8 in 4 classes: bright in one quarter each, with noise."""

@@ -26,7 +26,9 @@ class LabelErrors(NamedTuple):
 
     Attributes:
       wrong_probability: float32 `[M]` in [0, 1], probability that the given label is wrong.
-      proposed: int32 `[M]`, the most probable true class.
+      proposed: int32 `[M]`, the most probable true class. It can be the given one of a label that `is_wrong`,
+        where the others together are more probable but none of them is; files and pages then name the
+        likeliest of the others.
       confidence: float32 `[M]`, probability of that class.
       probabilities: float32 `[M, C]`, of the true class, the given label taken into account.
       surrogate_labels: float32 `[M, C]`, Q: the same without the given label.

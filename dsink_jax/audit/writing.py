@@ -127,10 +127,11 @@ def _proposals(data, found):
     A label can be wrong more probably than not and yet be the most probable one, where the others share what
     it lacks: it is then the likeliest of the others that is to be looked at.
     """
-    probabilities = found.probabilities.copy()
-    wrong = np.flatnonzero(found.is_wrong)
-    probabilities[wrong, data.labels[wrong]] = -1
-    return probabilities.argmax(-1), probabilities.max(-1)
+    rows = np.arange(len(data.labels))
+    others = found.probabilities.copy()
+    others[rows, data.labels] = -1
+    proposed = np.where(found.is_wrong, others.argmax(-1), data.labels)
+    return proposed, found.probabilities[rows, proposed]
 
 
 def _worst(data, found, rows):

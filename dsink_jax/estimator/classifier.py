@@ -20,7 +20,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
 
     The parameters are those of `dsink_jax.estimator.Settings` but for what is done to images, with the same
     meaning and defaults; and `role`, which of the models predicts, see `FittedDSink.logits`. The target is
-    trained only if it is that: `role="noise_robust_adjusted"` is a cheaper classifier.
+    trained only if it is that; f_L and f_N always are.
 
     Attributes:
       classes_: the labels, sorted, `[C]`.
@@ -102,12 +102,16 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities float32 `[M, C]`, in the order of `classes_`."""
+        """Probabilities float32 `[M, C]`, in the order of `classes_`.
+
+        Raises:
+          ValueError: for features unlike those of `fit`, or a `role` that was not trained then.
+        """
         X = self._checked(X)
         return self.fitted_.predict_proba(X, self.role)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable labels `[M]`."""
+        """The most probable labels `[M]`; see `predict_proba`."""
         X = self._checked(X)
         return self.classes_[self.fitted_.predict(X, self.role)]
 

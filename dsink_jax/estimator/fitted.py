@@ -81,7 +81,9 @@ class FittedDSink:
 
         Source: the adjustment, Menon et al., ICLR 2021, arXiv 2007.07314, with f_N's own prior.
         """
-        check_known("role", role, [*self.parts, ADJUSTED])
+        check_known("role", role, get_args(Predictor))
+        if role != ADJUSTED and role not in self.parts:
+            raise InputError(f"The {role} was not trained. There are: {', '.join([*self.parts, ADJUSTED])}.")
         if role == ADJUSTED:
             return self.logits(inputs, "noise_robust") - self._log_prior()
         array = check_inputs(inputs, self.kind)
@@ -212,6 +214,8 @@ def _read(path):
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {_FORMAT!r}")
         class_prior = arrays.pop(_PRIOR)
+        if class_prior.shape != (about["facts"]["num_classes"],):
+            raise ValueError(f"its class prior has shape {list(class_prior.shape)}")
         variables: dict[str, dict[str, np.ndarray]] = {role: {} for role in get_args(Role)}
         for name, leaf in arrays.items():
             role, _, rest = name.partition(_SEPARATOR)

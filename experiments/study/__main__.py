@@ -96,7 +96,8 @@ def main() -> None:
             _train(flags, cells, should_stop)
         with writing_output(flags.folder):
             if flags.steps in ("all", "gather"):
-                records.gather(flags.folder, flags.budget, cells)
+                for name in records.gather(flags.folder, flags.budget, cells):
+                    print(f"{name}: its results are of another run that had more models; they stay.")
                 _measure(flags, study, cells, should_stop)
             if flags.steps != "train":
                 print(f"\n{render.render(flags.folder, study, flags.study)}")

@@ -63,7 +63,7 @@ def features(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
             nearest = NearestNeighbors(n_neighbors=_NEIGHBOURS + 1).fit(found)
             neighbours = nearest.kneighbors(found[:_MOST_FEATURES], return_distance=False)[:, 1:]
             purity = (labels[neighbours] == labels[: len(neighbours), None]).mean(1)
-            # Threads that wait for one another in each of a thousand steps are slow on a machine that is busy.
+            # Threads that wait for one another in a thousand steps are slow on a busy machine.
             with threadpool_limits(1):
                 placed = TSNE(random_state=cell.seed, init="pca").fit_transform(found[:_MOST_FEATURES])
             rows += (

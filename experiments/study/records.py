@@ -28,12 +28,18 @@ RESULT_FIELDS = (
 CURVE_FIELDS = (*_KEY, "epoch", "accuracy", "few", "noisy_corrected", "noisy_memorised")
 
 
-def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> None:
+def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[str]:
     """Adds what the cells have to results.csv, curves.csv and environments.json of a folder.
 
-    Rows of the same budget, setting, seed and model are replaced, others stay.
+    All rows of a cell are of one run: differences between models of two trainings are not paired. Rows of
+    another run of the cell are replaced where this one has all its models, and else they stay.
+
+    Returns:
+      Names of the cells that were left as they are.
     """
     rows, points, environments = [], [], {}
+    kept, replaced = [], set()
+    there = read(folder, "results.csv", budget)
     for cell in studied:
         results = cells.stored(cell)
         if results is None:
@@ -41,12 +47,20 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> None:
         key = {"budget": budget, "setting": cell.setting.name, "seed": cell.seed}
         environment = _environment(cell)
         identity = hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:8]
-        environments[identity] = environment
-        rows += (
+        made = [
             {**key, "model": name, **_facts(results["data"]), **_measures(entry), "environment": identity}
             for name, entry in results["models"].items()
-        )
+        ]
+        before = {row["model"]: row for row in there if key.items() <= row.items()}
+        if any(row["model"] in before and not _same_training(row, before[row["model"]]) for row in made):
+            if before.keys() - results["models"].keys():
+                kept.append(cell.name)
+                continue
+            replaced.add(tuple(key.values()))
+        environments[identity] = environment
+        rows += made
         points += ({**key, **record} for record in cells.curves(cell) if record["model"] in results["models"])
+    _drop(folder, replaced)
     merge(folder / "results.csv", RESULT_FIELDS, _KEY, rows)
     merge(folder / "curves.csv", CURVE_FIELDS, (*_KEY, "epoch"), points)
     path = folder / "environments.json"
@@ -54,6 +68,23 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> None:
     for identity, environment in environments.items():
         known.setdefault(identity, {**environment, "date": time.strftime("%Y-%m-%d")})
     _write(path, json.dumps(known, indent=1) + "\n")
+    return kept
+
+
+def _same_training(one, other):
+    """Whether two rows of a model tell of the same training: no two take the same time."""
+    return all(_text(one[name]) == _text(other[name]) for name in ("last", "seconds"))
+
+
+def _drop(folder, places):
+    """Takes what was told of some cells beside their results, measurements included, out of the CSV files."""
+    names = {tuple(map(str, place)) for place in places}
+    for path in sorted(set(folder.glob("*.csv")) - {folder / "results.csv"}) if places else ():
+        with open(path, newline="", encoding="utf-8") as file:
+            fields, *lines = csv.reader(file)
+        at = [fields.index(name) for name in _KEY[:3]]
+        left = [line for line in lines if tuple(line[i] for i in at) not in names]
+        _write_lines(path, [fields, *left])
 
 
 def read(folder: pathlib.Path, file: str, budget: str | None = None) -> list[Row]:
@@ -98,13 +129,13 @@ def merge(path: pathlib.Path, fields: Sequence[str], key: Sequence[str], rows: I
     merged = {}
     for row in (*read(path.parent, path.name), *rows):
         merged[tuple(row[name] for name in key)] = row
-    lines = []
-    for row in merged.values():
-        lines.append([_text(row.get(name)) for name in fields])
+    _write_lines(path, [fields, *([_text(row.get(name)) for name in fields] for row in merged.values())])
+
+
+def _write_lines(path, lines):
     partial = path.with_name(path.name + ".partial")
     with open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([fields, *lines])
+        csv.writer(file, lineterminator="\n").writerows(lines)
     os.replace(partial, path)
 
 

@@ -201,7 +201,7 @@ def test_nothing_to_predict_for_is_no_error(fitted):
 def test_without_target_the_auxiliary_models_alone(data):
     fitted = fit(*data, **QUICK, target=False, devices=jax.devices()[:1])
     assert fitted.predict(data[0], "noise_robust").shape == data[1].shape
-    with pytest.raises(InputError, match="Unknown role 'target'"):
+    with pytest.raises(InputError, match="target was not trained"):
         fitted.predict(data[0])
 
 
@@ -289,7 +289,7 @@ def test_without_target_it_is_saved_so(data, tmp_path):
     np.testing.assert_allclose(
         loaded.logits(data[0], "noise_robust"), fitted.logits(data[0], "noise_robust"), rtol=1e-5, atol=1e-5
     )
-    with pytest.raises(InputError, match="Unknown role 'target'"):
+    with pytest.raises(InputError, match="target was not trained"):
         loaded.predict(data[0])
 
 

@@ -43,6 +43,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_digits", DIGITS_ONCE)
     (tmp_path / "file.npz").write_text("some text")
     (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "of_another").mkdir()
+    (tmp_path / "of_another" / "embeddings.csv").write_text("a,b\n1,2\n")
     save_corruption(tmp_path / "other.npz", DRAWN)
     make_run(dataclasses.replace(DIGITS, run_dir=tmp_path / "other", epochs=7))
     return tmp_path

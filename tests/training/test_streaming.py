@@ -38,6 +38,7 @@ METHODS = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(("name", "devices"), [("elr", 1), ("elr", 4), ("dividemix", 4)])
 def test_streamed_training_is_bit_identical(name, devices, small_data, cpus):
     method = METHODS[name]
