@@ -114,6 +114,7 @@ def test_ending_early_is_the_longer_training_cut_off(small_data, cpus, tmp_path)
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_several_steps_in_a_dispatch_train_the_same(small_data, cpus):
     single = train(small_data, cpus[:1], epochs=1)
     settings = FitSettings(1, 16, SGD, steps_per_dispatch=3)  # 4 steps: a dispatch of 3 and one of 1
