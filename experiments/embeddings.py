@@ -9,7 +9,6 @@ import dataclasses
 import pathlib
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 
 import jax
@@ -20,11 +19,9 @@ from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
 from experiments.compiled import keep_compiled
-from experiments.embedded import Task, check_data, make_task
-from experiments.kept_rows import read_rows, write_rows
+from experiments.embedded import Task, fit_logistic_regression, make_task
+from experiments.embedded_cells import CellFlags, Comparison, run_cells
 from experiments.run_directory import device_description, versions_in_words
-from experiments.seeds import check_seeds, make_output, writing_output
-from experiments.study.budgets import Setting
 from experiments.study.catalogue import STUDIES
 from experiments.study.paired import paired, spread
 
@@ -44,25 +41,11 @@ _CIFAR = STUDIES["main"].settings["cpu"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags:
+class Flags(CellFlags):
     """Trains heads over fixed vectors and compares them."""
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of the corrupted sets and trainings; for CIFAR-10 the first three are taken."""
-    data_dir: pathlib.Path | None = None
-    """Folder with CIFAR-10 and its human labels; digits alone if left out."""
     output: pathlib.Path = pathlib.Path("results/embeddings")
     """Where embeddings.csv and embeddings.md go."""
-
-    def __post_init__(self):
-        check_seeds(self.seeds)
-
-    @property
-    def cells(self) -> Iterator[tuple[Setting, int]]:
-        """Settings and seeds."""
-        yield from ((setting, seed) for seed in self.seeds for setting in _DIGITS)
-        if self.data_dir is not None:
-            yield from ((setting, seed) for seed in self.seeds[:3] for setting in _CIFAR)
 
 
 def compare(task: Task, seed: int) -> Iterator[dict[str, object]]:
@@ -71,7 +54,9 @@ def compare(task: Task, seed: int) -> Iterator[dict[str, object]]:
     shares = np.bincount(task.true, minlength=num_classes) / len(task.true)
     facts = {"examples": len(task.true), "wrong": np.mean(task.given != task.true)}
     for name, weights in _LOGISTIC.items():
-        yield {**facts, "head": "", "model": name, **_measures(task, _logistic(task, weights))}
+        model = fit_logistic_regression(task.features, task.given, weights)
+        predicted = model.predict(task.test_features)
+        yield {**facts, "head": "", "model": name, **_measures(task, predicted)}
     for head in HEADS:
         common = {"num_classes": num_classes, "model": head, "seed": seed}
         fitted = fit(task.features, task.given, **common)
@@ -95,19 +80,6 @@ def _off(fitted: FittedDSink, task, shares):
 def _measures(task, predicted):
     right = predicted == task.test_labels
     return {"accuracy": right.mean(), "few": right[np.isin(task.test_labels, task.rare)].mean()}
-
-
-def _logistic(task, weights):
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, class_weight=weights))
-    with warnings.catch_warnings():  # stopped early is what most people would have
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(task.features, task.given)
-    return model.predict(task.test_features)
 
 
 def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
@@ -178,30 +150,24 @@ def _mean(values):
 
 def main() -> None:
     """Runs the comparison from the command line."""
-    with errors_for_people():
+    with errors_for_people(), tempfile.TemporaryDirectory() as directory:
         flags = read_flags(Flags, description=__doc__)
-        if flags.data_dir is not None:
-            check_data(_CIFAR, flags.data_dir)
-        make_output(flags.output)
-        file = flags.output / "embeddings.csv"
-        rows = read_rows(file, FIELDS)
-        done = {(row["setting"], row["seed"]) for row in rows}
-        with tempfile.TemporaryDirectory() as directory:
-            keep_compiled(directory)
-            for setting, seed in flags.cells:
-                if (setting.name, str(seed)) in done:
-                    continue
-                print(f"{setting.name} seed {seed}", flush=True)
-                found = compare(make_task(setting, seed, flags.data_dir, test=True), seed)
-                place = {"setting": setting.name, "seed": str(seed)}
-                rows += [{field: _text((place | row).get(field, "")) for field in FIELDS} for row in found]
-                done.add(tuple(place.values()))
-                jax.clear_caches()
-                with writing_output(flags.output):
-                    write_rows(file, FIELDS, rows)
-        with writing_output(flags.output):
-            write_table(flags.output, rows)
-        print(flags.output / "embeddings.md")
+        keep_compiled(directory)
+        in_a_cell = len(_LOGISTIC) + len(HEADS) * (len(_ROLES) + 1)
+        comparison = Comparison(
+            "embeddings", FIELDS, _DIGITS, _CIFAR, in_a_cell, _cell_of(flags), _text, write_table
+        )
+        run_cells(comparison, flags, flags.output)
+
+
+def _cell_of(flags):
+    """The rows of a corrupted set; what was compiled for one is of no use to the next."""
+
+    def rows(setting, seed):
+        yield from compare(make_task(setting, seed, flags.data_dir, test=True), seed)
+        jax.clear_caches()
+
+    return rows
 
 
 def _text(value):

@@ -3,7 +3,7 @@
 import csv
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dsink_jax.errors import InputError
 
@@ -27,15 +27,18 @@ def read_rows(file: pathlib.Path, fields: Sequence[str]) -> list[dict[str, str]]
     return rows
 
 
-def write_rows(file: pathlib.Path, fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes the rows; what was there stays whole until they are.
+def write_rows(file: pathlib.Path, fields: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Writes the rows under their fields; see `write_lines`."""
+    write_lines(file, [fields, *([row[name] for name in fields] for row in rows)])
+
+
+def write_lines(file: pathlib.Path, lines: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV file; what was there stays whole until it is.
 
     Raises:
-      OSError: if they cannot be written.
+      OSError: if it cannot be written.
     """
-    unfinished = file.with_suffix(".tmp")
-    with open(unfinished, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(unfinished, file)
+    partial = file.with_name(file.name + ".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle, lineterminator="\n").writerows(lines)
+    os.replace(partial, file)

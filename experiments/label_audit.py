@@ -11,7 +11,6 @@ import dataclasses
 import importlib.util
 import pathlib
 import time
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,11 +23,10 @@ from dsink_jax.errors import InputError
 from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
-from experiments.embedded import Task, check_data, make_task
-from experiments.kept_rows import read_rows, write_rows
+from experiments.embedded import Task, fit_logistic_regression, make_task
+from experiments.embedded_cells import CellFlags, Comparison, run_cells
 from experiments.run_directory import device_description, versions_in_words
-from experiments.seeds import check_seeds, make_output, writing_output
-from experiments.study.budgets import Setting, setting
+from experiments.study.budgets import setting
 from experiments.study.catalogue import STUDIES
 
 FOLDS = 5
@@ -43,27 +41,16 @@ _CIFAR = tuple(setting("cifar10", ratio, "human_worse") for ratio in (10, 1))
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags:
+class Flags(CellFlags):
     """Compares the audit with cleanlab."""
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of the corrupted sets and trainings; the human labels are taken for the first three."""
-    data_dir: pathlib.Path | None = None
-    """Folder with CIFAR-10 and its human labels; digits alone if left out."""
     output: pathlib.Path = pathlib.Path("results/audit")
     """Where audit.csv and audit.md go."""
 
     def __post_init__(self):
-        check_seeds(self.seeds)
+        super().__post_init__()
         if importlib.util.find_spec("cleanlab") is None:
             raise InputError('cleanlab is not installed: pip install ".[benchmark]".')
-
-    @property
-    def cells(self) -> Iterator[tuple[Setting, int]]:
-        """Settings and seeds."""
-        yield from ((setting, seed) for seed in self.seeds for setting in _DIGITS)
-        if self.data_dir is not None:
-            yield from ((setting, seed) for seed in self.seeds[:3] for setting in _CIFAR)
 
 
 def compare(task: Task, seed: int) -> Iterator[dict[str, Any]]:
@@ -100,19 +87,11 @@ def compare(task: Task, seed: int) -> Iterator[dict[str, Any]]:
 
 def _logistic_regression(task, num_classes, seed):
     """Its predictions for examples that it has not seen `[M, C]`, in the folds of the audit."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     fold = audit.make_folds(task.given, FOLDS, seed)
     probabilities = np.zeros((len(fold), num_classes))
     for number in range(FOLDS):
         held_out = fold == number
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
-        with warnings.catch_warnings():  # stopped early is what most people would have
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(task.features[~held_out], task.given[~held_out])
+        model = fit_logistic_regression(task.features[~held_out], task.given[~held_out])
         probabilities[np.ix_(held_out, model.classes_)] = model.predict_proba(task.features[held_out])
     return probabilities
 
@@ -209,27 +188,14 @@ def main() -> None:
     """Runs the comparison from the command line."""
     with errors_for_people():
         flags = read_flags(Flags, description=__doc__)
-        if flags.data_dir is not None:
-            check_data(_CIFAR, flags.data_dir)
-        make_output(flags.output)
-        file = flags.output / "audit.csv"
-        rows = read_rows(file, FIELDS)
-        places = [(row["setting"], row["seed"]) for row in rows]
-        done = {place for place in places if places.count(place) == _WAYS}
-        rows = [row for row, place in zip(rows, places, strict=True) if place in done]
-        for setting, seed in flags.cells:
-            place = {"setting": setting.name, "seed": str(seed)}
-            if tuple(place.values()) in done:
-                continue
-            print(f"{place['setting']} seed {seed}", flush=True)
-            for row in compare(make_task(setting, seed, flags.data_dir), seed):
-                rows.append({field: str((place | row).get(field, "")) for field in FIELDS})
-            done.add(tuple(place.values()))
-            with writing_output(flags.output):
-                write_rows(file, FIELDS, rows)
-        with writing_output(flags.output):
-            write_table(flags.output, rows)
-        print(flags.output / "audit.md")
+        comparison = Comparison(
+            "audit",
+            *(FIELDS, _DIGITS, _CIFAR, _WAYS),
+            lambda setting, seed: compare(make_task(setting, seed, flags.data_dir), seed),
+            str,
+            write_table,
+        )
+        run_cells(comparison, flags, flags.output)
 
 
 if __name__ == "__main__":

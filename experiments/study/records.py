@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from experiments.kept_rows import write_lines
 from experiments.study import cells
 from experiments.study.cells import Cell
 
@@ -84,7 +85,7 @@ def _drop(folder, places):
             fields, *lines = csv.reader(file)
         at = [fields.index(name) for name in _KEY[:3]]
         left = [line for line in lines if tuple(line[i] for i in at) not in names]
-        _write_lines(path, [fields, *left])
+        write_lines(path, [fields, *left])
 
 
 def read(folder: pathlib.Path, file: str, budget: str | None = None) -> list[Row]:
@@ -129,14 +130,7 @@ def merge(path: pathlib.Path, fields: Sequence[str], key: Sequence[str], rows: I
     merged = {}
     for row in (*read(path.parent, path.name), *rows):
         merged[tuple(row[name] for name in key)] = row
-    _write_lines(path, [fields, *([_text(row.get(name)) for name in fields] for row in merged.values())])
-
-
-def _write_lines(path, lines):
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
-    os.replace(partial, path)
+    write_lines(path, [fields, *([_text(row.get(name)) for name in fields] for row in merged.values())])
 
 
 def _write(path, text):
