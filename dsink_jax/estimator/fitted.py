@@ -41,6 +41,8 @@ class FittedDSink:
       class_prior: float32 `[C]`, f_N's mean prediction over the training set.
     """
 
+    class_prior: np.ndarray
+
     def __init__(
         self,
         parts: Mapping[Role, Part],
@@ -49,11 +51,8 @@ class FittedDSink:
         facts: TrainingFacts,
         settings: Settings,
         devices: Sequence[jax.Device] | None = None,
-        *,
-        class_prior: np.ndarray,
     ):
-        """See `fit` and `load`."""
-        self.class_prior = class_prior
+        """See `fit` and `load`, which give it its class prior."""
         self.settings, self.facts, self.kind = settings, facts, kind
         self.parts, self.preprocessing = parts, preprocessing
         devices = jax.local_devices() if devices is None else devices
@@ -198,7 +197,9 @@ class FittedDSink:
             for role, method in make_methods(settings, facts).items()
             if variables[role]
         }
-        return cls(parts, preprocessing, kind, facts, settings, devices, class_prior=class_prior)
+        fitted = cls(parts, preprocessing, kind, facts, settings, devices)
+        fitted.class_prior = class_prior
+        return fitted
 
 
 def _from_bytes(content, model):

@@ -22,7 +22,6 @@ from dsink_jax.training import (
     Preprocessing,
     TrainedAuxiliary,
     first_stage_settings,
-    make_predictor,
     make_progress,
 )
 from dsink_jax.training import fit as train
@@ -102,15 +101,10 @@ def fit(
             TrainedAuxiliary(*parts["noise_robust"]), TrainedAuxiliary(*parts["imbalance_robust"])
         )
         parts["target"] = task.part("target", methods["target"], pair)
-    return FittedDSink(
-        parts,
-        task.preprocessing,
-        kind,
-        facts,
-        settings,
-        devices,
-        class_prior=task.mean_prediction(parts["noise_robust"]),
-    )
+    fitted = FittedDSink(parts, task.preprocessing, kind, facts, settings, devices)
+    # By the predictor that it has, so that it is compiled once.
+    fitted.class_prior = fitted.predict_proba(inputs, "noise_robust").mean(0)
+    return fitted
 
 
 def _facts(labels, num_classes, settings):
@@ -139,12 +133,6 @@ class _Task(NamedTuple):
         variables = self._train(role, method, settings, auxiliaries, first)
         model = make_model(self.settings, method, self.facts.num_classes, self.is_image)
         return Part(model, method, variables)
-
-    def mean_prediction(self, part: Part) -> np.ndarray:
-        """A model's mean prediction over the training set, float32 `[C]`."""
-        predict = make_predictor(part.model, part.method, self.preprocessing, self.devices)
-        logits = predict(part.variables, self.inputs)
-        return np.asarray(jax.nn.softmax(logits, axis=-1).mean(0))
 
     def _train(self, role, method, settings, auxiliaries, start_from=None):
         seed = np.random.SeedSequence((self.settings.seed, _STREAMS[role])).generate_state(1)[0]

@@ -39,7 +39,8 @@ METHODS = {
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize(("name", "devices"), [("elr", 1), ("elr", 4), ("dividemix", 4)])
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("name", METHODS)
 def test_streamed_training_is_bit_identical(name, devices, small_data, cpus):
     method = METHODS[name]
     resident = train(method, small_data, cpus[:devices], 3)
