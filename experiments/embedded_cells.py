@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from experiments.embedded import check_data
 from experiments.kept_rows import read_rows, write_rows
-from experiments.seeds import check_seeds, make_output, writing_output
+from experiments.output_folder import make_output, writing_output
+from experiments.seeds import check_seeds
 from experiments.study.budgets import Setting
 
 Row = Mapping[str, object]

@@ -19,8 +19,8 @@ from dsink_jax.report import align
 from experiments.benchmark.timing import alternate, ratio
 from experiments.benchmark.workload import BASE, DSINK, Stepper, Workload
 from experiments.command_line import errors_for_people
+from experiments.output_folder import make_output, writing_output
 from experiments.run_directory import device_description, versions_in_words
-from experiments.seeds import make_output, writing_output
 
 FIELDS = (
     *("case", "examples", "classes", "batch", "training", "seconds_per_epoch", "of_base"),

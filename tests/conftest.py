@@ -1,5 +1,6 @@
 """Eight virtual CPU devices for every test, before JAX starts, and what tests of training share."""
 
+import fcntl
 import os
 import pathlib
 
@@ -15,6 +16,8 @@ import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+from run_commands import QUICK, run  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 # A quarter of the tests' time is the compiler's, making programs fast that run once. What runs in other
@@ -40,6 +43,26 @@ def optimized():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """A run of the command line that nothing disturbed, for all workers one; what it printed lies beside it.
+
+    Only to be read: another worker may be reading it too.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    directory = folder / "undisturbed" / "run"
+    printed = directory.with_name("printed.txt")
+    with (folder / "undisturbed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not printed.exists():
+            done = run(*QUICK, "--run-dir", directory)
+            assert done.returncode == 0, done.stderr
+            printed.write_text(done.stdout)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ import statistics
 import jax
 import pytest
 
+from experiments.study.catalogue import STUDIES
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
@@ -137,15 +139,16 @@ def test_costs_are_those_of_the_benchmark():
     assert {f"{float(number):.3g}" for number in shown} <= known
 
 
-def test_choice_of_the_noise_robust_model_is_that_of_the_grid():
-    alone, combined = {}, collections.defaultdict(list)
-    for line in (ROOT / "results" / "auxiliaries" / "grid.md").read_text().splitlines():
-        cells = re.split(r"\s{2,}", line.strip())
-        if len(cells) == 7 and "±" in line:
-            alone[cells[1]] = cells[3].split()[0]
-            combined[cells[1]].append(float(cells[4].split()[0]))
-    shown = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|$", block("grid"), re.M)
-    assert {name for name, _, _ in shown} == set(alone)
-    for name, by_itself, mean in shown:
-        assert by_itself == alone[name]
+def test_choice_of_the_noise_robust_model_is_that_of_the_pairs():
+    (found,) = study("auxiliaries").values()
+    accuracy = {model: statistics.mean(values) for (model, _), values in found.items()}
+    combined = collections.defaultdict(list)
+    for model, (_, f_N) in STUDIES["auxiliaries"].beside.items():
+        combined[f_N.removeprefix("f_N-")].append(accuracy[model])
+    shown = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|$", block("pairs"), re.M)
+    assert [name for name, _, _ in shown] == sorted(
+        combined, key=lambda name: -statistics.mean(combined[name])
+    )
+    for name, alone, mean in shown:
+        assert float(alone) == pytest.approx(accuracy[f"f_N-{name}"], abs=0.051)
         assert float(mean) == pytest.approx(statistics.mean(combined[name]), abs=0.051)

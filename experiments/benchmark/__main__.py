@@ -13,8 +13,20 @@ from collections.abc import Sequence
 from dsink_jax.errors import InputError, check_known
 from experiments.benchmark.settings import PARTS, Settings
 
-_MODULES = {"solver": "solvers", "step": "steps", "pipeline": "pipeline", "startup": "startup"}
-_NEEDS = {"solver": ("torch", "POT"), "step": (), "pipeline": ("torch",), "startup": ("torch",)}
+_MODULES = {
+    "solver": "solvers",
+    "step": "steps",
+    "pipeline": "pipeline",
+    "startup": "startup",
+    "cifar10": "cifar10",
+}
+_NEEDS = {
+    "solver": ("torch", "POT"),
+    "step": (),
+    "pipeline": ("torch",),
+    "startup": ("torch",),
+    "cifar10": (),
+}
 _IMPORT_NAMES = {"torch": "torch", "POT": "ot"}
 
 
@@ -22,18 +34,23 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     """Reads the flags.
 
     Raises:
-      InputError: for an unknown part.
+      InputError: for an unknown part, or a data folder that is none.
     """
     default = Settings()
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmark", description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--output", type=pathlib.Path, default=default.output, help="folder, %(default)s")
+    parser.add_argument("--data-dir", type=pathlib.Path, help="folder with CIFAR-10, for the part cifar10")
     given = parser.parse_args(arguments)
     chosen = given.parts.split(",")
     for part in chosen:
         check_known("part", part, PARTS)
-    return Settings(tuple(part for part in PARTS if part in chosen), given.quick, given.output)
+    if given.data_dir is not None and not given.data_dir.is_dir():
+        raise InputError(f"--data-dir {given.data_dir} is no folder; give the one that holds CIFAR-10.")
+    return Settings(
+        tuple(part for part in PARTS if part in chosen), given.quick, given.output, given.data_dir
+    )
 
 
 def check_packages(parts: Sequence[str]) -> None:
@@ -54,7 +71,7 @@ def run(settings: Settings) -> str:
     # PyTorch's idle threads would otherwise spin on the cores that others are timed on.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from experiments.benchmark import report
-    from experiments.seeds import make_output
+    from experiments.output_folder import make_output
 
     make_output(settings.output)
     load, started = report.load(), time.monotonic()

@@ -1,5 +1,6 @@
 """What a fresh process measures of itself, as one line of JSON; started by `startup`."""
 
+import contextlib
 import json
 import pathlib
 import resource
@@ -76,6 +77,23 @@ def long_run(quick: bool) -> dict[str, float]:
     }
 
 
+def whole_run(data_dir: str, quick: bool) -> dict[str, object]:
+    """Memory of `python -m experiments.cifar` on all images, or on some if quick."""
+    from experiments.command_line import main as run_command
+    from experiments.config import CIFAR
+
+    model = "small_cnn" if quick else "resnet20"
+    with tempfile.TemporaryDirectory() as folder:
+        run = pathlib.Path(folder) / "run"
+        sys.argv = ["cifar", "--data-dir", data_dir, "--run-dir", str(run), "--model", model]
+        sys.argv += ["--imbalance-ratio", "1", "--epochs", "1", "--baselines", "none"]
+        sys.argv += ["--limit-train", "200", "--limit-test", "100"] if quick else []
+        with contextlib.redirect_stdout(sys.stderr):
+            run_command(CIFAR)
+        data = json.loads((run / "results.json").read_text())["data"]
+    return {"images": data["train_images"], "model": model, "peak": _peak_mib()}
+
+
 class _Compilations:
     """Counts compilations, and sums up the seconds of tracing, lowering and compiling."""
 
@@ -103,10 +121,12 @@ def _peak_mib():
 
 
 def main() -> None:
-    """Arguments: what to measure, of which kind, whether quick, when the process was started."""
+    """Arguments: what to measure, of which kind or on what data, whether quick, when it was started."""
     what, kind, quick, started = sys.argv[1:]
     if what == "first_step":
         found = first_step(kind, quick == "True", float(started))
+    elif what == "whole_run":
+        found = whole_run(kind, quick == "True")
     else:
         found = long_run(quick == "True")
     print(json.dumps(found))

@@ -77,6 +77,7 @@ def _machine(start):
 
 def _provenance(settings, start):
     flags = (" --parts " + ",".join(settings.parts)) + (" --quick" if settings.quick else "")
+    flags += " --data-dir DIR" if settings.data_dir is not None else ""
     return (
         f"`python -m experiments.benchmark{flags}` in {start['seconds'] / 60:.0f} minutes; "
         f"{versions_in_words('torch', 'POT')}; {time.strftime('%Y-%m-%d')}."

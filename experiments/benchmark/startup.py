@@ -53,7 +53,7 @@ def _imports(rounds):
 
 
 def _first_steps(quick):
-    found = {kind: _probe("first_step", kind, quick) for kind in ("dsink", "base", "torch")}
+    found = {kind: probe("first_step", kind, quick) for kind in ("dsink", "base", "torch")}
     case = "ResNet-8, batch 4" if quick else "ResNet-20, batch 128"
     rows = [
         Row(
@@ -75,7 +75,7 @@ def _first_steps(quick):
 
 
 def _long_run(quick):
-    found = _probe("long_run", "dsink", quick)
+    found = probe("long_run", "dsink", quick)
     case = f"small CNN, {found['epochs']} epochs"
     growth = Target("<=", GROWTH_MIB)
     note = f"{found['last']:.0f} MiB at the end, evaluation and checkpoints in every epoch"
@@ -106,7 +106,8 @@ def _long_run(quick):
     ]
 
 
-def _probe(*arguments):
+def probe(*arguments: object) -> dict:
+    """What a fresh process, `probe.py`, measured of itself."""
     words = [str(argument) for argument in arguments]
     started = time.time()
     return json.loads(_run("-m", "experiments.benchmark.probe", *words, str(started)).splitlines()[-1])

@@ -22,7 +22,8 @@ from dsink_jax.errors import InputError, check_known
 from dsink_jax.flags import read_flags
 from experiments.command_line import errors_for_people, stopping_when_asked
 from experiments.compiled import keep_compiled
-from experiments.seeds import check_seeds, make_output, writing_output
+from experiments.output_folder import make_output, writing_output
+from experiments.seeds import check_seeds
 from experiments.study import jobs, records, render
 from experiments.study.budgets import BUDGETS
 from experiments.study.catalogue import STUDIES

@@ -21,12 +21,12 @@ from experiments.run_directory import RunDirectory
 ROOT = pathlib.Path(__file__).parents[2]
 ARGUMENTS = (
     *("--epochs", "3", "--checkpoint-every", "3", "--devices", "1"),
-    *("--baselines", "naive_tuned,noise_robust_adjusted,ensemble,crt"),
+    *("--baselines", f"{DIGITS.baselines},naive_tuned,noise_robust_adjusted,ensemble,crt"),
     *("--noise-method", "coteaching", "--coteaching-noise-rate", "estimated"),
 )
 MODELS = [
-    *("imbalance_robust", "noise_robust", "naive_tuned", "noise_robust_adjusted", "ensemble", "crt"),
-    "target",
+    *("imbalance_robust", "noise_robust", "cross_entropy", "naive_distillation"),
+    *("naive_tuned", "noise_robust_adjusted", "ensemble", "crt", "target"),
 ]
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import importlib.util
+import os
+import pathlib
 import sys
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ from dsink_jax.errors import InputError
 from dsink_jax.methods.base import Batch
 from dsink_jax.models import build_model
 from experiments.benchmark import __main__ as command
-from experiments.benchmark import probe, solvers
+from experiments.benchmark import cifar10, probe, solvers
 from experiments.benchmark.settings import Settings
 from experiments.benchmark.solvers import growth, make_task, marginal_error, with_pot_iterations
 from experiments.benchmark.steps import QUICK_WORKLOADS
@@ -144,6 +146,8 @@ def test_parts():
     assert command.parse(["--parts", "startup,solver", "--quick"]).parts == ("solver", "startup")
     with pytest.raises(InputError, match="solver"):
         command.parse(["--parts", "solvers"])
+    with pytest.raises(InputError, match="nowhere is no folder"):
+        command.parse(["--data-dir", "nowhere"])
 
 
 @pytest.mark.slow
@@ -165,6 +169,21 @@ def test_nothing_is_compiled_after_the_first_epoch():
     found = probe.long_run(quick=True)
     assert found["compilations"] > 0 and found["recompilations"] == 0
     assert 0 < found["early"] <= found["peak"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("TFDS_DATA_DIR"), reason="TFDS_DATA_DIR is not set: no real CIFAR here"
+)
+def test_memory_of_a_run_on_cifar10():
+    folder = pathlib.Path(os.environ["TFDS_DATA_DIR"])
+    (row,), remarks = cifar10.measure(Settings(("cifar10",), quick=True, data_dir=folder))
+    assert row.case.startswith("200 images, small_cnn") and not remarks
+    assert 200 < row.value < 3072 and row.met  # JAX alone has more than 200 MiB
+
+
+def test_without_the_data_there_is_a_remark():
+    assert cifar10.measure(Settings()) == ([], ["CIFAR-10: not measured without --data-dir."])
 
 
 @pytest.mark.slow

@@ -69,6 +69,9 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(number, code, undisturbed,
     assert (
         said[-1].strip() == f"python -m experiments.digits {' '.join(map(str, QUICK))} --run-dir {directory}"
     )
+    trained = (directory / "checkpoints" / "imbalance_robust").stat().st_mtime_ns
     done = run(*QUICK, "--run-dir", directory)
     assert done.returncode == 0, done.stderr
+    assert "imbalance_robust (logit_adjustment)" not in done.stdout, "the first auxiliary was trained again"
+    assert (directory / "checkpoints" / "imbalance_robust").stat().st_mtime_ns == trained
     assert read(directory) == read(undisturbed)
