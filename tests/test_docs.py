@@ -130,6 +130,32 @@ def test_differences_are_those_of_the_main_study():
         assert shown == pytest.approx(expected, abs=0.051)
 
 
+def test_audit_beside_cleanlab_is_that_of_the_results():
+    runs = collections.defaultdict(dict)
+    with open(ROOT / "results" / "audit" / "audit.csv") as file:
+        for row in csv.DictReader(file):
+            runs[row["setting"], row["seed"]][row["method"]] = row
+    lines = re.findall(r"^\| (\w.*?) \| (.*) \|$", block("audit", README), re.M)
+    measures = ("precision", "recall", "f1", "auroc", "auprc", "proposed")
+    assert len(lines) == len(measures)
+    for measure, (_, cells) in zip(measures, lines, strict=True):
+        shown = [
+            (float(mean), int(ahead), int(count))
+            for mean, ahead, count in re.findall(r"([-+]\d+\.\d)\D* \((\d+) of (\d+)\)", cells)
+        ]
+        expected = []
+        for data in ("digits", "cifar10"):
+            for name in (measure, f"{measure}_tail"):
+                gaps = []
+                for (setting, _), methods in runs.items():
+                    if setting.startswith(data) and methods["audit"][name]:
+                        others = [float(row[name]) for method, row in methods.items() if method != "audit"]
+                        gaps.append(100 * (float(methods["audit"][name]) - max(others)))
+                expected.append((statistics.mean(gaps), sum(gap > 0 for gap in gaps), len(gaps)))
+        for ours, theirs in zip(shown, expected, strict=True):
+            assert ours == pytest.approx(theirs, abs=0.051)
+
+
 def test_costs_are_those_of_the_benchmark():
     with open(ROOT / "results" / "benchmark" / "benchmark.csv") as file:
         rows = list(csv.DictReader(file))

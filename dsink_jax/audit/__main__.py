@@ -6,13 +6,15 @@
 
 writes a table of all labels, the most probably wrong first, and a page of them, and prints a summary. Ends
 with code 0; with 1 if more labels are wrong than --fail-above; with 2 for data that cannot be used; with 3 if
-the trainings diverge or nothing can be written.
+the trainings diverge, nothing can be written or anything else goes wrong.
 """
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import sys
+import traceback
 from typing import Annotated
 
 import numpy as np
@@ -119,9 +121,15 @@ def run(flags: Flags) -> int:
     if len(given := np.unique(data.labels)) < 2:
         only = ", ".join(data.class_names[k] for k in given)
         raise InputError(f"{flags.data} has labels of one class only: {only}.")
+    if len(given) > max(len(data.labels) / 2, 2):
+        raise InputError(
+            f"{flags.data} has {len(given):,} different labels for {len(data.labels):,} examples.\n"
+            "Labels name classes: is it another column, or array, that holds them?"
+        )
     if not flags.quiet:
+        shape = " x ".join(map(str, data.inputs.shape[1:]))
         print(
-            f"{len(data.labels):,} examples, {len(data.class_names)} classes; "
+            f"{len(data.labels):,} examples of {shape} numbers, {len(data.class_names)} classes; "
             f"{2 * flags.folds} trainings of {flags.epochs} epochs"
         )
     with _folder(flags.folder):
@@ -133,13 +141,16 @@ def run(flags: Flags) -> int:
             settings=flags.settings,
             verbose=not flags.quiet,
         )
-    found = audit.find_label_errors(data.labels, logits.noise_robust, logits.imbalance_robust)
+    found = audit.find_label_errors(
+        data.labels, logits.noise_robust, logits.imbalance_robust, judged=logits.judged
+    )
+    cautions = audit.cautions(data, logits.noise_robust, flags.folds)
     _write(flags.folder / "labels.csv", audit.table(data, found))
     title = f"Labels of {flags.data.resolve().name}"
-    _write(flags.folder / "labels.html", audit.page(data, found, title, flags.shown))
+    _write(flags.folder / "labels.html", audit.page(data, found, title, flags.shown, cautions))
     print(audit.summary(data, found))
     print(f"\nAll labels: {flags.folder / 'labels.csv'}\nThe worst:  {flags.folder / 'labels.html'}")
-    for line in audit.cautions(data, logits.noise_robust, flags.folds):
+    for line in cautions:
         tell(f"warning: {line}")
     share = float(found.is_wrong.mean())
     if flags.fail_above is not None and share > flags.fail_above:
@@ -183,6 +194,12 @@ def main() -> None:
         end(3, f"error: {error}")
     except KeyboardInterrupt:
         end(130, "\nStopped.")
+    except BrokenPipeError:  # nobody reads what is printed any more, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a shell says of whom SIGPIPE has ended
+    except Exception:
+        traceback.print_exc()
+        end(3, "error: this is a fault of dsink-jax, not of the data.")
     sys.exit(code)
 
 

@@ -14,15 +14,17 @@ _STREAM = 7
 
 
 class OutOfSample(NamedTuple):
-    """Logits of the auxiliary models.
+    """What models say that have not seen the example. Minus infinity for classes that they have not seen.
 
     Attributes:
       noise_robust: float32 `[M, C]`, f_N's.
       imbalance_robust: float32 `[M, C]`, f_L's.
+      judged: bool `[M]`, False where they have not seen the class that is given.
     """
 
     noise_robust: np.ndarray
     imbalance_robust: np.ndarray
+    judged: np.ndarray
 
 
 def out_of_sample_logits(
@@ -40,7 +42,7 @@ def out_of_sample_logits(
     Args:
       inputs: `[M, D]` or `[M, H, W, channels]`; see `dsink_jax.fit`.
       labels: integers `[M]` in 0..C-1, as given.
-      num_classes: C; None for one more than the largest label.
+      num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
       folds: into how many the examples are split, every class evenly; at least 2.
       settings: how to train; see `dsink_jax.fit`.
       verbose: whether to show progress.
@@ -57,7 +59,8 @@ def out_of_sample_logits(
     if not isinstance(folds, int | np.integer) or not 2 <= folds <= count:
         raise InputError(f"folds must be between 2 and the number of examples, {count}, got {folds!r}.")
     fold = make_folds(labels, folds, settings.seed)
-    logits = OutOfSample(*(np.zeros((count, num_classes), np.float32) for _ in OutOfSample._fields))
+    shape = (count, num_classes)
+    found = OutOfSample(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(count, bool))
     for number in range(folds):
         if verbose:
             print(f"fold {number + 1} of {folds}")
@@ -70,9 +73,12 @@ def out_of_sample_logits(
             target=False,
             verbose=verbose,
         )
-        logits.noise_robust[held_out] = fitted.logits(inputs[held_out], "noise_robust")
-        logits.imbalance_robust[held_out] = fitted.logits(inputs[held_out], "imbalance_robust")
-    return logits
+        unseen = np.bincount(labels[~held_out], minlength=num_classes) == 0
+        for role in ("noise_robust", "imbalance_robust"):
+            predicted = fitted.logits(inputs[held_out], role)
+            getattr(found, role)[held_out] = np.where(unseen, -np.inf, predicted)
+        found.judged[held_out] = ~unseen[labels[held_out]]
+    return found
 
 
 def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
@@ -95,8 +101,10 @@ def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
     >>> found.ranking[0].item(), found.proposed[0].item()
     (0, 0)
     """
-    logits = out_of_sample_logits(inputs, labels, **how)
-    return find_label_errors(np.asarray(labels), logits.noise_robust, logits.imbalance_robust)
+    found = out_of_sample_logits(inputs, labels, **how)
+    return find_label_errors(
+        np.asarray(labels), found.noise_robust, found.imbalance_robust, judged=found.judged
+    )
 
 
 def make_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:

@@ -25,7 +25,8 @@ class LabelErrors(NamedTuple):
     """What is to be said of labels. Arrays of NumPy.
 
     Attributes:
-      wrong_probability: float32 `[M]` in [0, 1], probability that the given label is wrong.
+      wrong_probability: float32 `[M]` in [0, 1], probability that the given label is wrong; NaN where that
+        could not be judged.
       proposed: int32 `[M]`, the most probable true class. It can be the given one of a label that `is_wrong`,
         where the others together are more probable but none of them is; files and pages then name the
         likeliest of the others.
@@ -54,7 +55,7 @@ class LabelErrors(NamedTuple):
 
     @property
     def ranking(self) -> np.ndarray:
-        """Int `[M]`, positions of the examples, the most probably wrong first."""
+        """Int `[M]`, positions of the examples, the most probably wrong first, what cannot be judged last."""
         return np.argsort(-self.wrong_probability, kind="stable")
 
 
@@ -63,6 +64,8 @@ def find_label_errors(
     noise_robust_logits: np.ndarray,
     imbalance_robust_logits: np.ndarray,
     target_logits: np.ndarray | None = None,
+    *,
+    judged: np.ndarray | None = None,
 ) -> LabelErrors:
     """Finds labels that are probably wrong.
 
@@ -72,6 +75,8 @@ def find_label_errors(
         `out_of_sample_logits`. The log of probabilities will do.
       imbalance_robust_logits: the same of f_L.
       target_logits: the same of the D-SINK target; f_N's if left out.
+      judged: bool `[M]`, False where the models cannot know the class that is given, as that of the only
+        example there is of it; all True if left out.
 
     Returns:
       The `LabelErrors`.
@@ -101,13 +106,18 @@ def find_label_errors(
     labels = check_labels(labels, num_classes, "Labels")
     if len(labels) != count:
         raise InputError(f"There must be one label for each of {count} examples, got {len(labels)}.")
+    if judged is not None and np.shape(judged) != (count,):
+        raise InputError(
+            f"judged must be one bool for each of {count} examples, got {list(np.shape(judged))}."
+        )
     marginal = _true_shares(noise_robust, imbalance_robust)
     surrogate = allocation.surrogate_labels(target, noise_robust, marginal).labels
     probabilities, noise = _expectation_maximisation(surrogate, jnp.asarray(labels))
     rows = np.arange(count)
     probabilities = np.asarray(probabilities)
+    wrong = 1 - probabilities[rows, labels]
     return LabelErrors(
-        wrong_probability=1 - probabilities[rows, labels],
+        wrong_probability=wrong if judged is None else np.where(judged, wrong, np.float32("nan")),
         proposed=probabilities.argmax(-1).astype(np.int32),
         confidence=probabilities.max(-1),
         probabilities=probabilities,

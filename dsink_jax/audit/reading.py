@@ -1,6 +1,7 @@
 """Labelled data from the files that people have: arrays, a table, or a folder of images."""
 
 import csv
+import difflib
 import os
 import pathlib
 import re
@@ -47,7 +48,8 @@ def read(
       path: a `.npz` file with features or images and labels; a `.csv` file with a line of column names, a
         column of labels and numbers in the others; or a folder with a folder of images for each class.
       label_column: name of the column of labels in a table.
-      id_column: name of the column, if there is one, that says which example a line is.
+      id_column: name of the column, if there is one, that says which example a line is; else the first
+        column without a name is that, which is how pandas writes its index.
       image_size: side to which images of a folder are scaled.
 
     Raises:
@@ -81,7 +83,10 @@ def _read_arrays(path):
     except TypeError:  # NumPy reads a .npy file of whatever name
         raise InputError(f"{path} cannot be read as .npz: it is a single array") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} cannot be read as .npz: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        if "allow_pickle" in reason:  # NumPy's words for it would have people run what is in the file
+            reason = "it is no .npz file, or holds Python objects. Save labels as integers or words"
+        raise InputError(f"{path} cannot be read as .npz: {reason}") from None
     if labels.ndim != 1 or inputs.ndim == 0 or len(labels) != len(inputs):
         raise InputError(
             f"{path} must have one label for each example, got labels {list(labels.shape)} and inputs "
@@ -110,14 +115,12 @@ def _read_table(path, label_column, id_column):
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from None
     if label_column not in header:
-        shown = ", ".join(header[:10]) + (", ..." if len(header) > 10 else "")
-        raise InputError(
-            f"{path} has no column {label_column!r}; its first line says: {shown or 'nothing'}.\n"
-            "Columns are parted by commas. Name that of the labels with --label-column."
-        )
+        raise InputError(f"{path} has no column {label_column!r}{_about(header, label_column)}")
     at_label = header.index(label_column)
-    at_id = header.index(id_column) if id_column in header else None
-    others = [i for i in range(len(header)) if i not in (at_label, at_id)]
+    # A column without a name is the index that pandas writes, under the name it gives when it reads it.
+    unnamed = [i for i, name in enumerate(header) if re.fullmatch(r"(Unnamed: \d+)?", name)]
+    at_id = header.index(id_column) if id_column in header else next(iter(unnamed), None)
+    others = [i for i in range(len(header)) if i not in (at_label, at_id, *unnamed)]
     for number, row in lines:
         if len(row) != len(header):
             raise InputError(f"{path}, line {number}: {len(row)} values for {len(header)} columns.")
@@ -131,12 +134,41 @@ def _read_table(path, label_column, id_column):
             inputs[place] = [float(row[i]) for i in others]
         except ValueError:
             name, value = next((header[i], row[i]) for i in others if not _is_number(row[i]))
+            if not value.strip():
+                raise InputError(
+                    f"{path}, line {number}: column {name!r} is empty.\n"
+                    "Fill in missing values, or leave out the lines or columns that have them."
+                ) from None
             raise InputError(
                 f"{path}, line {number}: column {name!r} holds {value!r}, which is no number.\n"
                 "All columns but the labels and --id-column must be features."
             ) from None
+    if counting := [header[i] for i, column in zip(others, inputs.T, strict=True) if _counts(column)]:
+        raise InputError(
+            f"{path}: column {counting[0]!r} numbers the lines, which is no feature.\n"
+            "Leave it out, or name it with --id-column."
+        )
     names = [str(place) if at_id is None else row[at_id] for place, (_, row) in enumerate(lines)]
     return Labelled(inputs, *_numbered(np.array([row[at_label].strip() for _, row in lines])), tuple(names))
+
+
+def _about(header, label_column):
+    """What there is instead of the column, and what to do."""
+    near = difflib.get_close_matches(label_column.lower(), [name.lower() for name in header], 1)
+    if near:
+        name = next(name for name in header if name.lower() == near[0])
+        return f". Did you mean {name!r}? Give --label-column {name!r}."
+    if len(header) == 1 and (mark := next((mark for mark in (";", "\t", "|") if mark in header[0]), None)):
+        return f": its columns are parted by {mark!r}.\nSave it with commas between them."
+    shown = ", ".join(header[:5] + ["..."] * (len(header) > 10) + header[5:][-5:])
+    return f"; its first line says: {shown or 'nothing'}.\nName that of the labels with --label-column."
+
+
+def _counts(column):
+    """Whether it is 0, 1, 2 ... or 1, 2, 3 ..., of more lines than could be so by chance."""
+    return (
+        len(column) > 9 and np.array_equal(column - column[0], np.arange(len(column))) and column[0] in (0, 1)
+    )
 
 
 def _is_number(text):

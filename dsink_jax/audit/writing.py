@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,31 +27,30 @@ def table(data: Labelled, found: LabelErrors) -> str:
     Returns:
       Lines with `COLUMNS`: the name of the example; its given label and the proposed one, which is the most
       probable other class if the given one is probably wrong, and else the same; the probabilities that the
-      given one is wrong and that the proposed one is right; and `yes` or `no`.
+      given one is wrong and that the proposed one is right; and `yes` or `no`. Where a label could not be
+      judged there is no probability, and `unknown`.
     """
     proposed, confidence = _proposals(data, found)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
     for rank, i in enumerate(found.ranking, start=1):
-        rows.writerow(
-            [
-                rank,
-                data.names[i],
-                data.class_names[data.labels[i]],
-                data.class_names[proposed[i]],
-                f"{found.wrong_probability[i]:.4f}",
-                f"{confidence[i]:.4f}",
-                "yes" if found.is_wrong[i] else "no",
-            ]
-        )
+        said = [
+            f"{found.wrong_probability[i]:.4f}",
+            f"{confidence[i]:.4f}",
+            "yes" if found.is_wrong[i] else "no",
+        ]
+        if np.isnan(found.wrong_probability[i]):
+            said = ["", "", "unknown"]
+        labels = (data.class_names[data.labels[i]], data.class_names[proposed[i]])
+        rows.writerow([rank, data.names[i], *labels, *said])
     return text.getvalue()
 
 
 def summary(data: Labelled, found: LabelErrors, shown: int = 10) -> str:
     """What was found in a few lines: overall, class by class, and the most probably wrong labels."""
     count, wrong = len(data.labels), int(found.is_wrong.sum())
-    expected = float(found.wrong_probability.mean())
+    expected = _expected(found)
     lines = [
         f"{wrong:,} of {count:,} labels are probably wrong ({percent(wrong / count)} %); "
         f"expected in all: {percent(expected)} %",
@@ -80,7 +80,11 @@ def cautions(data: Labelled, noise_robust_logits: np.ndarray, folds: int) -> lis
             f"class each time would: {percent(float(largest))} %. Train longer, or give other features."
         )
     if few := [name for name, count in zip(data.class_names, given, strict=True) if 0 < count < folds]:
-        found.append(f"Too few examples to judge, fewer than {folds} folds: {', '.join(few)}.")
+        names = ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")
+        found.append(
+            f"Too few examples to judge well, fewer than the {folds} folds (the only one of a class is "
+            f"not judged at all): {names}."
+        )
     return found
 
 
@@ -95,8 +99,18 @@ def by_class(data: Labelled, found: LabelErrors) -> list[tuple[str, ...]]:
     ]
 
 
-def page(data: Labelled, found: LabelErrors, title: str, shown: int = 200) -> str:
-    """A self-contained HTML page: overall, class by class, and the most probably wrong labels with images."""
+def page(
+    data: Labelled, found: LabelErrors, title: str, shown: int = 200, cautions: Sequence[str] = ()
+) -> str:
+    """A self-contained HTML page: overall, class by class, and the most probably wrong labels with images.
+
+    Args:
+      data: the examples.
+      found: what was found of their labels.
+      title: of the page.
+      shown: how many of the labels that are most probably wrong.
+      cautions: what speaks against it all; see `cautions`.
+    """
     wrong = int(found.is_wrong.sum())
     head = ("given label", "examples", "probably wrong", "share", "estimated true number")
     worst = found.ranking[: min(shown, wrong)]
@@ -105,13 +119,20 @@ def page(data: Labelled, found: LabelErrors, title: str, shown: int = 200) -> st
         title,
         [
             f"<p>{wrong:,} of {len(data.labels):,} labels are probably wrong. Expected wrong in all: "
-            f"{percent(float(found.wrong_probability.mean()))} %.</p>",
+            f"{percent(_expected(found))} %.</p>",
+            *(f"<p><strong>{html.escape(caution)}</strong></p>" for caution in cautions),
             "<h2>Class by class</h2>",
             _html_table(head, by_class(data, found)),
             f"<h2>The {len(worst)} labels that are most probably wrong</h2>",
             _gallery(data, found, worst) if is_image else _html_table(_HEAD, _worst(data, found, worst)),
         ],
     )
+
+
+def _expected(found):
+    """The share of wrong labels to be expected among those that were judged; 0 if there are none."""
+    judged = found.wrong_probability[~np.isnan(found.wrong_probability)]
+    return float(judged.mean()) if len(judged) else 0.0
 
 
 def _html_table(head, rows):

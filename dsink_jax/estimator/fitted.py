@@ -82,7 +82,10 @@ class FittedDSink:
         """
         check_known("role", role, get_args(Predictor))
         if role != ADJUSTED and role not in self.parts:
-            raise InputError(f"The {role} was not trained. There are: {', '.join([*self.parts, ADJUSTED])}.")
+            raise InputError(
+                f"The {role} was not trained: `fit(target=False)` and other roles of a `DSinkClassifier` "
+                f"leave it out. There are: {', '.join([*self.parts, ADJUSTED])}."
+            )
         if role == ADJUSTED:
             return self.logits(inputs, "noise_robust") - self._log_prior()
         array = check_inputs(inputs, self.kind)

@@ -49,7 +49,7 @@ def fit(
       inputs: `[M, D]` vectors, such as the features of a frozen encoder, or `[M, H, W, channels]` images;
         uint8 or floating. They are standardised inside.
       labels: integers `[M]` in 0..C-1, as observed.
-      num_classes: C; None for one more than the largest label.
+      num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
       settings: how; the defaults of `Settings` if left out.
       target: whether to train the target too, or only f_L and f_N.
       devices: devices to train on; all of this process if left out.

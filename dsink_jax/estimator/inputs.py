@@ -86,7 +86,7 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
     Args:
       labels: integers `[M]` in 0..C-1.
       count: M.
-      num_classes: C; None for one more than the largest label.
+      num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
 
     Raises:
       InputError: for labels that are not that, or fewer than two classes.

@@ -1,6 +1,7 @@
 """What a person may choose about a fit, and what is chosen for those who do not."""
 
 import dataclasses
+import inspect
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +21,9 @@ class Settings:
 
     Attributes:
       model: name of a network of `dsink_jax.models`; or a function `(num_classes=..., classifier=...,
-        axis_name=...)` that gives a Flax Linen module called as `module(inputs, train=...)`, which returns
-        logits. `auto` is `linear` for vectors and `wide_cnn` for images.
+        axis_name=...)` that gives a Flax Linen module called as `module(inputs, train=...)`, inputs `[N, D]`
+        or `[N, H, W, channels]`, which returns logits `[N, C]`. `auto` is `linear` for vectors and `wide_cnn`
+        for images.
       imbalance_method: how f_L is trained, one of `dsink_jax.methods.METHODS`.
       noise_method: how f_N is trained.
       base: what the target optimises beside the D-SINK loss.
@@ -61,6 +63,8 @@ class Settings:
                 f"model must be a name ({', '.join(MODELS)}) or a function that makes a Flax module, "
                 f"got {self.model!r}."
             )
+        if not isinstance(self.model, str):
+            _check_maker(self.model)
         for name in (self.imbalance_method, self.noise_method, self.base):
             check_method_name(name)
         if isinstance(self.options, dict):
@@ -76,6 +80,26 @@ class Settings:
             raise InputError(f"alpha must be at least 0, got {self.alpha!r}.")
         if not isinstance(self.crop_padding, numbers.Integral) or self.crop_padding < 0:
             raise InputError(f"crop_padding must be an integer of at least 0, got {self.crop_padding!r}.")
+
+
+def _check_maker(make):
+    """Raises `InputError` for a module itself, or a function of other arguments."""
+    how = "lambda num_classes, classifier, axis_name: MyModule(num_classes)"
+    if isinstance(make, nn.Module):
+        raise InputError(
+            f"model must be a function that makes a Flax Linen module, got a {type(make).__name__} itself: "
+            f"give model={how}."
+        )
+    try:
+        signature = inspect.signature(make)
+    except ValueError:  # of what is not written in Python
+        return
+    try:
+        signature.bind(num_classes=2, classifier="linear", axis_name=None)
+    except TypeError as error:
+        raise InputError(
+            f"model must take num_classes, classifier and axis_name by name ({error}), such as\nmodel={how}."
+        ) from None
 
 
 def _options(given):

@@ -24,6 +24,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "linear": MLP,
     "mlp": partial(MLP, widths=(256,)),
 }
+FOR_VECTORS = ("linear", "mlp")  # which look at an image as at a vector; the others need images
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 

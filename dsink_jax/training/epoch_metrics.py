@@ -68,7 +68,8 @@ class EpochMetrics:
             f"Training diverged: {what} was not finite in epoch {self._epoch}, step {step} "
             f"({', '.join(f'{name} {value:.4g}' for name, value in terms.items())}). "
             f"Last good checkpoint: {last_good()}.\n"
-            "Try a lower learning rate, a lower alpha, the loss scale `bounded`, or --on-nan skip."
+            "Try a lower learning rate or, for D-SINK, a lower alpha. Experiments also have "
+            "--loss-scale bounded and --on-nan skip."
         )
 
 

@@ -1,6 +1,7 @@
 """The command on files that people have: arrays, tables, folders of images."""
 
 import csv
+import os
 import resource
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dsink_jax import audit
+from dsink_jax.audit import __main__ as audit_command
 from dsink_jax.audit.__main__ import Flags, run
 from dsink_jax.audit.cross_fitting import make_folds
 from dsink_jax.data import corrupt
@@ -139,7 +141,7 @@ def test_out_of_sample_means_out_of_sample(digits):
     fold = make_folds(labels, 2, 0)
     # Exchanged within the fold and among examples of equal place in the deal: the folds stay as they are.
     held_out = np.flatnonzero(fold == 0)
-    kept = {role: rows[held_out] for role, rows in one._asdict().items()}
+    kept = {role: getattr(one, role)[held_out] for role in ("noise_robust", "imbalance_robust")}
     fitted = audit.cross_fitting.fit(
         features[fold == 1], labels[fold == 1], num_classes=10, target=False, epochs=2
     )
@@ -240,12 +242,45 @@ def test_a_wrong_label_is_never_proposed_again():
     assert "<td>0</td><td>a</td><td>b</td>" in audit.page(data, found, "")
 
 
+def test_what_cannot_be_judged_is_said_to_be_unknown():
+    data = labelled([0, 0, 0, 1, 1, 2])
+    knowing = 5.0 * np.eye(3)[[0, 0, 0, 1, 1, 1]]
+    found = audit.find_label_errors(data.labels, knowing, knowing, judged=np.arange(6) < 5)
+    assert np.isnan(found.wrong_probability).tolist() == [False] * 5 + [True]
+    assert found.ranking[-1] == 5 and not found.is_wrong[5]
+    rows = list(csv.DictReader(audit.table(data, found).splitlines()))
+    assert rows[-1] == {
+        **{"rank": "6", "example": "5", "given": "c", "proposed": "c"},
+        **{"wrong_probability": "", "confidence": "", "wrong": "unknown"},
+    }
+    assert [row["wrong"] for row in rows[:5]] == ["no"] * 5
+    assert "nan" not in audit.summary(data, found) + audit.page(data, found, "")
+    with pytest.raises(InputError, match="one bool for each of 6"):
+        audit.find_label_errors(data.labels, knowing, knowing, judged=np.ones(5, bool))
+
+
+@pytest.mark.slow
+def test_the_only_example_of_a_class_is_not_judged():
+    rng = np.random.default_rng(0)
+    labels = np.append(np.arange(60) % 2, 2)
+    features = np.eye(3)[labels] + 0.1 * rng.standard_normal((61, 3))
+    how = {"folds": 2, "epochs": 5, "batch_size": 16}
+    logits = audit.out_of_sample_logits(features, labels, **how)
+    assert logits.judged.tolist() == [True] * 60 + [False]
+    fold = make_folds(labels, 2, 0)
+    for of_role in (logits.noise_robust, logits.imbalance_robust):
+        assert (np.isneginf(of_role) == np.outer(fold == fold[60], [False, False, True])).all()
+    found = audit.audit_labels(features, labels, **how)
+    assert np.flatnonzero(np.isnan(found.wrong_probability)).tolist() == [60]
+
+
 def test_what_speaks_against_a_finding():
     data = labelled([0, 0, 0, 1, 1, 2])
     knowing = np.eye(3)[data.labels]
     assert audit.cautions(data, knowing, folds=1) == []
     (few,) = audit.cautions(data, knowing, folds=3)
-    assert "fewer than 3 folds: b, c" in few
+    assert "fewer than the 3 folds" in few and few.endswith(": b, c.")
+    assert few in audit.page(data, audit.find_label_errors(data.labels, knowing, knowing), "", cautions=[few])
     (ignorant,) = audit.cautions(data, np.eye(3)[[0] * 6], folds=1)
     assert "50.0 % of the given labels" in ignorant and "Train longer" in ignorant
 
@@ -267,6 +302,27 @@ BAD = {
     "no array file": (lambda d: write(d / "a.npz", "x"), "cannot be read as .npz"),
     "empty table": (lambda d: write(d / "a.csv", ""), "has no column 'label'; its first line says: nothing"),
     "no label column": (lambda d: write(d / "a.csv", "x,y\n1,2\n"), "--label-column"),
+    "another case": (lambda d: write(d / "a.csv", "x,Label\n1,2\n"), "Did you mean 'Label'?"),
+    "at the end of many": (
+        lambda d: write(d / "a.csv", ",".join([*(f"x{i}" for i in range(50)), "class"]) + "\n"),
+        "x0, x1, x2, x3, x4, ..., x46, x47, x48, x49, class",
+    ),
+    "semicolons": (lambda d: write(d / "a.csv", "x;y;z\n1;2;3\n"), "its columns are parted by ';'"),
+    "a missing value": (lambda d: write(d / "a.csv", "x,z,label\n1,2,a\n1,,b\n"), "column 'z' is empty"),
+    "numbers of lines": (
+        lambda d: write(d / "a.csv", "n,x,label\n" + "".join(f"{i},5,{i % 2}\n" for i in range(1, 20))),
+        "column 'n' numbers the lines",
+    ),
+    "measurements for labels": (
+        lambda d: write(d / "a.csv", "x,label\n" + "".join(f"{i % 3},{i / 7}\n" for i in range(40))),
+        "40 different labels for 40 examples",
+    ),
+    "objects": (
+        lambda d: (
+            np.savez(d / "a.npz", features=np.zeros((3, 2)), labels=np.array([1, "a", None])) or d / "a.npz"
+        ),
+        "Save labels as integers or words",
+    ),
     "header alone": (lambda d: write(d / "a.csv", "x,label\n"), "at least one line"),
     "labels alone": (lambda d: write(d / "a.csv", "label\n1\n"), "numbers beside the labels"),
     "a word": (lambda d: write(d / "a.csv", "x,label\n1,a\nfish,b\n"), "line 3: column 'x' holds 'fish'"),
@@ -294,6 +350,16 @@ def test_bad_data_is_named_in_two_lines(case, tmp_path):
         run(Flags(make(tmp_path), quiet=True, output=tmp_path / "out"))
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_index_of_pandas_is_no_feature(name, tmp_path):
+    path = write(tmp_path / "a.csv", f"{name},x,label\n" + "".join(f"{i},5,{i % 2}\n" for i in range(20)))
+    read = audit.read(path)
+    assert read.inputs.tolist() == [[5.0]] * 20 and read.names == tuple(map(str, range(20)))
+    path = write(tmp_path / "b.csv", f"{name},x,id,label\n7,5,first,a\n8,6,second,b\n")
+    read = audit.read(path)
+    assert read.inputs.tolist() == [[5.0], [6.0]] and read.names == ("first", "second")
 
 
 def test_image_that_is_none(tmp_path):
@@ -350,6 +416,30 @@ def test_data_that_are_too_few_leave_no_folder_behind(was_there, tmp_path):
     with pytest.raises(InputError, match="folds must be between 2 and the number of examples, 3"):
         run(read_flags(Flags, [str(tmp_path / "tiny.csv")]))
     assert output.exists() == was_there
+
+
+@pytest.mark.slow
+def test_nobody_reads_what_is_printed(tmp_path):
+    write(tmp_path / "a.csv", "x,label\n" + "".join(f"{i % 2},{i % 2}\n" for i in range(20)))
+    command = [sys.executable, "-m", "dsink_jax.audit", "a.csv", "--epochs", "1", "--folds", "2"]
+    paths = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait(timeout=100) == 141
+
+
+def test_any_other_failure_is_not_that_labels_are_wrong(monkeypatch, capsys):
+    def fails(*_, **__):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(audit_command, "run", fails)
+    monkeypatch.setattr(sys, "argv", ["audit", "data.csv"])
+    with pytest.raises(SystemExit) as ended:
+        audit_command.main()
+    assert ended.value.code == 3 and "out of order" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 
+import jax
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -16,6 +17,14 @@ from dsink_jax import DSinkClassifier, fit
 from dsink_jax.estimator import Settings
 
 QUICK = {"epochs": 20, "batch_size": 16}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """As on most people's machines; several are for the tests of `fit`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda: jax.devices("cpu")[:1])
+        yield
 
 
 @pytest.mark.slow

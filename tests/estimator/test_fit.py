@@ -149,13 +149,37 @@ class OwnNetwork(nn.Module):
 @pytest.mark.slow
 def test_own_flax_module(data, tmp_path):
     make = functools.partial(OwnNetwork, width=6)
-    fitted = fit(*data, **QUICK, model=make)
+    fitted = fit(*data, **QUICK, model=make, devices=jax.devices()[:1])
     assert fitted.parts["target"].variables["params"]["Dense_0"]["kernel"].shape == (8, 6)
     fitted.save(tmp_path / "own.npz")
     with pytest.raises(InputError, match="give model="):
         FittedDSink.load(tmp_path / "own.npz")
     loaded = FittedDSink.load(tmp_path / "own.npz", model=make)
     assert (loaded.logits(data[0]) == fitted.logits(data[0])).all()
+
+
+class OneLayer(nn.Module):
+    """What a person writes who has vectors: nothing is said of shapes."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, inputs, train):
+        return nn.Dense(self.num_classes)(inputs)
+
+
+@pytest.mark.slow
+def test_own_module_is_given_vectors_as_vectors(data):
+    fitted = fit(
+        *data,
+        **(QUICK | {"epochs": 1}),
+        model=lambda num_classes, classifier, axis_name: OneLayer(num_classes),
+        devices=jax.devices()[:1],
+    )
+    params = fitted.parts["noise_robust"].variables["params"]["Dense_0"]
+    mean, std = (np.array(part, np.float32) for part in fitted.preprocessing[1:3])
+    expected = (data[0] - mean) / std @ params["kernel"] + params["bias"]
+    np.testing.assert_allclose(fitted.logits(data[0], "noise_robust"), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -174,7 +198,7 @@ def test_other_methods_of_two_stages_networks_and_meta_sets(data, how, tmp_path)
         ot_reweighting_meta_per_class=2,
         ot_reweighting_meta_labels="observed",
     )
-    fitted = fit(*data, **(QUICK | {"epochs": 2}), options=options, **how)
+    fitted = fit(*data, **(QUICK | {"epochs": 2}), devices=jax.devices()[:1], options=options, **how)
     fitted.save(tmp_path / "model.npz")
     loaded = FittedDSink.load(tmp_path / "model.npz")
     for role in ("target", "noise_robust", "imbalance_robust"):
@@ -251,7 +275,10 @@ BAD = {
     "one class": ((V, L), {"num_classes": 1}, "at least 2"),
     "unknown setting": ((V, L), {"epoch": 3}, "Did you mean 'epochs'"),
     "unknown model": ((V, L), {"model": "resnet2"}, "Unknown model"),
-    "a module that is made": ((V, L), {"model": 3}, "a function that makes a Flax module"),
+    "no module": ((V, L), {"model": 3}, "a function that makes a Flax module"),
+    "a module that is made": ((V, L), {"model": OwnNetwork(4, 6)}, "got a OwnNetwork itself"),
+    "a maker of other arguments": ((V, L), {"model": lambda: OwnNetwork(4, 6)}, "must take num_classes"),
+    "vectors for a network of images": ((V, L), {"model": "resnet20"}, "resnet20 is for images"),
     "unknown method": ((V, L), {"noise_method": "erl"}, "Did you mean 'elr'"),
     "negative alpha": ((V, L), {"alpha": -1.0}, "alpha must be at least 0"),
     "no epochs": ((V, L), {"epochs": 0}, "epochs must be an integer of at least 1"),
