@@ -40,8 +40,8 @@ print(f"{len(given)} labels, {np.mean(given != true):.0%} wrong")
 
 # %%
 logits = audit.out_of_sample_logits(features, given, num_classes=10)
-for name, rows in logits._asdict().items():
-    print(f"{name}: {np.mean(rows.argmax(1) == true):.0%} of the true classes")
+print(f"f_N: {np.mean(logits.noise_robust.argmax(1) == true):.0%} of the true classes")
+print(f"f_L: {np.mean(logits.imbalance_robust.argmax(1) == true):.0%} of the true classes")
 
 # %% [markdown]
 # ## From predictions to wrong labels
@@ -50,7 +50,7 @@ for name, rows in logits._asdict().items():
 # Bayes' rule takes into account how often each class is mistaken for which, which is estimated on the way.
 
 # %%
-found = audit.find_label_errors(given, logits.noise_robust, logits.imbalance_robust)
+found = audit.find_label_errors(given, logits.noise_robust, logits.imbalance_robust, judged=logits.judged)
 wrong, flagged = given != true, found.is_wrong
 print(f"{flagged.sum()} labels are probably wrong; truly wrong are {wrong.sum()}")
 print(f"{np.mean(wrong[flagged]):.0%} of those flagged are wrong")
