@@ -248,11 +248,16 @@ def measured_table(devices: list[jax.Device]) -> str:
     )
 
 
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--measure", action="store_true", help="measure on 8 virtual CPU devices (minutes)")
+    return made
+
+
 def main() -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--measure", action="store_true", help="measure on 8 virtual CPU devices (minutes)")
-    if not parser.parse_args().measure:
+    if not parser().parse_args().measure:
         print(model_table())
         return
     jax.config.update("jax_num_cpu_devices", 8)
