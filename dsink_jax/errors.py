@@ -19,11 +19,18 @@ class StorageError(OSError):
     """
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that is most like `name`, upper and lower case alike; None if none is."""
+    by_lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else None
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is none of `known`, with the nearest of them."""
     known = tuple(known)
-    near = difflib.get_close_matches(str(name).lower(), known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    hint = f" Did you mean {near!r}?" if near is not None else ""
     return InputError(f"Unknown {kind} {name!r}.{hint} Known {kind}s: {', '.join(known)}.")
 
 

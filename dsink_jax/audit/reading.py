@@ -1,7 +1,6 @@
 """Labelled data from the files that people have: arrays, a table, or a folder of images."""
 
 import csv
-import difflib
 import os
 import pathlib
 import re
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsink_jax.errors import InputError
+from dsink_jax.errors import InputError, nearest
 
 _INPUTS, _LABELS = ("features", "embeddings", "images", "x", "X"), ("labels", "y")
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -154,10 +153,8 @@ def _read_table(path, label_column, id_column):
 
 def _about(header, label_column):
     """What there is instead of the column, and what to do."""
-    near = difflib.get_close_matches(label_column.lower(), [name.lower() for name in header], 1)
-    if near:
-        name = next(name for name in header if name.lower() == near[0])
-        return f". Did you mean {name!r}? Give --label-column {name!r}."
+    if (near := nearest(label_column, header)) is not None:
+        return f". Did you mean {near!r}? Give --label-column {near!r}."
     if len(header) == 1 and (mark := next((mark for mark in (";", "\t", "|") if mark in header[0]), None)):
         return f": its columns are parted by {mark!r}.\nSave it with commas between them."
     shown = ", ".join(header[:5] + ["..."] * (len(header) > 10) + header[5:][-5:])

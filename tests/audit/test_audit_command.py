@@ -159,39 +159,6 @@ def test_folds_share_every_class_evenly():
     assert (make_folds(labels, 5, seed=4) != fold).any()
 
 
-def test_arrays_with_and_without_names_of_classes(tmp_path):
-    features = np.arange(12.0).reshape(6, 2)
-    np.savez(tmp_path / "a.npz", features=features, labels=np.array([3, 10, 3, 9, 9, 3]))
-    read = audit.read(tmp_path / "a.npz")
-    assert read.class_names == ("3", "9", "10")
-    assert read.labels.tolist() == [0, 2, 0, 1, 1, 0]
-    np.savez(
-        tmp_path / "b.npz", X=features, y=np.array([1, 0, 1, 1, 1, 1]), class_names=np.array(["a", "b", "c"])
-    )
-    read = audit.read(tmp_path / "b.npz")
-    assert read.class_names == ("a", "b", "c")
-    assert read.labels.tolist() == [1, 0, 1, 1, 1, 1]
-    np.savez(tmp_path / "c.npz", features=features, labels=np.array(["b", "a", "b", "a", "a", "a"]))
-    assert audit.read(tmp_path / "c.npz").class_names == ("a", "b")
-
-
-def test_table_with_another_label_column_and_numbers_as_labels(tmp_path):
-    (tmp_path / "t.csv").write_text("\ufeffx, y ,kind\n1,2,10\n3,4,9\n\n5,6,10\n", encoding="utf-8")
-    read = audit.read(tmp_path / "t.csv", label_column="kind")
-    assert read.inputs.tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert read.class_names == ("9", "10")
-    assert read.names == ("0", "1", "2")
-
-
-def test_numbers_as_text_keep_their_spelling(tmp_path):
-    (tmp_path / "t.csv").write_text("x,label\n1,01\n2,1\n3,--1\n")
-    assert audit.read(tmp_path / "t.csv").class_names == ("--1", "01", "1")
-    (tmp_path / "t.csv").write_text("x,label\n1,10\n2,1\n3,-9\n4,01\n")
-    read = audit.read(tmp_path / "t.csv")
-    assert read.class_names == ("-9", "01", "1", "10")
-    assert [read.class_names[k] for k in read.labels] == ["10", "1", "-9", "01"]
-
-
 @pytest.mark.slow
 def test_grey_images_without_a_channel(digits, tmp_path):
     images, drawn = digits
@@ -199,64 +166,6 @@ def test_grey_images_without_a_channel(digits, tmp_path):
     flags = Flags(tmp_path / "grey.npz", model="linear", folds=2, epochs=2, quiet=True)
     assert run(flags) == 0
     assert (tmp_path / "grey-audit" / "labels.html").read_text().count("data:image/png") > 0
-
-
-def test_images_of_more_than_8_bits_and_transparent_ones(tmp_path):
-    for name in ("a", "b", "empty"):
-        (tmp_path / name).mkdir()
-    deep = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
-    Image.fromarray(deep).save(tmp_path / "a" / "deep.png")
-    Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "b" / "clear.png")
-    read = audit.read(tmp_path, image_size=8)
-    assert read.class_names == ("a", "b")  # a folder without images is no class
-    np.testing.assert_allclose(read.inputs[0, ..., 0], deep / 257, atol=1)
-    assert (read.inputs[1] == 255).all()
-
-
-def test_names_are_escaped_on_the_page():
-    data = audit.Labelled(np.zeros((2, 3)), np.array([0, 1]), ("<b>", "c&d"), ("<script>", "2"))
-    sure = np.log([[0.01, 0.99], [0.01, 0.99]])
-    found = audit.find_label_errors(data.labels, sure, sure)
-    page = audit.page(data, found, "a < b")
-    assert "<script>" not in page and "&lt;script&gt;" in page and "&lt;b&gt;" in page and "a &lt; b" in page
-
-
-def labelled(labels):
-    labels = np.array(labels)
-    names = tuple(map(str, range(len(labels))))
-    return audit.Labelled(np.zeros((len(labels), 3)), labels, tuple("abc"[: labels.max() + 1]), names)
-
-
-def test_a_wrong_label_is_never_proposed_again():
-    """Of 0.45, 0.35 and 0.2 the given label is wrong by 0.55 and the most probable all the same."""
-    data = labelled([0, 1, 2])
-    probabilities = np.array([[0.45, 0.35, 0.2], [0.1, 0.9, 0], [0.7, 0.1, 0.2]], np.float32)
-    given = probabilities[range(3), data.labels]
-    found = audit.LabelErrors(
-        1 - given, probabilities.argmax(1), probabilities.max(1), probabilities, *[np.zeros(0)] * 3
-    )
-    rows = {row["example"]: row for row in csv.DictReader(audit.table(data, found).splitlines())}
-    assert [rows[i]["wrong"] for i in "012"] == ["yes", "no", "yes"]
-    assert [rows[i]["proposed"] for i in "012"] == ["b", "b", "a"]
-    assert [rows[i]["confidence"] for i in "012"] == ["0.3500", "0.9000", "0.7000"]
-    assert "<td>0</td><td>a</td><td>b</td>" in audit.page(data, found, "")
-
-
-def test_what_cannot_be_judged_is_said_to_be_unknown():
-    data = labelled([0, 0, 0, 1, 1, 2])
-    knowing = 5.0 * np.eye(3)[[0, 0, 0, 1, 1, 1]]
-    found = audit.find_label_errors(data.labels, knowing, knowing, judged=np.arange(6) < 5)
-    assert np.isnan(found.wrong_probability).tolist() == [False] * 5 + [True]
-    assert found.ranking[-1] == 5 and not found.is_wrong[5]
-    rows = list(csv.DictReader(audit.table(data, found).splitlines()))
-    assert rows[-1] == {
-        **{"rank": "6", "example": "5", "given": "c", "proposed": "c"},
-        **{"wrong_probability": "", "confidence": "", "wrong": "unknown"},
-    }
-    assert [row["wrong"] for row in rows[:5]] == ["no"] * 5
-    assert "nan" not in audit.summary(data, found) + audit.page(data, found, "")
-    with pytest.raises(InputError, match="one bool for each of 6"):
-        audit.find_label_errors(data.labels, knowing, knowing, judged=np.ones(5, bool))
 
 
 @pytest.mark.slow
@@ -272,117 +181,6 @@ def test_the_only_example_of_a_class_is_not_judged():
         assert (np.isneginf(of_role) == np.outer(fold == fold[60], [False, False, True])).all()
     found = audit.audit_labels(features, labels, **how)
     assert np.flatnonzero(np.isnan(found.wrong_probability)).tolist() == [60]
-
-
-def test_what_speaks_against_a_finding():
-    data = labelled([0, 0, 0, 1, 1, 2])
-    knowing = np.eye(3)[data.labels]
-    assert audit.cautions(data, knowing, folds=1) == []
-    (few,) = audit.cautions(data, knowing, folds=3)
-    assert "fewer than the 3 folds" in few and few.endswith(": b, c.")
-    assert few in audit.page(data, audit.find_label_errors(data.labels, knowing, knowing), "", cautions=[few])
-    (ignorant,) = audit.cautions(data, np.eye(3)[[0] * 6], folds=1)
-    assert "50.0 % of the given labels" in ignorant and "Train longer" in ignorant
-
-
-def write(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def save_one(path):
-    with open(path, "wb") as file:
-        np.save(file, np.zeros(3))
-    return path
-
-
-BAD = {
-    "nothing there": (lambda d: d / "nothing.csv", "no file or folder"),
-    "another kind of file": (lambda d: write(d / "a.txt", "x"), "must be a .npz or .csv file"),
-    "no array file": (lambda d: write(d / "a.npz", "x"), "cannot be read as .npz"),
-    "empty table": (lambda d: write(d / "a.csv", ""), "has no column 'label'; its first line says: nothing"),
-    "no label column": (lambda d: write(d / "a.csv", "x,y\n1,2\n"), "--label-column"),
-    "another case": (lambda d: write(d / "a.csv", "x,Label\n1,2\n"), "Did you mean 'Label'?"),
-    "at the end of many": (
-        lambda d: write(d / "a.csv", ",".join([*(f"x{i}" for i in range(50)), "class"]) + "\n"),
-        "x0, x1, x2, x3, x4, ..., x46, x47, x48, x49, class",
-    ),
-    "semicolons": (lambda d: write(d / "a.csv", "x;y;z\n1;2;3\n"), "its columns are parted by ';'"),
-    "a missing value": (lambda d: write(d / "a.csv", "x,z,label\n1,2,a\n1,,b\n"), "column 'z' is empty"),
-    "numbers of lines": (
-        lambda d: write(d / "a.csv", "n,x,label\n" + "".join(f"{i},5,{i % 2}\n" for i in range(1, 20))),
-        "column 'n' numbers the lines",
-    ),
-    "measurements for labels": (
-        lambda d: write(d / "a.csv", "x,label\n" + "".join(f"{i % 3},{i / 7}\n" for i in range(40))),
-        "40 different labels for 40 examples",
-    ),
-    "objects": (
-        lambda d: (
-            np.savez(d / "a.npz", features=np.zeros((3, 2)), labels=np.array([1, "a", None])) or d / "a.npz"
-        ),
-        "Save labels as integers or words",
-    ),
-    "header alone": (lambda d: write(d / "a.csv", "x,label\n"), "at least one line"),
-    "labels alone": (lambda d: write(d / "a.csv", "label\n1\n"), "numbers beside the labels"),
-    "a word": (lambda d: write(d / "a.csv", "x,label\n1,a\nfish,b\n"), "line 3: column 'x' holds 'fish'"),
-    "no label": (lambda d: write(d / "a.csv", "x,label\n1,a\n\n2,\n"), "line 4: there is no label"),
-    "a single array": (lambda d: save_one(d / "a.npz"), "it is a single array"),
-    "a short line": (lambda d: write(d / "a.csv", "x,z,label\n1,2,a\n1,b\n"), "line 3: 2 values for 3"),
-    "bytes": (
-        lambda d: (d / "a.csv").write_bytes(b"\xff\xfe\x00") and d / "a.csv",
-        "cannot be read as a table",
-    ),
-    "one class": (lambda d: write(d / "a.csv", "x,label\n1,a\n2,a\n"), "one class only: a"),
-    "infinity": (lambda d: write(d / "a.csv", "x,label\n1,a\ninf,b\n"), "NaN, infinity"),
-    "fewer examples than folds": (
-        lambda d: write(d / "a.csv", "x,label\n1,a\n2,b\n"),
-        "folds must be between",
-    ),
-    "empty folder": (lambda d: d, "a folder for each class"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_data_is_named_in_two_lines(case, tmp_path):
-    make, said = BAD[case]
-    with pytest.raises(InputError) as caught:
-        run(Flags(make(tmp_path), quiet=True, output=tmp_path / "out"))
-    assert said in str(caught.value)
-    assert len(str(caught.value).splitlines()) <= 2
-
-
-@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
-def test_index_of_pandas_is_no_feature(name, tmp_path):
-    path = write(tmp_path / "a.csv", f"{name},x,label\n" + "".join(f"{i},5,{i % 2}\n" for i in range(20)))
-    read = audit.read(path)
-    assert read.inputs.tolist() == [[5.0]] * 20 and read.names == tuple(map(str, range(20)))
-    path = write(tmp_path / "b.csv", f"{name},x,id,label\n7,5,first,a\n8,6,second,b\n")
-    read = audit.read(path)
-    assert read.inputs.tolist() == [[5.0], [6.0]] and read.names == ("first", "second")
-
-
-def test_image_that_is_none(tmp_path):
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "1.png").write_text("no image")
-    with pytest.raises(InputError, match="cannot be read as an image"):
-        audit.read(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "said"),
-    [
-        ({"a": np.zeros(3)}, "must hold the arrays 'features'"),
-        ({"features": np.zeros((3, 2)), "labels": np.zeros(2, int)}, "one label for each example"),
-        ({"features": np.zeros((3, 2)), "labels": np.zeros(3)}, "must be integers or words"),
-        ({"features": np.zeros((2, 2)), "labels": np.array([0, 2]), "class_names": ["a", "b"]}, "in 0..1"),
-    ],
-)
-def test_bad_arrays_are_named(arrays, said, tmp_path):
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(InputError) as caught:
-        audit.read(tmp_path / "a.npz")
-    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -420,7 +218,7 @@ def test_data_that_are_too_few_leave_no_folder_behind(was_there, tmp_path):
 
 @pytest.mark.slow
 def test_nobody_reads_what_is_printed(tmp_path):
-    write(tmp_path / "a.csv", "x,label\n" + "".join(f"{i % 2},{i % 2}\n" for i in range(20)))
+    (tmp_path / "a.csv").write_text("x,label\n" + "".join(f"{i % 2},{i % 2}\n" for i in range(20)))
     command = [sys.executable, "-m", "dsink_jax.audit", "a.csv", "--epochs", "1", "--folds", "2"]
     paths = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(

@@ -1,10 +1,6 @@
 """A short run with baselines of every kind: combinations of the auxiliaries, two stages, two networks."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -17,8 +13,8 @@ from experiments.config import DIGITS, Config
 from experiments.plan import plan
 from experiments.problem import load_problem
 from experiments.run_directory import RunDirectory
+from run_commands import run
 
-ROOT = pathlib.Path(__file__).parents[2]
 ARGUMENTS = (
     *("--epochs", "3", "--checkpoint-every", "3", "--devices", "1"),
     *("--baselines", f"{DIGITS.baselines},naive_tuned,noise_robust_adjusted,ensemble,crt"),
@@ -33,14 +29,7 @@ MODELS = [
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     directory = tmp_path_factory.mktemp("baselines") / "run"
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.digits", *ARGUMENTS, "--run-dir", str(directory)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ,
-    )
+    done = run(*ARGUMENTS, "--run-dir", directory)
     assert done.returncode == 0, done.stderr
     return directory, done.stdout
 

@@ -1,0 +1,154 @@
+"""What can be read of the files that people have, and what is said of those that cannot."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsink_jax import audit
+from dsink_jax.audit.__main__ import Flags, run
+from dsink_jax.errors import InputError
+
+
+def test_arrays_with_and_without_names_of_classes(tmp_path):
+    features = np.arange(12.0).reshape(6, 2)
+    np.savez(tmp_path / "a.npz", features=features, labels=np.array([3, 10, 3, 9, 9, 3]))
+    read = audit.read(tmp_path / "a.npz")
+    assert read.class_names == ("3", "9", "10")
+    assert read.labels.tolist() == [0, 2, 0, 1, 1, 0]
+    np.savez(
+        tmp_path / "b.npz", X=features, y=np.array([1, 0, 1, 1, 1, 1]), class_names=np.array(["a", "b", "c"])
+    )
+    read = audit.read(tmp_path / "b.npz")
+    assert read.class_names == ("a", "b", "c")
+    assert read.labels.tolist() == [1, 0, 1, 1, 1, 1]
+    np.savez(tmp_path / "c.npz", features=features, labels=np.array(["b", "a", "b", "a", "a", "a"]))
+    assert audit.read(tmp_path / "c.npz").class_names == ("a", "b")
+
+
+def test_table_with_another_label_column_and_numbers_as_labels(tmp_path):
+    (tmp_path / "t.csv").write_text("\ufeffx, y ,kind\n1,2,10\n3,4,9\n\n5,6,10\n", encoding="utf-8")
+    read = audit.read(tmp_path / "t.csv", label_column="kind")
+    assert read.inputs.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert read.class_names == ("9", "10")
+    assert read.names == ("0", "1", "2")
+
+
+def test_numbers_as_text_keep_their_spelling(tmp_path):
+    (tmp_path / "t.csv").write_text("x,label\n1,01\n2,1\n3,--1\n")
+    assert audit.read(tmp_path / "t.csv").class_names == ("--1", "01", "1")
+    (tmp_path / "t.csv").write_text("x,label\n1,10\n2,1\n3,-9\n4,01\n")
+    read = audit.read(tmp_path / "t.csv")
+    assert read.class_names == ("-9", "01", "1", "10")
+    assert [read.class_names[k] for k in read.labels] == ["10", "1", "-9", "01"]
+
+
+def test_images_of_more_than_8_bits_and_transparent_ones(tmp_path):
+    for name in ("a", "b", "empty"):
+        (tmp_path / name).mkdir()
+    deep = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a" / "deep.png")
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "b" / "clear.png")
+    read = audit.read(tmp_path, image_size=8)
+    assert read.class_names == ("a", "b")  # a folder without images is no class
+    np.testing.assert_allclose(read.inputs[0, ..., 0], deep / 257, atol=1)
+    assert (read.inputs[1] == 255).all()
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def save_one(path):
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+    return path
+
+
+BAD = {
+    "nothing there": (lambda d: d / "nothing.csv", "no file or folder"),
+    "another kind of file": (lambda d: write(d / "a.txt", "x"), "must be a .npz or .csv file"),
+    "no array file": (lambda d: write(d / "a.npz", "x"), "cannot be read as .npz"),
+    "empty table": (lambda d: write(d / "a.csv", ""), "has no column 'label'; its first line says: nothing"),
+    "no label column": (lambda d: write(d / "a.csv", "x,y\n1,2\n"), "--label-column"),
+    "another case": (lambda d: write(d / "a.csv", "x,Label\n1,2\n"), "Did you mean 'Label'?"),
+    "at the end of many": (
+        lambda d: write(d / "a.csv", ",".join([*(f"x{i}" for i in range(50)), "class"]) + "\n"),
+        "x0, x1, x2, x3, x4, ..., x46, x47, x48, x49, class",
+    ),
+    "semicolons": (lambda d: write(d / "a.csv", "x;y;z\n1;2;3\n"), "its columns are parted by ';'"),
+    "a missing value": (lambda d: write(d / "a.csv", "x,z,label\n1,2,a\n1,,b\n"), "column 'z' is empty"),
+    "numbers of lines": (
+        lambda d: write(d / "a.csv", "n,x,label\n" + "".join(f"{i},5,{i % 2}\n" for i in range(1, 20))),
+        "column 'n' numbers the lines",
+    ),
+    "measurements for labels": (
+        lambda d: write(d / "a.csv", "x,label\n" + "".join(f"{i % 3},{i / 7}\n" for i in range(40))),
+        "40 different labels for 40 examples",
+    ),
+    "objects": (
+        lambda d: (
+            np.savez(d / "a.npz", features=np.zeros((3, 2)), labels=np.array([1, "a", None])) or d / "a.npz"
+        ),
+        "Save labels as integers or words",
+    ),
+    "header alone": (lambda d: write(d / "a.csv", "x,label\n"), "at least one line"),
+    "labels alone": (lambda d: write(d / "a.csv", "label\n1\n"), "numbers beside the labels"),
+    "a word": (lambda d: write(d / "a.csv", "x,label\n1,a\nfish,b\n"), "line 3: column 'x' holds 'fish'"),
+    "no label": (lambda d: write(d / "a.csv", "x,label\n1,a\n\n2,\n"), "line 4: there is no label"),
+    "a single array": (lambda d: save_one(d / "a.npz"), "it is a single array"),
+    "a short line": (lambda d: write(d / "a.csv", "x,z,label\n1,2,a\n1,b\n"), "line 3: 2 values for 3"),
+    "bytes": (
+        lambda d: (d / "a.csv").write_bytes(b"\xff\xfe\x00") and d / "a.csv",
+        "cannot be read as a table",
+    ),
+    "one class": (lambda d: write(d / "a.csv", "x,label\n1,a\n2,a\n"), "one class only: a"),
+    "infinity": (lambda d: write(d / "a.csv", "x,label\n1,a\ninf,b\n"), "NaN, infinity"),
+    "fewer examples than folds": (
+        lambda d: write(d / "a.csv", "x,label\n1,a\n2,b\n"),
+        "folds must be between",
+    ),
+    "empty folder": (lambda d: d, "a folder for each class"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_data_is_named_in_two_lines(case, tmp_path):
+    make, said = BAD[case]
+    with pytest.raises(InputError) as caught:
+        run(Flags(make(tmp_path), quiet=True, output=tmp_path / "out"))
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_index_of_pandas_is_no_feature(name, tmp_path):
+    path = write(tmp_path / "a.csv", f"{name},x,label\n" + "".join(f"{i},5,{i % 2}\n" for i in range(20)))
+    read = audit.read(path)
+    assert read.inputs.tolist() == [[5.0]] * 20 and read.names == tuple(map(str, range(20)))
+    path = write(tmp_path / "b.csv", f"{name},x,id,label\n7,5,first,a\n8,6,second,b\n")
+    read = audit.read(path)
+    assert read.inputs.tolist() == [[5.0], [6.0]] and read.names == ("first", "second")
+
+
+def test_image_that_is_none(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_text("no image")
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        audit.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"a": np.zeros(3)}, "must hold the arrays 'features'"),
+        ({"features": np.zeros((3, 2)), "labels": np.zeros(2, int)}, "one label for each example"),
+        ({"features": np.zeros((3, 2)), "labels": np.zeros(3)}, "must be integers or words"),
+        ({"features": np.zeros((2, 2)), "labels": np.array([0, 2]), "class_names": ["a", "b"]}, "in 0..1"),
+    ],
+)
+def test_bad_arrays_are_named(arrays, said, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError) as caught:
+        audit.read(tmp_path / "a.npz")
+    assert said in str(caught.value)

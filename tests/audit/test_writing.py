@@ -1,0 +1,66 @@
+"""What is written of a finding: the table, the page, the summary and the cautions."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from dsink_jax import audit
+from dsink_jax.errors import InputError
+
+
+def test_names_are_escaped_on_the_page():
+    data = audit.Labelled(np.zeros((2, 3)), np.array([0, 1]), ("<b>", "c&d"), ("<script>", "2"))
+    sure = np.log([[0.01, 0.99], [0.01, 0.99]])
+    found = audit.find_label_errors(data.labels, sure, sure)
+    page = audit.page(data, found, "a < b")
+    assert "<script>" not in page and "&lt;script&gt;" in page and "&lt;b&gt;" in page and "a &lt; b" in page
+
+
+def labelled(labels):
+    labels = np.array(labels)
+    names = tuple(map(str, range(len(labels))))
+    return audit.Labelled(np.zeros((len(labels), 3)), labels, tuple("abc"[: labels.max() + 1]), names)
+
+
+def test_a_wrong_label_is_never_proposed_again():
+    """Of 0.45, 0.35 and 0.2 the given label is wrong by 0.55 and the most probable all the same."""
+    data = labelled([0, 1, 2])
+    probabilities = np.array([[0.45, 0.35, 0.2], [0.1, 0.9, 0], [0.7, 0.1, 0.2]], np.float32)
+    given = probabilities[range(3), data.labels]
+    found = audit.LabelErrors(
+        1 - given, probabilities.argmax(1), probabilities.max(1), probabilities, *[np.zeros(0)] * 3
+    )
+    rows = {row["example"]: row for row in csv.DictReader(audit.table(data, found).splitlines())}
+    assert [rows[i]["wrong"] for i in "012"] == ["yes", "no", "yes"]
+    assert [rows[i]["proposed"] for i in "012"] == ["b", "b", "a"]
+    assert [rows[i]["confidence"] for i in "012"] == ["0.3500", "0.9000", "0.7000"]
+    assert "<td>0</td><td>a</td><td>b</td>" in audit.page(data, found, "")
+
+
+def test_what_cannot_be_judged_is_said_to_be_unknown():
+    data = labelled([0, 0, 0, 1, 1, 2])
+    knowing = 5.0 * np.eye(3)[[0, 0, 0, 1, 1, 1]]
+    found = audit.find_label_errors(data.labels, knowing, knowing, judged=np.arange(6) < 5)
+    assert np.isnan(found.wrong_probability).tolist() == [False] * 5 + [True]
+    assert found.ranking[-1] == 5 and not found.is_wrong[5]
+    rows = list(csv.DictReader(audit.table(data, found).splitlines()))
+    assert rows[-1] == {
+        **{"rank": "6", "example": "5", "given": "c", "proposed": "c"},
+        **{"wrong_probability": "", "confidence": "", "wrong": "unknown"},
+    }
+    assert [row["wrong"] for row in rows[:5]] == ["no"] * 5
+    assert "nan" not in audit.summary(data, found) + audit.page(data, found, "")
+    with pytest.raises(InputError, match="one bool for each of 6"):
+        audit.find_label_errors(data.labels, knowing, knowing, judged=np.ones(5, bool))
+
+
+def test_what_speaks_against_a_finding():
+    data = labelled([0, 0, 0, 1, 1, 2])
+    knowing = np.eye(3)[data.labels]
+    assert audit.cautions(data, knowing, folds=1) == []
+    (few,) = audit.cautions(data, knowing, folds=3)
+    assert "fewer than the 3 folds" in few and few.endswith(": b, c.")
+    assert few in audit.page(data, audit.find_label_errors(data.labels, knowing, knowing), "", cautions=[few])
+    (ignorant,) = audit.cautions(data, np.eye(3)[[0] * 6], folds=1)
+    assert "50.0 % of the given labels" in ignorant and "Train longer" in ignorant
