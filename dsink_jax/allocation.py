@@ -141,7 +141,7 @@ def surrogate_labels(
     # Which devices have a row of the problem that is solved here, and which have the rest of its rows.
     gathered_axis, split_axis = (None, axis_name) if distribute else (axis_name, None)
     cost, valid = gather((cost, valid), gathered_axis)
-    bad_rows = jnp.isnan(cost).any(-1).sum()
+    bad_rows = jnp.isnan(cost[:, 0]).sum()  # such a row is NaN as a whole
     count, bad_rows = total((valid.sum(), bad_rows), split_axis)
     count = jnp.maximum(count, 1)
     solution = solve_transport(
@@ -203,8 +203,8 @@ def class_marginal(
 def _cost(logits, noise_robust_logits):
     """-log f_N - log f up to a constant of each row, which Q does not depend on: each row's least is 0.
 
-    Without the constant, float32 keeps the differences exact where logits are large. NaN where a row has no
-    prediction: NaN or +inf in its logits, or no class that both models allow.
+    Without the constant, float32 keeps the differences exact where logits are large. A whole row of NaN where it
+    has no prediction: NaN or +inf in its logits, or no class that both models allow.
     """
     score = _relative(noise_robust_logits) + _relative(logits)
     return score.max(-1, keepdims=True) - score
