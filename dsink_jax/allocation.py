@@ -203,8 +203,8 @@ def class_marginal(
 def _cost(logits, noise_robust_logits):
     """-log f_N - log f up to a constant of each row, which Q does not depend on: each row's least is 0.
 
-    Without the constant, float32 keeps the differences exact where logits are large. A whole row of NaN where it
-    has no prediction: NaN or +inf in its logits, or no class that both models allow.
+    Without the constant, float32 keeps the differences exact where logits are large. A row is all
+    NaN if it has no prediction: NaN or +inf in its logits, or no class that both models allow.
     """
     score = _relative(noise_robust_logits) + _relative(logits)
     return score.max(-1, keepdims=True) - score

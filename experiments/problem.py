@@ -215,6 +215,8 @@ def data_facts(problem: Problem) -> dict[str, Any]:
         "train_images": len(problem.corruption.index),
         **({"validation_images": len(problem.validation)} if len(problem.validation) else {}),
         "test_images": len(problem.data.test.labels),
+        "mean": list(problem.data.mean),
+        "std": list(problem.data.std),
         "imbalance_ratio": drawn.imbalance_ratio,
         "noise": drawn.noise,
         "nominal_rate": known(drawn.nominal_rate),

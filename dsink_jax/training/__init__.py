@@ -1,6 +1,6 @@
 """Training: the step, its mapping over devices, the loop, checkpoints."""
 
-from dsink_jax.training.checkpoint import Checkpoint, Checkpointer
+from dsink_jax.training.checkpoint import Checkpoint, Checkpointer, load_variables
 from dsink_jax.training.epoch_metrics import TrainingDivergedError
 from dsink_jax.training.loop import (
     FitSettings,
@@ -55,6 +55,7 @@ __all__ = [
     "create_state",
     "first_stage_settings",
     "fit",
+    "load_variables",
     "make_predict_step",
     "make_predictor",
     "make_progress",

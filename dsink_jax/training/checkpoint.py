@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from dsink_jax.errors import InputError, StorageError
+from dsink_jax.models.interface import Variables
 from dsink_jax.training import integrity
 from dsink_jax.training.step import TrainState
 
@@ -199,6 +200,36 @@ class Checkpointer:
         if step is None:
             return None
         return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+
+
+def load_variables(directory: str | os.PathLike[str]) -> Variables:
+    """The parameters of a trained model, from the newest whole checkpoint in a directory.
+
+    They need nothing of the training but the network, as in `model.apply(variables, images, False)`, and
+    images that are normalised as they were.
+
+    Args:
+      directory: a model's checkpoints, such as `RUN/checkpoints/target`. Nothing in it is changed.
+
+    Returns:
+      What `Model.apply` takes, NumPy arrays; of several networks with that level in between, see
+      `dsink_jax.models.several`.
+
+    Raises:
+      InputError: if there is no whole checkpoint in it.
+    """
+    folder = pathlib.Path(directory).absolute()
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+    for step in sorted(steps, reverse=True):
+        checkpoint = folder / str(step)
+        if integrity.is_sealed(checkpoint) and integrity.damage(checkpoint) is None:
+            with ocp.StandardCheckpointer() as checkpointer:
+                state = checkpointer.restore(checkpoint / "state")
+            return {name: state[name] for name in ("params", "batch_stats") if state.get(name)}
+    raise InputError(
+        f"There is no whole checkpoint in {folder}.\n"
+        "Give the folder of one model of a run, such as RUN/checkpoints/target."
+    )
 
 
 class _Manager(ocp.CheckpointManager):

@@ -7,8 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from dsink_jax.data import load_corruption
+from dsink_jax.data import load, load_corruption
 from dsink_jax.data.corruption import describe
+from dsink_jax.models import build_model
+from dsink_jax.training import load_variables
 from run_commands import QUICK, read, run
 
 MODELS = ["imbalance_robust", "noise_robust", "target"]
@@ -20,6 +22,22 @@ def finished(undisturbed, tmp_path_factory):
     """A whole short run, of this file alone, and what it printed."""
     directory = shutil.copytree(undisturbed, tmp_path_factory.mktemp("digits") / "run")
     return directory, undisturbed.with_name("printed.txt").read_text()
+
+
+@pytest.mark.slow
+def test_trained_models_are_used_as_the_readme_says(finished):
+    """Predictions from the files of a run alone are as often right, in each class, as it reported."""
+    directory, _ = finished
+    results = read(directory)
+    mean, std = (np.asarray(results["data"][name], np.float32) for name in ("mean", "std"))
+    test = load("digits").test
+    model = build_model("small_cnn", 10)
+    for name in MODELS:
+        variables = load_variables(directory / "checkpoints" / name)
+        logits, _ = model.apply(variables, (test.images / np.float32(255) - mean) / std, False)
+        right = np.asarray(logits).argmax(-1) == test.labels
+        per_class = [np.mean(right[test.labels == c]) for c in range(10)]
+        np.testing.assert_allclose(results["models"][name]["per_class"], per_class, rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Training that is stopped, damaged on disk, out of room or not a number."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -12,7 +13,14 @@ import pytest
 
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.methods import CoTeaching, CrossEntropy, DivideMix, EarlyLearningRegularization
-from dsink_jax.training import Checkpointer, FitSettings, TrainingDivergedError, TrainingStoppedError, fit
+from dsink_jax.training import (
+    Checkpointer,
+    FitSettings,
+    TrainingDivergedError,
+    TrainingStoppedError,
+    fit,
+    load_variables,
+)
 from tiny_training import AUGMENTED, NUM_CLASSES, SGD, assert_equal_trees, tiny_model, train
 
 EPOCHS = 4
@@ -121,6 +129,28 @@ def test_only_checkpoint_damaged_is_an_error_and_not_a_new_start(small_data, cpu
     with pytest.raises(InputError, match=r"(?s)is damaged: .*\nNo other is left: remove"):
         Checkpointer(tmp_path)
     assert (tmp_path / "4").is_dir()
+
+
+def test_parameters_are_read_from_the_newest_whole_checkpoint(small_data, cpus, tmp_path):
+    ends = []
+    for epochs in (1, 2):  # as one schedule, stopped after the first epoch
+        stop = {"should_stop": stop_at(STEPS)} if epochs == 1 else {}
+        with contextlib.suppress(TrainingStoppedError):
+            train(CrossEntropy(), small_data, cpus[:1], 2, checkpointer=Checkpointer(tmp_path), **stop)
+        ends.append(load_variables(tmp_path))
+    whole = train(CrossEntropy(), small_data, cpus[:1], 2)
+    assert_equal_trees(ends[1], whole.variables)
+    assert not np.array_equal(
+        ends[0]["params"]["classifier"]["bias"], ends[1]["params"]["classifier"]["bias"]
+    )
+    flip(tmp_path / "8")
+    assert_equal_trees(load_variables(tmp_path), ends[0])
+    (tmp_path / "4" / "checksums.json").unlink()
+    with pytest.raises(InputError, match=r"no whole checkpoint in .*\nGive the folder of one model"):
+        load_variables(tmp_path)
+    with pytest.raises(InputError, match="no whole checkpoint"):
+        load_variables(tmp_path / "elsewhere")
+    assert (tmp_path / "8").is_dir() and (tmp_path / "4").is_dir(), "nothing is changed"
 
 
 def test_unfinished_checkpoint_is_named_and_not_used(small_data, cpus, tmp_path):
