@@ -189,6 +189,24 @@ STUDIES: dict[str, Study] = {
         (alone("cross_entropy"), imbalance_robust(), noise_robust(), dsink()),
         figures=("correction",),
     ),
+    "asymmetric": Study(
+        "Asymmetric noise, where D-SINK is not ahead",
+        "Is it the base that learns the wrong labels, alpha, the class marginal, f_L or the solver?",
+        {
+            budget: (setting(data, 10, "asymmetric", 0.2), setting(data, 10, "asymmetric", 0.4))
+            for budget, data in (("small", "digits"), ("cpu", "cifar10"), ("paper", "cifar10"))
+        },
+        (
+            *_PARTS,
+            dsink(),
+            *(dsink(alpha=alpha) for alpha in (30.0, 100.0)),
+            *(dsink(base=base) for base in ("cross_entropy", "elr")),
+            dsink(marginal="dataset"),
+            dsink(f_L=imbalance_robust("posthoc_logit_adjustment")),
+            dsink(max_iterations=50),
+        ),
+        figures=("accuracy",),
+    ),
     "features": Study(
         "What the features look like",
         "Do the features of D-SINK keep the classes apart better than those of its parts?",
