@@ -9,6 +9,11 @@ from dsink_jax.errors import InputError
 
 # Okabe and Ito's palette, told apart by people of any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Ten of Paul Tol's, for the same, where there are more classes than these.
+CLASSES = (
+    *("#332288", "#88CCEE", "#117733", "#DDCC77", "#CC6677"),
+    *("#AA4499", "#44AA99", "#999933", "#882255", "#777777"),
+)
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -58,10 +63,16 @@ def legend_beside(axes: Any) -> None:
 
 
 def legend_below(figure: Any, axes: Any) -> None:
-    """Puts the legend under the axes, so that the drawing is narrow enough for a phone."""
-    figure.legend(
-        *axes.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3, loc="outside lower center"
-    )
+    """Puts the legend under the axes, so that the drawing is narrow enough for a phone.
+
+    The figure becomes as much higher as more than two lines of names take.
+    """
+    handles, names = axes.get_legend_handles_labels()
+    width, height = figure.get_size_inches()
+    columns = max(1, min(3, int(width / (0.5 + 0.07 * max(map(len, names))))))
+    lines = -(-len(names) // columns)
+    figure.set_size_inches(width, height + 0.17 * max(lines - 2, 0))
+    figure.legend(handles, names, frameon=False, fontsize=8, ncols=columns, loc="outside lower center")
 
 
 def count_on_x(axes: Any) -> None:

@@ -3,32 +3,57 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from dsink_jax.report.canvas import MARKERS, PALETTE, legend_beside, make_axes, make_grid, save, style
+from dsink_jax.report.canvas import (
+    CLASSES,
+    MARKERS,
+    PALETTE,
+    legend_beside,
+    make_axes,
+    make_grid,
+    save,
+    style,
+)
 
 
 def lines_figure(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], ...]]],
     path: pathlib.Path,
     *,
     x_label: str,
     y_label: str,
     x_log: bool = False,
+    level: float | None = None,
 ) -> None:
-    """Lines by their names, in panels by their titles with one axis of values, as an SVG file."""
+    """Lines by their names, in panels by their titles with one axis of values, as an SVG file.
+
+    Args:
+      panels: for each line x, y and, if there is one, how far the band around it reaches to either side.
+      path: where the figure goes.
+      x_label: of the horizontal axes.
+      y_label: of the axis of values.
+      x_log: whether the horizontal axes are logarithmic.
+      level: of the axis of values, to be marked.
+    """
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure, grid = make_grid(1.6 + 3.0 * columns, 0.4 + 2.5 * rows, rows, columns)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     for axes, (title, lines) in zip(grid, panels.items(), strict=False):
-        for name, (x, y) in lines.items():
-            axes.plot(x, y, **style(names.index(name)), lw=1.2, label=name)
+        if level is not None:
+            axes.axhline(level, color="grey", lw=0.8)
+        for name, (x, y, *band) in lines.items():
+            shown = style(names.index(name))
+            axes.plot(x, y, **shown, lw=1.2, label=name)
+            for reach in band:
+                low, high = zip(*((v - r, v + r) for v, r in zip(y, reach, strict=True)), strict=True)
+                axes.fill_between(x, low, high, color=shown["color"], alpha=0.12, lw=0)
         axes.set_title(title, fontsize=8)
         axes.set(xlabel=x_label, ylabel=y_label)
         if x_log:
             axes.set_xscale("log")
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    handles = {handle.get_label(): handle for axes in grid for handle in axes.get_lines()}
+    handles = {h.get_label(): h for axes in grid for h in axes.get_lines() if h.get_label() in names}
     figure.legend(handles=handles.values(), frameon=False, fontsize=8, loc="outside right center")
     save(figure, path)
 
@@ -39,6 +64,7 @@ def points_figure(
     path: pathlib.Path,
     *,
     value_label: str,
+    group_label: str,
 ) -> None:
     """Single values as points with a bar at their mean, by name and side by side in groups, as an SVG file.
 
@@ -47,8 +73,9 @@ def points_figure(
       groups: names of the groups, from top to bottom.
       path: where the figure goes.
       value_label: of the axis of values.
+      group_label: what the groups are.
     """
-    figure, axes = make_axes(7.5, 0.7 + len(groups) * (0.25 + 0.14 * len(values)))
+    figure, axes = make_axes(7.5, 0.7 + len(groups) * (0.1 + 0.14 * max(len(values), 1)))
     for i, (name, of_groups) in enumerate(values.items()):
         offset = 0.8 * ((i + 0.5) / len(values) - 0.5)
         colour = {"color": PALETTE[i % len(PALETTE)]}
@@ -60,8 +87,9 @@ def points_figure(
                 axes.plot([sum(points) / len(points)], [j + offset], "|", ms=11, mew=2, **colour)
         axes.plot([], [], MARKERS[i % len(MARKERS)], ms=4, label=name, **colour)
     axes.set_yticks(range(len(groups)), groups, fontsize=8)
-    axes.set(xlabel=value_label, ylim=(len(groups) - 0.5, -0.5))
-    legend_beside(axes)
+    axes.set(xlabel=value_label, ylabel=group_label, ylim=(len(groups) - 0.5, -0.5))
+    if len(values) > 1:
+        legend_beside(axes)
     save(figure, path)
 
 
@@ -77,27 +105,10 @@ def classes_figure(
     for axes, (title, points) in zip(grid, panels.items(), strict=True):
         for label in sorted({point[2] for point in points}):
             x, y = zip(*[point[:2] for point in points if point[2] == label], strict=True)
-            colour = PALETTE[label % len(PALETTE)]
-            axes.plot(x, y, ls="", marker=f"${label}$", ms=4, mew=0, color=colour, rasterized=True)
+            colour = CLASSES[label % len(CLASSES)]
+            axes.plot(x, y, ls="", marker=f"${label}$", ms=5, mew=0, color=colour, rasterized=True)
         axes.set_title(title, fontsize=8)
         axes.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
-    save(figure, path)
-
-
-def scatter_figure(
-    points: Mapping[str, Sequence[tuple[float, float]]], path: pathlib.Path, *, x_label: str, y_label: str
-) -> None:
-    """Points (x, y) by name, with the line where both are equal, as an SVG file."""
-    figure, axes = make_axes(6.5, 4.2)
-    for i, (name, pairs) in enumerate(points.items()):
-        marker, colour = MARKERS[i % len(MARKERS)], PALETTE[i % len(PALETTE)]
-        x, y = zip(*pairs, strict=True) if pairs else ((), ())
-        axes.plot(x, y, marker, ms=4, color=colour, label=name)
-    values = [value for pairs in points.values() for pair in pairs for value in pair]
-    ends = [min(values, default=0.0), max(values, default=1.0)]
-    axes.plot(ends, ends, color="grey", lw=0.8, label="equal")
-    axes.set(xlabel=x_label, ylabel=y_label)
-    legend_beside(axes)
     save(figure, path)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import re
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,9 @@ from experiments.study.records import Row
 # Draws one figure of one budget into a folder: file names with text for those who do not see them.
 Draw = Callable[[pathlib.Path, Study, str, Sequence[Row]], list[tuple[str, str]]]
 
+# More models than that are rows of a figure and not colours.
+_MOST_COLOURS = 7
+
 
 def draw(folder: pathlib.Path, study: Study, budget: str, rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Draws all figures of a study for one budget; (file name, alternative text) of each."""
@@ -21,15 +25,30 @@ def draw(folder: pathlib.Path, study: Study, budget: str, rows: Sequence[Row]) -
 
 
 def _accuracy(folder, study, budget, rows):
-    """Accuracy of each model, a group for each setting."""
+    """Accuracy of each model: a group for each setting, or for each model where these are many."""
     del study
     path = folder / f"accuracy-{budget}.svg"
     settings, models = _names(rows, "setting"), _names(rows, "model")
-    groups = {setting: [row for row in rows if row["setting"] == setting] for setting in settings}
-    values = {model: [_percent(groups[setting], model) for setting in settings] for model in models}
-    figures.points_figure(values, settings, path, value_label="test accuracy (%)")
-    shown = f"test accuracy of {len(models)} models in {len(settings)} settings, a point for each seed"
+    found = {
+        (setting, model): _percent([row for row in rows if row["setting"] == setting], model)
+        for setting in settings
+        for model in models
+    }
+    label = "test accuracy (%)"
+    if len(models) > _MOST_COLOURS or len(settings) == 1:
+        values = {setting: [found[setting, model] for model in models] for setting in settings}
+        figures.points_figure(values, models, path, value_label=label, group_label="model")
+    else:
+        values = {model: [found[setting, model] for setting in settings] for model in models}
+        figures.points_figure(values, settings, path, value_label=label, group_label="corrupted set")
+    shown = (
+        f"test accuracy of {_count(models, 'model')} in {_count(settings, 'setting')}, a point for each seed"
+    )
     return [(path.name, shown)]
+
+
+def _count(names, word):
+    return f"{len(names)} {word}{'s' * (len(names) != 1)}"
 
 
 def _curves(folder, study, budget, rows):
@@ -54,17 +73,24 @@ def _over_epochs(folder, budget, rows, measure, label):
         lines = {model: _mean_curve(points, setting, model, measure) for model in models}
         panels[setting] = {model: line for model, line in lines.items() if line[0]}
     figures.lines_figure(panels, path, x_label="epoch", y_label=label)
-    return [(path.name, f"{label} over the epochs, mean over seeds: {', '.join(models)}")]
+    shown = f"{label} over the epochs, mean and standard deviation over seeds: {', '.join(models)}"
+    return [(path.name, shown)]
 
 
 def _mean_curve(points, setting, model, measure):
-    """Epochs, and the mean of a measure over seeds in percent."""
+    """Epochs, and the mean and standard deviation of a measure over seeds in percent."""
     by_epoch = {}
     for point in points:
         if (point["setting"], point["model"]) == (setting, model) and point[measure] is not None:
             by_epoch.setdefault(point["epoch"], []).append(100 * point[measure])
     epochs = sorted(by_epoch)
-    return epochs, [statistics.mean(by_epoch[epoch]) for epoch in epochs]
+    return _line({epoch: by_epoch[epoch] for epoch in epochs})
+
+
+def _line(values):
+    """A line with its band: x, the means of the values there, and their standard deviations."""
+    means = [statistics.mean(ys) for ys in values.values()]
+    return list(values), means, [statistics.stdev(ys) if len(ys) > 1 else 0.0 for ys in values.values()]
 
 
 def _alpha(folder, study, budget, rows):
@@ -77,12 +103,12 @@ def _alpha(folder, study, budget, rows):
         options = dict(part.split("=") for part in given if "=" in part)
         if kind != "dsink" or not options.keys() <= {"alpha", "base"}:
             continue
-        mean = statistics.mean(100 * row["last"] for row in rows if row["model"] == model)
-        base = options.get("base", DEFAULT_BASE)
-        lines.setdefault(base, []).append((float(options.get("alpha", DEFAULT_ALPHA)), mean))
-    panel = {base: tuple(zip(*sorted(points), strict=True)) for base, points in lines.items()}
+        base, alpha = options.get("base", DEFAULT_BASE), float(options.get("alpha", DEFAULT_ALPHA))
+        lines.setdefault(base, {})[alpha] = _percent(rows, model)
+    panel = {f"base {base}": _line(dict(sorted(values.items()))) for base, values in lines.items()}
     figures.lines_figure({"": panel}, path, x_label="alpha", y_label="test accuracy (%)", x_log=True)
-    return [(path.name, f"test accuracy over alpha with the bases {', '.join(panel)}")]
+    shown = f"test accuracy over alpha, mean and standard deviation over seeds: {', '.join(panel)}"
+    return [(path.name, shown)]
 
 
 def _bases(folder, study, budget, rows):
@@ -95,7 +121,7 @@ def _bases(folder, study, budget, rows):
         "base alone": [_percent(rows, base) for base in bases],
         "D-SINK on it": [_percent(rows, named[base]) for base in bases],
     }
-    figures.points_figure(values, bases, path, value_label="test accuracy (%)")
+    figures.points_figure(values, bases, path, value_label="test accuracy (%)", group_label="base")
     return [(path.name, f"test accuracy of {', '.join(bases)} alone and with D-SINK, a point for each seed")]
 
 
@@ -120,22 +146,34 @@ def _pairs(folder, study, budget, rows):
 
 
 def _quality(folder, study, budget, rows):
-    """Accuracy of D-SINK over that of the better of its two auxiliaries, as these get worse."""
+    """How far D-SINK is ahead of the better of its auxiliaries as these get worse, a panel for each way."""
     path = folder / f"quality-{budget}.svg"
-    points = {"f_N worse": [], "f_L worse": [], "both worse": []}
+    titles = {"epochs": "trained for this share of the epochs", "data": "trained on this share of the data"}
+    titles |= {"noise": "this share of the labels made random"}
+    intact = {"epochs": 1.0, "data": 1.0, "noise": 0.0}
+    lines = {way: {} for way in titles}
     for pair in beside.beside(study, rows):
-        weakened = [one for one in ("f_N", "f_L") if f"-{one}=" in pair.model]
-        kind = "both" if len(weakened) == 2 else (weakened or ["f_N"])[0]
-        points[f"{kind} worse"].append(
-            (100 * statistics.mean(pair.best), 100 * statistics.mean(pair.accuracies))
-        )
-    label = "test accuracy of {} (%)"
-    figures.scatter_figure(
-        points, path, x_label=label.format("the better of f_L and f_N"), y_label=label.format("D-SINK")
-    )
-    return [
-        (path.name, "test accuracy of D-SINK over that of the better of its auxiliaries, mean over seeds")
-    ]
+        points = [100 * (one - best) for one, best in zip(pair.accuracies, pair.best, strict=True)]
+        found = re.findall(r"(f_[NL])=[a-z_]+-(epochs|data|noise)=([0-9.]+)", pair.model)
+        if not found:
+            undamaged = points
+            continue
+        worse, (way, strength) = [one[0] for one in found], found[0][1:]
+        others = ", on the same" if way != "epochs" else ""
+        others = ", each on its own" if pair.model.endswith("draw=1") else others
+        name = f"{worse[0]} worse" if len(worse) == 1 else f"both worse{others}"
+        lines[way].setdefault(name, {})[float(strength)] = points
+    panels = {
+        titles[way]: {
+            name: _line(dict(sorted({intact[way]: undamaged, **values}.items())))
+            for name, values in of_way.items()
+        }
+        for way, of_way in lines.items()
+    }
+    label = "ahead of the better\nof f_L and f_N (points)"
+    figures.lines_figure(panels, path, x_label="share", y_label=label, level=0.0)
+    shown = "points by which D-SINK is ahead of the better of its auxiliaries as these get worse, by the "
+    return [(path.name, f"{shown}epochs, the data and the labels that they have")]
 
 
 def _features(folder, study, budget, rows):
@@ -151,10 +189,12 @@ def _features(folder, study, budget, rows):
             of_model = [point for point in of_setting if point["model"] == model]
             same = 100 * statistics.mean(point["same_class"] for point in of_model)
             placed = [(p["x"], p["y"], p["label"]) for p in of_model if p["seed"] == seed]
-            panels[f"{model}\n{same:.0f} % of neighbours of the same class"] = placed
+            seeds = _names(of_model, "seed")
+            panels[f"{model}\n{same:.0f} % of neighbours alike, mean of {_count(seeds, 'seed')}"] = placed
         path = folder / f"features-{setting}.svg"
         figures.classes_figure(panels, path, x_label="t-SNE 1", y_label="t-SNE 2")
-        drawn.append((path.name, f"t-SNE of test images, {setting}, seed {seed}: {', '.join(panels)}"))
+        shown = "; ".join(title.replace("\n", ", ") for title in panels)
+        drawn.append((path.name, f"t-SNE of test images, {setting}, seed {seed}: {shown}"))
     return drawn
 
 

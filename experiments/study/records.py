@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,10 +21,17 @@ _MEASURES = (
     *("last", "mean_last_10", "best", "many", "medium", "few"),
     *("noisy_corrected", "noisy_memorised", "calibration_error"),
 )
+# What the solver did in training, means over the epochs that were evaluated.
+_SOLVER = {
+    "iterations": "sinkhorn_iterations",
+    "converged": "sinkhorn_converged",
+    "marginal_error": "marginal_error",
+}
 RESULT_FIELDS = (
     *_KEY,
     *("role", "method", "dataset", "train_images", "imbalance_ratio", "noise", "noise_rate", "wrong_labels"),
     *_MEASURES,
+    *_SOLVER,
     *("seconds", "environment"),
 )
 CURVE_FIELDS = (*_KEY, "epoch", "accuracy", "few", "noisy_corrected", "noisy_memorised")
@@ -39,17 +47,20 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
       Names of the cells that were left as they are.
     """
     rows, points, environments = [], [], {}
-    kept, replaced = [], set()
+    kept, replaced, added = [], set(), set()
     there = read(folder, "results.csv", budget)
     for cell in studied:
         results = cells.stored(cell)
         if results is None:
             continue
         key = {"budget": budget, "setting": cell.setting.name, "seed": cell.seed}
-        environment = _environment(cell)
+        environment, evaluated = _environment(cell), cells.curves(cell)
         identity = hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:8]
         made = [
-            {**key, "model": name, **_facts(results["data"]), **_measures(entry), "environment": identity}
+            {
+                **{**key, "model": name, "environment": identity},
+                **{**_facts(results["data"]), **_measures(entry), **_solver(name, evaluated)},
+            }
             for name, entry in results["models"].items()
         ]
         before = {row["model"]: row for row in there if key.items() <= row.items()}
@@ -59,15 +70,20 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
                 continue
             replaced.add(tuple(key.values()))
         environments[identity] = environment
+        if any(row["model"] not in before or not _same_training(row, before[row["model"]]) for row in made):
+            added.add(identity)
         rows += made
-        points += ({**key, **record} for record in cells.curves(cell) if record["model"] in results["models"])
+        points += ({**key, **record} for record in evaluated if record["model"] in results["models"])
     _drop(folder, replaced)
     merge(folder / "results.csv", RESULT_FIELDS, _KEY, rows)
     merge(folder / "curves.csv", CURVE_FIELDS, (*_KEY, "epoch"), points)
     path = folder / "environments.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for identity, environment in environments.items():
-        known.setdefault(identity, {**environment, "date": time.strftime("%Y-%m-%d")})
+        today = time.strftime("%Y-%m-%d")
+        place = known.setdefault(identity, {**environment, "date": today})
+        if identity in added:
+            place["last_date"] = today
     _write(path, json.dumps(known, indent=1) + "\n")
     return kept
 
@@ -99,7 +115,7 @@ def read(folder: pathlib.Path, file: str, budget: str | None = None) -> list[Row
 
 
 def read_environments(folder: pathlib.Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Where the rows come from: device, versions, date."""
+    """Where the rows come from: device, versions, the dates of the first and the last row."""
     known = json.loads((folder / "environments.json").read_text(encoding="utf-8"))
     return [known[name] for name in sorted({row["environment"] for row in rows})]
 
@@ -115,7 +131,7 @@ def _facts(data):
         "train_images": data["train_images"],
         "imbalance_ratio": data["imbalance_ratio"],
         "noise": data["noise"],
-        "noise_rate": data["nominal_rate"],
+        "noise_rate": None if data["noise"] == "none" else data["nominal_rate"],
         "wrong_labels": data["realised_rate"],
     }
 
@@ -123,6 +139,12 @@ def _facts(data):
 def _measures(entry):
     flat = {**entry["accuracy"], **entry}
     return {name: flat.get(name) for name in (*_MEASURES, "role", "method", "seconds")}
+
+
+def _solver(model, evaluated):
+    told = [record["train"] for record in evaluated if record["model"] == model and "train" in record]
+    told = [train for train in told if _SOLVER["iterations"] in train]
+    return {name: statistics.mean(train[key] for train in told) for name, key in _SOLVER.items() if told}
 
 
 def merge(path: pathlib.Path, fields: Sequence[str], key: Sequence[str], rows: Iterable[Row]) -> None:
@@ -152,6 +174,7 @@ def _value(name, text):
 
 
 def _text(value):
-    return (
-        "" if value is None else f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
-    )
+    if not isinstance(value, float):
+        return "" if value is None else value
+    # Shares to a hundredth of a percent; what is smaller than that is the error of a marginal.
+    return f"{value:.4f}".rstrip("0").rstrip(".") if value == 0 or abs(value) >= 1e-3 else f"{value:.2g}"

@@ -13,8 +13,9 @@ from experiments.study.records import Row
 
 LEGEND = (
     "Percent on the balanced test set after the last epoch, mean ± standard deviation over seeds; a seed is "
-    "one corrupted set and one training. `few`: the rarest third of the classes. `corrected`, `memorised`: "
-    "wrong training labels for which the true class, or the wrong label itself, is predicted. `ahead by`: "
+    "one corrupted set and one training, `n` of them. `few`: the rarest third of the classes. `corrected`, "
+    "`memorised`: wrong training labels for which the true class, or the wrong label itself, is predicted. "
+    "`ahead by`: "
     "points of {measure} by which {who}, mean of the paired differences with its 95 % interval (Student's "
     "t), and in how many seeds."
 )
@@ -43,6 +44,8 @@ def render(folder: pathlib.Path, study: Study, name: str) -> str:
             paragraphs += [f"### {_describe(setting, group)}", f"```\n{table(study, group)}\n```"]
             if pairs := beside.beside(study, group):
                 paragraphs.append(f"```\n{beside.table(pairs)}\n```")
+            if (solved := solver_table(group)) is not None:
+                paragraphs.append(f"```\n{solved}\n```")
         paragraphs.append(_provenance(folder, name, budget, of_budget))
     text = "\n\n".join(paragraphs) + "\n"
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -51,17 +54,28 @@ def render(folder: pathlib.Path, study: Study, name: str) -> str:
 
 def table(study: Study, rows: Sequence[Row]) -> str:
     """The models of one setting side by side."""
-    lines = [("model", "accuracy", "few", "corrected", "memorised", "ahead by")]
+    lines = [("model", "n", "accuracy", "few", "corrected", "memorised", "ahead by")]
     target = by_seed(rows, study.target, study.measure)
     for model in dict.fromkeys(row["model"] for row in rows):
         of_model = [row for row in rows if row["model"] == model]
         shares = ([row[key] for row in of_model] for key in _SHOWN)
         pair = target, by_seed(rows, model, study.measure)
         by = "" if model == study.target else ahead(*(pair[::-1] if study.others_ahead else pair))
-        lines.append((model, *map(spread, shares), by))
+        lines.append((model, str(len(of_model)), *map(spread, shares), by))
     return align(lines, left=1)
 
 
+def solver_table(rows: Sequence[Row]) -> str | None:
+    """What the solver did in the trainings of one setting; None if nothing is known of it."""
+    lines = [("solver, mean over the training", "iterations", "batches converged", "error of the marginal")]
+    for model in dict.fromkeys(row["model"] for row in rows if row.get("iterations") is not None):
+        of_model = [row for row in rows if row["model"] == model and row["iterations"] is not None]
+        mean = {key: statistics.mean(row[key] for row in of_model) for key in _SOLVER}
+        lines.append((model, *(form.format(mean[key]) for key, form in _SOLVER.items())))
+    return align(lines, left=1) if len(lines) > 1 else None
+
+
+_SOLVER = {"iterations": "{:.0f}", "converged": "{:.0%}", "marginal_error": "{:.1e}"}
 _SHOWN = ("last", "few", "noisy_corrected", "noisy_memorised")
 
 
@@ -107,9 +121,11 @@ def _best_rival(study, rows):
     means = {name: statistics.mean(known[seed] for seed in target) for name, known in rivals.items()}
     best = max(means, key=means.get)
     mean = 100 * statistics.mean(target.values())
+    best_of_each = {seed: max(known[seed] for known in rivals.values()) for seed in target}
     return (
         f"`{study.target}` {mean:.1f}, the best that is no D-SINK, `{best}`, "
-        f"{100 * means[best]:.1f}: ahead by {ahead(target, rivals[best])}"
+        f"{100 * means[best]:.1f}: ahead by {ahead(target, rivals[best])}; "
+        f"of whichever is best in each seed by {ahead(target, best_of_each)}"
     )
 
 
@@ -135,10 +151,15 @@ def _provenance(folder, name, budget, rows):
     places = [
         f"{place['device']}; "
         + ", ".join(f"{name} {version}" for name, version in place["versions"].items())
-        + f"; {place['date']}"
+        + f"; {_dates(place)}"
         for place in records.read_environments(folder, rows)
     ]
     return (
         f"`python -m experiments.study {name} --budget {budget} --seeds {seeds}`; {hours:.1f} hours of "
         f"training in all. {'. '.join(places)}."
     )
+
+
+def _dates(place):
+    first, last = place["date"], place.get("last_date", place["date"])
+    return first if first == last else f"{first} to {last}"

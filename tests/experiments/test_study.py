@@ -207,10 +207,11 @@ def test_page_tells_the_best_rival_of_each_setting(tmp_path):
     text = render.render(tmp_path, study, "main")
     # Differences of 10 and -2: mean 4, standard deviation 8.485, interval 12.706 * 6.
     verdict = "`dsink` 85.0, the best that is no D-SINK, `f_N-elr`, 81.0: ahead by +4.0 ± 76.2 (1 of 2)"
-    assert verdict in text
+    assert f"{verdict}; of whichever is best in each seed by +4.0 ± 76.2 (1 of 2)" in text
     line = next(line for line in text.splitlines() if line.startswith("cross_entropy"))
     assert line.split() == [
         "cross_entropy",
+        "2",
         "50.0",
         "±",
         "0.0",
@@ -219,7 +220,7 @@ def test_page_tells_the_best_rival_of_each_setting(tmp_path):
         "0.0",
         "-",
         "-",
-        *line.split()[9:],
+        *line.split()[10:],
     ]
     assert "+35.0" in line and "2 of 2" in line
     assert "10.0 hours" not in text and "9.0 hours of training" in text
