@@ -5,17 +5,21 @@ with both auxiliaries run on the student's view. Images and logits are made up: 
 the data sets named, and a few batches of them stand for all.
 """
 
+import contextlib
 import csv
 import dataclasses
 import pathlib
 import statistics
 import time
+from collections.abc import Sequence
+from typing import Literal
 
 import jax
 
 from dsink_jax.errors import InputError
 from dsink_jax.flags import read_flags
-from dsink_jax.report import align
+from dsink_jax.report import align, figures
+from dsink_jax.report.canvas import MissingMatplotlibError
 from experiments.benchmark.timing import alternate, ratio
 from experiments.benchmark.workload import BASE, DSINK, Stepper, Workload
 from experiments.command_line import errors_for_people
@@ -57,6 +61,8 @@ class Flags:
     """Where overhead.csv and overhead.md go."""
     quick: bool = False
     """One round of the smallest case, to see that it works."""
+    steps: Literal["all", "render"] = "all"
+    """render: only draw the figure, from overhead.csv."""
 
     def __post_init__(self):
         if not 0 <= self.seconds < float("inf"):
@@ -129,16 +135,50 @@ def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
         "",
         f"By `python -m experiments.overhead` on {device_description(jax.local_devices())}, "
         f"{time.strftime('%Y-%m-%d')}; {versions_in_words()}.",
+        *("", "![time of an epoch next to cross-entropy's, for each case](overhead.svg)"),
         *("", "```", align(table, left=2), "```", ""),
     ]
     (folder / "overhead.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def main() -> None:
-    """Measures from the command line."""
+def draw(folder: pathlib.Path) -> None:
+    """Draws overhead.svg from overhead.csv, where matplotlib is installed.
+
+    Raises:
+      InputError: if there is no overhead.csv.
+    """
+    try:
+        with open(folder / "overhead.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise InputError(f"There is no overhead.csv in {folder}: leave --steps out to measure.") from error
+    cases = list(dict.fromkeys((row["case"], row["batch"]) for row in rows))
+    values = {
+        training: [[float(row["of_base"]) for row in rows if _is(row, case, training)] for case in cases]
+        for training in TRAININGS
+    }
+    names = [f"{case}\nbatch {batch}" for case, batch in cases]
+    path, label = folder / "overhead.svg", "time of an epoch next to cross-entropy's"
+    with contextlib.suppress(MissingMatplotlibError):
+        figures.points_figure(values, names, path, value_label=label, group_label="shapes")
+
+
+def _is(row, case, training):
+    return (row["case"], row["batch"], row["training"]) == (*case, training)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures from the command line.
+
+    Args:
+      arguments: the flags; those of this process if left out.
+    """
     with errors_for_people():
-        flags = read_flags(Flags, description=__doc__)
+        flags = read_flags(Flags, arguments, description=__doc__)
         make_output(flags.output)
+        if flags.steps == "render":
+            draw(flags.output)
+            return
         rows = []
         seconds, rounds = (0.0, 1) if flags.quick else (flags.seconds, 3)
         for workload, examples in CASES[:1] if flags.quick else CASES:
@@ -147,6 +187,7 @@ def main() -> None:
             print(f"{workload.case}: {looked_up:.2f}, {run:.2f} of base", flush=True)
             with writing_output(flags.output):
                 write(flags.output, rows)
+                draw(flags.output)
         print(flags.output / "overhead.md")
 
 

@@ -4,6 +4,7 @@
     python -m experiments.study main --budget cpu --jobs 2 --data-dir DIR   # real CIFAR-10 on CPU cores
     python -m experiments.study main --budget paper --data-dir DIR          # the full protocol
     python -m experiments.study main --dry-run            # what would be trained, and for how long
+    python -m experiments.study overhead --help           # what D-SINK adds to an epoch: trains nothing
 
 trains what is missing under --runs-dir, adds the numbers to results/STUDY/*.csv and draws tables and figures
 from those files. The same command again goes on where it stopped; studies share what they have in common.
@@ -20,6 +21,7 @@ import tyro
 
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.flags import read_flags
+from experiments import overhead
 from experiments.command_line import errors_for_people, stopping_when_asked
 from experiments.compiled import keep_compiled
 from experiments.output_folder import make_output, writing_output
@@ -82,6 +84,9 @@ class Flags:
 
 def main() -> None:
     """Runs a study from the command line."""
+    if sys.argv[1:2] == ["overhead"]:
+        overhead.main(sys.argv[2:])
+        return
     with errors_for_people(), stopping_when_asked() as should_stop:
         flags = read_flags(Flags, description=__doc__)
         study = STUDIES[flags.study]
@@ -113,8 +118,19 @@ def describe(flags: Flags, cells: list) -> str:
         left = [model.name for model in cell.models if model.name not in done]
         lines.append(f"{cell.name}: {len(done)} of {len(cell.models)} models trained")
         if left:
-            lines.append(f"    to do: {', '.join(left)}")
-    return "\n".join([*lines, _how_far(flags, cells)])
+            seconds = progress([cell], cells).seconds_left
+            lines.append(f"    to do, about {_duration(seconds)}: {', '.join(left)}")
+    return "\n".join([*lines, _how_far(flags, cells), *_doubts(flags, cells)])
+
+
+def _doubts(flags, cells):
+    """What a time is worth that no training here has confirmed."""
+    budget = BUDGETS[flags.budget]
+    if any(stored(cell) for cell in cells):
+        return []
+    if budget.measured_on is None:
+        return [f"These times are a guess: nothing was measured with --budget {flags.budget} yet."]
+    return [f"These times are those of {budget.measured_on}: nothing is trained here yet."]
 
 
 def _train(flags, cells, should_stop):

@@ -29,14 +29,16 @@ class Budget:
     Attributes:
       preset: the settings of every run but for the corrupted set.
       seeds: seeds if none are given.
-      seconds_per_image: time of one training step for each image, cross-entropy on one process, for a first
-        estimate; what has been run already gives a better one.
+      seconds_per_image: time of one training step for each image, cross-entropy, for a first estimate; what
+        has been run already gives a better one.
+      measured_on: what that was measured on; None for a guess.
       meta_per_class: images of each class in a meta set, no more than the rarest class has.
     """
 
     preset: Config
     seeds: tuple[int, ...]
     seconds_per_image: float
+    measured_on: str | None = None
     meta_per_class: int = 5
 
     @property
@@ -69,8 +71,8 @@ _CPU = dataclasses.replace(
 _PAPER = dataclasses.replace(CIFAR, baselines="none", evaluate_every=5, evaluate_training=True)
 
 BUDGETS = {
-    "small": Budget(_DIGITS, (0, 1, 2, 3, 4), 1.5e-4, meta_per_class=3),
-    "cpu": Budget(_CPU, (0, 1, 2), 1.3e-3),
+    "small": Budget(_DIGITS, (0, 1, 2, 3, 4), 1.5e-4, "one CPU core", meta_per_class=3),
+    "cpu": Budget(_CPU, (0, 1, 2), 1.8e-3, "one CPU core"),
     "paper": Budget(_PAPER, (0, 1, 2), 1e-4),
 }
 

@@ -118,25 +118,31 @@ class Progress(NamedTuple):
     seconds_left: float
 
 
-def progress(cells: Sequence[Cell]) -> Progress:
-    """How far the cells are, and how long the rest takes if it is as fast as what is done."""
-    done = total = 0
-    spent = spent_work = left_work = 0.0
-    for cell in cells:
+def progress(cells: Sequence[Cell], others: Sequence[Cell] = ()) -> Progress:
+    """How far the cells are, and how long the rest takes if it is as fast as what is done.
+
+    Args:
+      cells: which.
+      others: cells that tell how fast too.
+    """
+    done, total, left, spent, expected = 0, 0, 0.0, 0.0, 0.0
+    for cell in {cell.name: cell for cell in (*cells, *others)}.values():
         results = stored(cell)
         trained = {} if results is None else results["models"]
-        images = _images(cell, results)
-        for model in cell.models:
-            work = model.effort * images * cell.config.epochs * cell.budget.seconds_per_image
-            total += 1
-            if model.name in trained:
-                done += 1
-                spent += trained[model.name]["seconds"]
-                spent_work += work
-            else:
-                left_work += work
-    slower = spent / spent_work if spent_work else 1.0
-    return Progress(done, total, left_work * slower)
+        seconds = _expected(cell, results)
+        known = [name for name in seconds if name in trained]
+        spent += sum(trained[name]["seconds"] for name in known)
+        expected += sum(seconds[name] for name in known)
+        if cell in cells:
+            done, total = done + len(known), total + len(seconds)
+            left += sum(seconds.values()) - sum(seconds[name] for name in known)
+    return Progress(done, total, left * (spent / expected if expected else 1.0))
+
+
+def _expected(cell, results):
+    """Estimated seconds of each model, before anything is known."""
+    of_cross_entropy = _images(cell, results) * cell.config.epochs * cell.budget.seconds_per_image
+    return {model.name: model.effort * of_cross_entropy for model in cell.models}
 
 
 def _images(cell, results):

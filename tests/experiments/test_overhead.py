@@ -6,6 +6,7 @@ import pytest
 
 from experiments import overhead
 from experiments.benchmark.workload import Workload
+from experiments.study import __main__ as study
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,20 @@ def test_table_and_file(rows, tmp_path):
     text = (tmp_path / "overhead.md").read_text()
     assert text.count("tiny; M 100, C 6, batch 8") == 1
     assert "jax" in text
+
+
+def test_figure_is_drawn_from_the_file_alone(rows, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    overhead.write(tmp_path, rows)
+    monkeypatch.setattr("sys.argv", ["study", "overhead", "--steps", "render", "--output", str(tmp_path)])
+    study.main()  # by the name of a study
+    drawn = (tmp_path / "overhead.svg").read_text()
+    for text in ("tiny", "batch 8", *overhead.TRAININGS):
+        assert f"<!-- {text} -->" in drawn, text
+    (tmp_path / "overhead.csv").unlink()
+    with pytest.raises(SystemExit) as ended:
+        overhead.main(["--steps", "render", "--output", str(tmp_path)])
+    assert ended.value.code == 2 and "There is no overhead.csv" in capsys.readouterr().err
 
 
 def test_shapes_go_from_small_to_imagenet_lt():

@@ -313,6 +313,8 @@ def test_time_left_from_what_is_done(quick, tmp_path):
     then = cells.progress(made)
     assert (then.done, then.total) == (4, 8)
     assert then.seconds_left == pytest.approx(100.0 * efforts)  # as slow as the first
+    assert cells.progress(made[1:], made) == cells.Progress(0, 4, then.seconds_left)
+    assert cells.progress(made[1:]).seconds_left == pytest.approx(first.seconds_left / 2)
 
 
 def script(text):
