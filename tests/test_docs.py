@@ -10,11 +10,14 @@ import statistics
 import jax
 import pytest
 
+from experiments.study.budgets import BUDGETS
 from experiments.study.catalogue import STUDIES
+from experiments.study.models import DEFAULT_ALPHA
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
+RESULTS = (ROOT / "docs" / "results.md").read_text()
 COMPOSING = (ROOT / "docs" / "composing.md").read_text()
 
 
@@ -128,6 +131,66 @@ def test_differences_are_those_of_the_main_study():
         expected = told(own) + behind(own, best) + behind(own, adjusted)
         shown = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
         assert shown == pytest.approx(expected, abs=0.051)
+
+
+def test_wrong_labels_seen_through_are_those_of_the_study():
+    found = study("correction", ("last", "noisy_corrected"))
+    lines = re.findall(r"^\| (\w+) (0\.\d) \| (.*) \|$", block("correction", RESULTS), re.M)
+    assert len(lines) == len(found) == 6
+    for noise, rate, cells in lines:
+        models = found[f"digits-ratio-10-{noise}-{rate}"]
+        seen = {name: models[name, "noisy_corrected"] for name in ("cross_entropy", "f_N-elr", "dsink")}
+        expected = [statistics.mean(values) for values in seen.values()]
+        for measure in ("noisy_corrected", "last"):
+            expected += behind(models["dsink", measure], models["f_N-elr", measure])
+        numbers = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+        assert numbers == pytest.approx(expected, abs=0.051)
+
+
+def test_auxiliaries_worse_together_are_those_of_the_study():
+    (found,) = study("teacher-quality").values()
+    lines = re.findall(r"^\| (\w+) (0\.\d+) \| (.*) \|$", block("together", RESULTS), re.M)
+    assert len(lines) == 6
+    for way, share, cells in lines:
+        name = f"dsink-f_L=logit_adjustment-{way}={share}-f_N=elr-{way}={share}"
+        same, own = found[name, "last"], found[f"{name}-draw=1", "last"]
+        expected = [statistics.mean(same), statistics.mean(own), *behind(same, own)]
+        numbers = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+        assert numbers == pytest.approx(expected, abs=0.051)
+
+
+def test_settings_beside_the_papers_are_ours():
+    paper, cpu, small = (BUDGETS[name].preset for name in ("paper", "cpu", "small"))
+    text = RESULTS[RESULTS.index("## Against the paper") :]
+    assert {one.alpha for one in (paper, cpu, small)} == {DEFAULT_ALPHA}
+    assert (paper.imbalance_method, paper.noise_method) == ("logit_adjustment", "elr")
+    assert (paper.base, paper.loss_scale, paper.marginal) == ("logit_adjustment", "bounded", "batch")
+    assert paper.auxiliary_predictions == "online"
+    for told in (
+        f"| alpha | {paper.alpha:g};",
+        f"| {paper.warmup_epochs:g} and {paper.ramp_epochs:g} epochs |",
+        f"an L1 error of {paper.threshold:g} of the class marginal, at most {paper.max_iterations} iterations; "
+        f"epsilon {paper.epsilon:g} |",
+        f"{paper.epochs} epochs, batch {paper.batch_size}, SGD with {paper.schedule} {paper.learning_rate:g}, "
+        f"momentum {paper.momentum:g}, weight decay {paper.weight_decay:g}, crops and flips",
+        *(
+            f"{one.epochs} epochs, batch {one.batch_size}, {one.schedule} from {one.learning_rate:g}"
+            for one in (cpu, small)
+        ),
+    ):
+        assert told in text, told
+
+
+def test_one_training_has_one_result():
+    """A model of a corrupted set and a seed that several studies tell of is the same training in all."""
+    told = {}
+    for path in sorted((ROOT / "results").glob("*/results.csv")):
+        with open(path) as file:
+            for row in csv.DictReader(file):
+                key = tuple(row[name] for name in ("budget", "setting", "seed", "model"))
+                told.setdefault(key, {}).setdefault((row["last"], row["few"]), []).append(path.parent.name)
+    differing = {key: results for key, results in told.items() if len(results) > 1}
+    assert not differing, f"{len(differing)} models, such as {next(iter(differing.items()))}"
 
 
 def test_audit_beside_cleanlab_is_that_of_the_results():
