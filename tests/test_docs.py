@@ -169,8 +169,8 @@ def test_settings_beside_the_papers_are_ours():
     for told in (
         f"| alpha | {paper.alpha:g};",
         f"| {paper.warmup_epochs:g} and {paper.ramp_epochs:g} epochs |",
-        f"an L1 error of {paper.threshold:g} of the class marginal, at most {paper.max_iterations} iterations",
-        f"; epsilon {paper.epsilon:g} |",
+        f"an L1 error of {paper.threshold:g} of the class marginal, at most {paper.max_iterations} ",
+        f"iterations; epsilon {paper.epsilon:g} |",
         f"{paper.epochs} epochs, batch {paper.batch_size}, SGD with {paper.schedule} {paper.learning_rate:g}",
         f", momentum {paper.momentum:g}, weight decay {paper.weight_decay:g}, crops and flips",
         *(

@@ -1,0 +1,107 @@
+"""Figures of studies: what is in them, read back from the files."""
+
+import re
+
+import pytest
+
+from experiments.study import drawings, records
+from experiments.study.catalogue import STUDIES
+from experiments.study.measurements import MEASUREMENTS
+
+pytest.importorskip("matplotlib")
+_CURVES = ("accuracy", "few", "noisy_corrected", "noisy_memorised")
+SETTING = "digits-ratio-10-symmetric-0.4"
+
+
+def rows_of(accuracies, setting=SETTING):
+    """Rows of models by name, for two seeds one point apart."""
+    return [
+        dict.fromkeys(records.RESULT_FIELDS)
+        | {"budget": "small", "setting": setting, "seed": seed, "model": model, "role": "baseline"}
+        | {"last": last + seed / 100, "few": last, "environment": "e"}
+        for model, last in accuracies.items()
+        for seed in (0, 1)
+    ]
+
+
+def texts(path):
+    """The texts of a figure, which it holds as comments beside their outlines."""
+    return re.findall(r"<!-- (.*?) -->", path.read_text())
+
+
+def draw(tmp_path, study, rows):
+    return {
+        name: (texts(tmp_path / name), said) for name, said in drawings.draw(tmp_path, study, "small", rows)
+    }
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(drawings.figures, "save", lambda figure, path: saved.append(figure))
+    study = STUDIES[name]
+    models = {model.name: 0.5 for one in study.models for model in (*one.needs, one)}
+    rows = rows_of(models, study.settings["small"][0].name)
+    key = [{name: row[name] for name in records._KEY} for row in rows]
+    points = [{**one, "epoch": epoch, **dict.fromkeys(_CURVES, 0.5)} for one in key for epoch in (1, 2)]
+    records.merge(tmp_path / "curves.csv", records.CURVE_FIELDS, (*records._KEY, "epoch"), points)
+    placed = [
+        {**one, "image": i, "label": i, "x": float(i), "y": 0.0, "same_class": 0.5}
+        for one in key
+        for i in range(10)
+    ]
+    errors = [
+        {**key[0], "batch_size": size, "marginal": "batch", "error": 0.1, "noisy_corrected": 0.5}
+        for size in (8, 16)
+    ]
+    for measured, found in (("features", placed), ("allocation", errors)):
+        file, fields, of_row, _ = MEASUREMENTS[measured]
+        place = records._KEY[:3]
+        records.merge(tmp_path / file, (*place, *fields), (*place, *of_row), found)
+    drawn = drawings.draw(tmp_path, study, "small", rows)
+    assert len(drawn) == len(saved) >= len(study.figures) > 0
+    assert all(said and "\n" not in said for _, said in drawn)
+    for axes in (axes for figure in saved for axes in figure.axes if axes.get_visible()):
+        assert axes.get_xlabel() and axes.get_ylabel()
+
+
+def test_many_models_are_rows_and_few_are_colours(tmp_path):
+    study = STUDIES["naive"]
+    many = {f"model_{i}": 0.5 for i in range(8)}
+    figure, _ = draw(tmp_path, study, rows_of(many) + rows_of(many, "another"))["accuracy-small.svg"]
+    assert figure.index("model_0") < figure.index("model") and {SETTING, "another"} <= set(figure)
+    few = dict(list(many.items())[:7])
+    figure, said = draw(tmp_path, study, rows_of(few) + rows_of(few, "another"))["accuracy-small.svg"]
+    assert "corrupted set" in figure and "model" not in figure
+    assert said == "test accuracy of 7 models in 2 settings, a point for each seed"
+
+
+def test_worse_auxiliaries_are_panels_by_how_they_were_made_worse(tmp_path, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        drawings.figures, "lines_figure", lambda panels, path, **how: shown.update(panels=panels, **how)
+    )
+    accuracies = {
+        **{"f_L-logit_adjustment": 0.6, "f_N-elr": 0.8, "dsink": 0.88},
+        **{"f_N-elr-data=0.1": 0.3, "dsink-f_N=elr-data=0.1": 0.5},
+        **{"f_L-logit_adjustment-noise=0.5": 0.4, "dsink-f_L=logit_adjustment-noise=0.5": 0.86},
+        **{"f_N-elr-noise=0.5": 0.45, "f_N-elr-noise=0.5-draw=1": 0.5},
+        "dsink-f_L=logit_adjustment-noise=0.5-f_N=elr-noise=0.5": 0.7,
+        "dsink-f_L=logit_adjustment-noise=0.5-f_N=elr-noise=0.5-draw=1": 0.65,
+    }
+    drawings.draw(tmp_path, STUDIES["teacher-quality"], "small", rows_of(accuracies))
+    epochs, data, noise = shown["panels"].values()
+    assert shown["level"] == 0.0 and not epochs
+
+    def points(line):
+        x, y, band = line
+        assert band == pytest.approx([0.0] * len(x), abs=1e-9)  # both seeds are one point apart in all
+        return dict(zip(x, (round(value, 6) for value in y), strict=True))
+
+    # By hand: less the better of the two, 80 or 60 % where one is intact.
+    assert {name: points(line) for name, line in data.items()} == {"f_N worse": {0.1: -10.0, 1.0: 8.0}}
+    assert {name: points(line) for name, line in noise.items()} == {
+        "f_L worse": {0.0: 8.0, 0.5: 6.0},
+        "both worse, on the same": {0.0: 8.0, 0.5: 25.0},
+        "both worse, each on its own": {0.0: 8.0, 0.5: 15.0},
+    }
