@@ -36,10 +36,11 @@ COMMANDS = sorted(
 READERS = {
     "experiments.digits": lambda given: command_line.parse(DIGITS, given),
     "experiments.cifar": lambda given: command_line.parse(CIFAR, given),
-    "experiments.study": lambda given: read_flags(study.Flags, given),
+    "experiments.study": lambda given: (
+        read_flags(overhead.Flags, given[1:]) if given[0] == "overhead" else read_flags(study.Flags, given)
+    ),
     "experiments.embeddings": lambda given: read_flags(embeddings.Flags, given),
     "experiments.label_audit": lambda given: read_flags(label_audit.Flags, given),
-    "experiments.overhead": lambda given: read_flags(overhead.Flags, given),
     "experiments.solver_accuracy": lambda given: read_flags(solver_accuracy.Settings, given),
     "experiments.scaling": lambda given: scaling.parser().parse_args(given),
     "experiments.benchmark": benchmark.parse,

@@ -4,6 +4,7 @@
     python -m experiments.study main --budget cpu --jobs 2 --data-dir DIR   # real CIFAR-10 on CPU cores
     python -m experiments.study main --budget paper --data-dir DIR          # the full protocol
     python -m experiments.study main --dry-run            # what would be trained, and for how long
+    python -m experiments.study all --steps render        # all tables and figures anew, from the CSV files
     python -m experiments.study overhead --help           # what D-SINK adds to an epoch: trains nothing
 
 trains what is missing under --runs-dir, adds the numbers to results/STUDY/*.csv and draws tables and figures
@@ -33,14 +34,15 @@ from experiments.study.cells import make_cells, progress, stored, train
 from experiments.study.measurements import MEASUREMENTS
 
 Steps = Literal["all", "train", "gather", "render"]
+ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
     """Runs one study, or goes on with it."""
 
-    study: Annotated[Literal[tuple(STUDIES)], tyro.conf.Positional]
-    """Which study."""
+    study: Annotated[Literal[(*STUDIES, ALL)], tyro.conf.Positional]
+    """Which study; all for all that have the budget, one after the other."""
     budget: Literal[tuple(BUDGETS)] = "small"
     """small: scikit-learn's digits. cpu: real CIFAR-10 on a few cores. paper: the full protocol."""
     seeds: tuple[int, ...] = ()
@@ -65,11 +67,23 @@ class Flags:
         check_seeds(self.all_seeds)
         if self.jobs < 1:
             raise InputError(f"--jobs must be at least 1, got {self.jobs}.")
+        if self.study == ALL:
+            if self.settings:
+                raise InputError("--settings goes with one study: name it instead of all.")
+            return
         known = STUDIES[self.study].settings
         if self.budget not in known:
             raise InputError(f"{self.study} has no --budget {self.budget}. It has: {', '.join(known)}.")
         for name in self.settings:
             check_known("setting", name, [one.name for one in known[self.budget]])
+
+    @property
+    def each(self) -> list["Flags"]:
+        """The same flags for each study that is asked for."""
+        if self.study != ALL:
+            return [self]
+        names = [name for name, study in STUDIES.items() if self.budget in study.settings]
+        return [dataclasses.replace(self, study=name) for name in names]
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -88,25 +102,30 @@ def main() -> None:
         overhead.main(sys.argv[2:])
         return
     with errors_for_people(), stopping_when_asked() as should_stop:
-        flags = read_flags(Flags, description=__doc__)
-        study = STUDIES[flags.study]
-        cells = make_cells(
-            study, flags.budget, flags.settings, flags.all_seeds, flags.runs_dir, flags.data_dir
-        )
-        if flags.dry_run:
-            print(describe(flags, cells))
-            return
-        make_output(flags.folder)
-        keep_compiled(flags.runs_dir / "compiled")
-        if flags.steps in ("all", "train"):
-            _train(flags, cells, should_stop)
-        with writing_output(flags.folder):
-            if flags.steps in ("all", "gather"):
-                for name in records.gather(flags.folder, flags.budget, cells):
-                    print(f"{name}: its results are of another run that had more models; they stay.")
-                _measure(flags, study, cells, should_stop)
-            if flags.steps != "train":
-                print(f"\n{render.render(flags.folder, study, flags.study)}")
+        asked = read_flags(Flags, description=__doc__)
+        for flags in asked.each:
+            if asked.study == ALL:
+                print(f"\n=== {flags.study}")
+            _run(flags, should_stop)
+
+
+def _run(flags, should_stop):
+    study = STUDIES[flags.study]
+    cells = make_cells(study, flags.budget, flags.settings, flags.all_seeds, flags.runs_dir, flags.data_dir)
+    if flags.dry_run:
+        print(describe(flags, cells))
+        return
+    make_output(flags.folder)
+    keep_compiled(flags.runs_dir / "compiled")
+    if flags.steps in ("all", "train"):
+        _train(flags, cells, should_stop)
+    with writing_output(flags.folder):
+        if flags.steps in ("all", "gather"):
+            for name in records.gather(flags.folder, flags.budget, cells):
+                print(f"{name}: its results are of another run that had more models; they stay.")
+            _measure(flags, study, cells, should_stop)
+        if flags.steps != "train":
+            print(f"\n{render.render(flags.folder, study, flags.study)}")
 
 
 def describe(flags: Flags, cells: list) -> str:

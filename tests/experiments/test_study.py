@@ -95,6 +95,18 @@ def test_a_study_from_nothing_to_its_page(quick, monkeypatch, capsys, tmp_path):
     assert all("jax" in one["versions"] and one["device"] for one in environment.values())
 
 
+def test_all_studies_at_once(monkeypatch, capsys, tmp_path):
+    said = call(monkeypatch, capsys, tmp_path, "all", "--budget", "cpu", "--seeds", 7, "--dry-run")
+    assert re.findall("^=== (.*)$", said, re.M) == [
+        name for name, study in STUDIES.items() if "cpu" in study.settings
+    ]
+    assert said.count("nothing is trained here yet") == said.count("===")
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, capsys, tmp_path, "all", "--settings", "digits-ratio-10-symmetric-0.4")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "--settings goes with one study: name it instead of all.\n"
+
+
 def test_every_study_can_be_declared():
     for study in STUDIES.values():
         for budget in study.settings:
