@@ -104,7 +104,7 @@ def test_all_studies_at_once(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit) as ended:
         call(monkeypatch, capsys, tmp_path, "all", "--settings", "digits-ratio-10-symmetric-0.4")
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "--settings goes with one study: name it instead of all.\n"
+    assert capsys.readouterr().err == "error: --settings goes with one study: name it instead of all.\n"
 
 
 def test_every_study_can_be_declared():
