@@ -5,8 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dsink_jax.collectives import total
+
+# The iteration from which updates are over-relaxed; easy problems are solved by then. 20, 30, 40 and 50 did
+# about as well on batches of digits and on drawn problems, and in none of them worse than none.
+_RELAXED_FROM = 30
 
 
 class Solution(NamedTuple):
@@ -25,7 +30,7 @@ class Solution(NamedTuple):
     converged: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("max_iterations", "axis_name"))
+@functools.partial(jax.jit, static_argnames=("max_iterations", "relaxed", "axis_name"))
 def solve_transport(
     cost: jax.Array,
     row_marginal: jax.Array,
@@ -34,6 +39,7 @@ def solve_transport(
     epsilon: float,
     threshold: float,
     max_iterations: int,
+    relaxed: bool = False,
     axis_name: str | None = None,
 ) -> Solution:
     """Minimises <plan, cost> - epsilon * entropy(plan) over plans with the given marginals.
@@ -50,6 +56,10 @@ def solve_transport(
       epsilon: weight of the entropy, positive.
       threshold: L1 error of the column marginal at which to stop; looked at every 10 iterations.
       max_iterations: limit of iterations.
+      relaxed: whether updates are over-relaxed where the solution takes long, by as much as suits the rate at
+        which the error has fallen so far (Lehmann, von Renesse, Sambale and Uschmajew, arXiv 2012.12562,
+        eq. 5). Confident predictions that the marginal contradicts then take half the iterations or less.
+        Gradients become less exact.
       axis_name: name of a mapped axis over which the rows are split: each device has its rows of `cost` and
         `row_marginal` and gets its rows of the solution, all have the same `column_marginal`. An iteration
         exchanges `[M]` twice. Not differentiable.
@@ -58,7 +68,7 @@ def solve_transport(
     # usually inside a trace, where module-level constants would become tracers.
     with jax.ensure_compile_time_eval():
         from ott.problems.linear import linear_problem
-        from ott.solvers.linear import sinkhorn
+        from ott.solvers.linear import acceleration, sinkhorn
 
         geometry = _geometry(axis_name)
 
@@ -68,7 +78,12 @@ def solve_transport(
     # Log mode: OTT's kernel mode can report convergence on a wrong plan. Gradients are unrolled: the implicit
     # ones fail under pmap, and with a fixed number of iterations (min_iterations) they are wrong.
     solver = sinkhorn.Sinkhorn(
-        lse_mode=True, threshold=threshold, max_iterations=max_iterations, implicit_diff=None
+        lse_mode=True,
+        threshold=threshold,
+        # float32, also for those who compute in float64 otherwise.
+        momentum=acceleration.Momentum(start=_RELAXED_FROM if relaxed else 0, value=np.float32(1)),
+        max_iterations=max_iterations,
+        implicit_diff=None,
     )
     output = solver(problem)
     return Solution(output.f, output.g, jnp.asarray(output.n_iters, jnp.int32), jnp.asarray(output.converged))

@@ -88,6 +88,34 @@ def test_threshold_is_the_error_of_the_columns():
     assert counts == sorted(set(counts))
 
 
+def hard(seed):
+    """Costs of confident predictions that the column marginal contradicts."""
+    rng = np.random.default_rng(seed)
+    rows, columns = rng.integers(8, 40, 2)
+    shared = rng.standard_normal((rows, columns))
+    cost = 8 * (2 * shared + rng.standard_normal((rows, columns)) + rng.standard_normal((rows, columns)))
+    marginals = np.full(rows, 1 / rows), rng.dirichlet(np.full(columns, 0.5))
+    return [np.asarray(array, np.float32) for array in (cost - cost.min(1, keepdims=True), *marginals)]
+
+
+def test_over_relaxation_is_faster_and_ends_at_the_same_plan():
+    saved = []
+    for seed in range(12):
+        cost, rows, columns = hard(seed)
+        options = {"epsilon": 2.0, "threshold": 1e-6, "max_iterations": 3000}
+        plain, relaxed = (
+            solve_transport(cost, rows, columns, relaxed=relaxed, **options) for relaxed in (False, True)
+        )
+        assert bool(plain.converged) and bool(relaxed.converged)
+        assert int(relaxed.iterations) <= int(plain.iterations)
+        if int(plain.iterations) <= 30:
+            np.testing.assert_array_equal(plain.column_potential, relaxed.column_potential)
+        expected = converged_plan(*in_double(cost, rows, columns)[1:], np.float64(cost), 2.0)
+        np.testing.assert_allclose(plan_of(relaxed, cost, 2.0), expected, rtol=0, atol=1e-5)
+        saved.append(int(plain.iterations) / int(relaxed.iterations))
+    assert np.median(saved) > 1.5
+
+
 def test_constant_costs_go_to_the_potentials():
     cost, rows, columns = draw()
     plan = plan_of(solve_transport(cost, rows, columns, **PRECISE), cost)

@@ -17,8 +17,9 @@ _LEGEND = (
     "second: larger is. How far two equal steps are apart tells the noise. `solver`: from "
     "logits of standard deviation 5 to the labels Q, all in float32; ours stops where it first looks at the "
     "error of the class marginal (L1) and finds it below the one given, the loops are told to make as many "
-    "iterations, and POT as many as it takes to the first of its own looks; `errors` are what ours and the "
-    "other ended with, measured in float64. PyTorch has one thread or one a core, whichever is faster for "
+    "iterations as they need for that (more, where ours over-relaxes, from the 30th on), and POT as many as "
+    "it takes to the first of its own looks; `errors` are what ours and the other ended with, measured in "
+    "float64. PyTorch has one thread or one a core, whichever is faster for "
     "the case."
 )
 

@@ -19,6 +19,7 @@ ERRORS = (1e-3, 1e-6)
 LOGIT_SCALE = 5.0  # standard deviation, as of a trained network
 LONGEST_SECONDS = 25.0  # of one call; what would take longer is left out
 ALL_THREADS_FROM = 10_000_000  # entries, from which trying numbers of threads would take minutes
+_ROUNDING = 1.1  # times the error that was asked for
 SECONDS = 4.0  # for the rounds of one task
 
 
@@ -44,11 +45,12 @@ def measure(settings: Settings) -> tuple[list[Row], list[str]]:
             times, errors = race(task, entrants)
             for name, seconds in times.items():
                 rates[name] = min(seconds) / work
-                sizes[name].append((*shape, statistics.median(seconds) / task.iterations))
+                count = task.own_iterations if name == "ours" else task.iterations
+                sizes[name].append((*shape, statistics.median(seconds) / count))
             remarks += [
                 f"{name} ends {case} at {reached:.1e}: its rounding in float32, more iterations do not help."
                 for name, reached in errors.items()
-                if reached > 1.1 * error
+                if reached > _ROUNDING * error
             ]
             rows += _rows(shape, case, task, times, errors)
             print(f"  {case}: {len(times['ours'])} rounds", flush=True)
@@ -60,12 +62,17 @@ def measure(settings: Settings) -> tuple[list[Row], list[str]]:
 
 
 def make_task(logits, noise_robust_logits, marginal, error: float) -> Task:
-    """The task at one error, with as many iterations as ours takes."""
+    """The task at one error, with as many iterations as ours takes, and as a plain loop takes."""
     solve = jax.jit(lambda *arrays: surrogate_labels(*arrays, threshold=error, max_iterations=1000))
     allocation = solve(logits, noise_robust_logits, marginal)
     if not allocation.converged:
         raise RuntimeError(f"The solver did not reach an error of {error:g}.")
-    return Task(logits, noise_robust_logits, marginal, error, int(allocation.iterations), 0)
+    own = int(allocation.iterations)
+    task = Task(logits, noise_robust_logits, marginal, error, own, own, 0)
+    # From the 30th iteration on ours over-relaxes. Rounding may keep a loop above the error: not for ever.
+    while _ROUNDING * error < marginal_error(bare_loop(task)(), marginal) and task.iterations < 5 * own:
+        task = task._replace(iterations=task.iterations + 10)
+    return task
 
 
 def with_pot_iterations(task: Task) -> Task:
@@ -111,7 +118,8 @@ def _rows(shape, case, task, times, errors):
         if name != "ours":
             target = Target("<=", limit) if name == "bare lax loop" else Target("<", 1.0)
             note = (
-                f"{task.iterations} iterations, errors {errors['ours']:.1e} and {errors[name]:.1e}, "
+                f"{task.own_iterations} and {task.pot_iterations if name == 'POT' else task.iterations} "
+                f"iterations, errors {errors['ours']:.1e} and {errors[name]:.1e}, "
                 f"{rounds} round{'s' * (rounds > 1)}"
             )
             yield comparison("solver", case, times, "ours", name, target=target, note=note)

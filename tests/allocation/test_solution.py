@@ -44,14 +44,16 @@ def test_labels_are_the_optimum(num_examples, num_classes, scale):
 
 
 @pytest.mark.slow
-def test_very_confident_models_may_need_more_than_the_default_iterations():
+def test_very_confident_models_need_iterations_and_a_limit_that_is_too_low_is_told():
     problem = draw_problem(128, 100, scale=12, seed=1)
     expected = reference_labels(*problem)
-    default = solve(*problem)
-    assert not default.converged
-    assert default.iterations == 500
-    assert 1e-6 < default.marginal_error < 1e-3
-    assert 2e-4 < largest_error(default, expected) < 5e-3
+    short = solve(*problem, max_iterations=100)
+    assert not short.converged
+    assert short.iterations == 100
+    assert 1e-5 < short.marginal_error < 1e-2
+    assert 2e-4 < largest_error(short, expected) < 5e-2
+    # The default limit comes close, whether or not the threshold is met.
+    assert largest_error(solve(*problem), expected) < 2e-4
     patient = solve(*problem, max_iterations=20_000)
     assert patient.converged
     assert largest_error(patient, expected) < 2e-4
