@@ -68,7 +68,7 @@ def solve_transport(
     # usually inside a trace, where module-level constants would become tracers.
     with jax.ensure_compile_time_eval():
         from ott.problems.linear import linear_problem
-        from ott.solvers.linear import acceleration, sinkhorn
+        from ott.solvers.linear import sinkhorn
 
         geometry = _geometry(axis_name)
 
@@ -80,13 +80,20 @@ def solve_transport(
     solver = sinkhorn.Sinkhorn(
         lse_mode=True,
         threshold=threshold,
-        # float32, also for those who compute in float64 otherwise.
-        momentum=acceleration.Momentum(start=_RELAXED_FROM if relaxed else 0, value=np.float32(1)),
+        momentum=_momentum(_RELAXED_FROM if relaxed else 0),
         max_iterations=max_iterations,
         implicit_diff=None,
     )
     output = solver(problem)
     return Solution(output.f, output.g, jnp.asarray(output.n_iters, jnp.int32), jnp.asarray(output.converged))
+
+
+def _momentum(start):
+    """OTT's over-relaxation from an iteration on, for 0 never."""
+    from ott.solvers.linear import acceleration
+
+    # float32, also for those who compute in float64 otherwise.
+    return acceleration.Momentum(start=start, value=np.float32(1))
 
 
 @functools.cache  # one class for each name, as JAX tells pytrees apart by their class

@@ -67,14 +67,14 @@ def block(kind, page=COMPOSING):
     return re.search(rf"<!-- {kind} -->\n(.*?)<!-- end -->", page, re.S)[1]
 
 
-def study(name, measures=("last",)):
-    """Percent on digits by setting, model and measure: one for each seed."""
+def study(name, measures=("last",), empty=None):
+    """Percent on digits by setting, model and measure: one for each seed; `empty` for what is not known."""
     found = collections.defaultdict(lambda: collections.defaultdict(list))
     with open(ROOT / "results" / name / "results.csv") as file:
         for row in csv.DictReader(file):
             if row["budget"] == "small":
                 for measure in measures:
-                    found[row["setting"]][row["model"], measure].append(100 * float(row[measure]))
+                    found[row["setting"]][row["model"], measure].append(100 * float(row[measure] or empty))
     return found
 
 
@@ -194,6 +194,21 @@ def test_one_training_has_one_result():
                 told.setdefault(key, {}).setdefault((row["last"], row["few"]), []).append(path.parent.name)
     differing = {key: results for key, results in told.items() if len(results) > 1}
     assert not differing, f"{len(differing)} models, such as {next(iter(differing.items()))}"
+
+
+def test_what_the_solver_took_is_that_of_the_main_study():
+    found = study("main", ("iterations", "converged", "marginal_error"), empty="nan")
+    lines = re.findall(
+        r"^\| (\d+), (\w+) (\S+) \| (\d+) \| (\d+) % \| (\S+) \|$", block("solved", RESULTS), re.M
+    )
+    assert len(lines) == len(found) == 8
+    for ratio, noise, rate, *shown in lines:
+        models = found[f"digits-ratio-{ratio}-{noise}-{rate}"]
+        iterations, converged, error = (
+            statistics.mean(models["dsink", measure]) / 100
+            for measure in ("iterations", "converged", "marginal_error")
+        )
+        assert shown == [f"{iterations:.0f}", f"{100 * converged:.0f}", f"{error:.1e}"]
 
 
 def test_audit_beside_cleanlab_is_that_of_the_results():

@@ -18,6 +18,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.models.interface import Variables
 from dsink_jax.training import integrity
+from dsink_jax.training.packing import nested, pack, structure_of, totals, unpack
 from dsink_jax.training.step import TrainState
 
 _VALIDATION = "validation"
@@ -129,10 +130,10 @@ class Checkpointer:
         number = int(state.step)
         if number in self._manager.all_steps():
             return
-        record = checkpoint._asdict() | {"structure": _structure(state)}
+        record = checkpoint._asdict() | {"structure": structure_of(state)}
         del record["state"]
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state._asdict()), record=ocp.args.JsonSave(record)
+            state=ocp.args.StandardSave(pack(state)), record=ocp.args.JsonSave(record)
         )
         with _storage(self._directory, f"The earlier one, of {self.newest()}, is whole."):
             try:
@@ -168,28 +169,27 @@ class Checkpointer:
         Raises:
           InputError: if the checkpoint does not fit the template or cannot be read.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template._asdict())
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
-        )
+        structure = structure_of(template)
         try:
-            restored = self._manager.restore(step, args=arguments)
+            record = self._record()
+            if record is None:
+                return None
+            if record.pop("structure") != structure:
+                raise InputError(
+                    f"The checkpoint in {self._directory} is of another model or method.\n"
+                    "Remove that directory to train the model anew."
+                )
+            arguments = ocp.args.Composite(state=ocp.args.StandardRestore(_abstract(structure)))
+            restored = self._manager.restore(self._manager.latest_step(), args=arguments)
+        except InputError:
+            raise
         except (ValueError, KeyError, OSError) as error:
             raise InputError(
                 f"The checkpoint in {self._directory} cannot be used: {str(error).splitlines()[0]}\n"
                 "Remove that directory to train the model anew."
             ) from error
-        record = restored["record"]
-        # Orbax checks neither shapes nor what the template lacks.
-        if record.pop("structure") != _structure(template):
-            raise InputError(
-                f"The checkpoint in {self._directory} is of another model or method.\n"
-                "Remove that directory to train the model anew."
-            )
-        return Checkpoint(state=TrainState(**restored["state"]), **record)
+        leaves = unpack(restored["state"], structure)
+        return Checkpoint(jax.tree.unflatten(jax.tree.structure(template), leaves), **record)
 
     def close(self) -> None:
         """Waits for writes and frees the directory."""
@@ -223,9 +223,11 @@ def load_variables(directory: str | os.PathLike[str]) -> Variables:
     for step in sorted(steps, reverse=True):
         checkpoint = folder / str(step)
         if integrity.is_sealed(checkpoint) and integrity.damage(checkpoint) is None:
-            with ocp.StandardCheckpointer() as checkpointer:
-                state = checkpointer.restore(checkpoint / "state")
-            return {name: state[name] for name in ("params", "batch_stats") if state.get(name)}
+            with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+                structure = reader.restore(checkpoint / "record")["structure"]
+            with ocp.StandardCheckpointer() as arrays:
+                packed = arrays.restore(checkpoint / "state", _abstract(structure))
+            return nested(structure, unpack(packed, structure), ("params", "batch_stats"))
     raise InputError(
         f"There is no whole checkpoint in {folder}.\n"
         "Give the folder of one model of a run, such as RUN/checkpoints/target."
@@ -290,7 +292,5 @@ def _validation(checkpoint):
     return {_VALIDATION: float(last.get("validation_accuracy", -1.0)) if current else -1.0}
 
 
-def _structure(state):
-    """Path, shape and type of every array."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return [[jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves]
+def _abstract(structure):
+    return {kind: np.empty(length, kind) for kind, length in totals(structure).items()}

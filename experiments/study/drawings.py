@@ -148,32 +148,37 @@ def _pairs(folder, study, budget, rows):
 def _quality(folder, study, budget, rows):
     """How far D-SINK is ahead of the better of its auxiliaries as these get worse, a panel for each way."""
     path = folder / f"quality-{budget}.svg"
-    titles = {"epochs": "trained for this share of the epochs", "data": "trained on this share of the data"}
-    titles |= {"noise": "this share of the labels made random"}
-    intact = {"epochs": 1.0, "data": 1.0, "noise": 0.0}
-    lines = {way: {} for way in titles}
+    undamaged, lines = None, {way: {} for way in _WORSE}
     for pair in beside.beside(study, rows):
         points = [100 * (one - best) for one, best in zip(pair.accuracies, pair.best, strict=True)]
         found = re.findall(r"(f_[NL])=[a-z_]+-(epochs|data|noise)=([0-9.]+)", pair.model)
         if not found:
             undamaged = points
             continue
-        worse, (way, strength) = [one[0] for one in found], found[0][1:]
-        others = ", on the same" if way != "epochs" else ""
-        others = ", each on its own" if pair.model.endswith("draw=1") else others
-        name = f"{worse[0]} worse" if len(worse) == 1 else f"both worse{others}"
-        lines[way].setdefault(name, {})[float(strength)] = points
-    panels = {
-        titles[way]: {
-            name: _line(dict(sorted({intact[way]: undamaged, **values}.items())))
-            for name, values in of_way.items()
+        (which, way, strength), *others = found
+        if others:
+            apart = "each on its own" if pair.model.endswith("draw=1") else "on the same"
+            which = "both" if way == "epochs" else f"both, {apart}"
+        lines[way].setdefault(which, {})[float(strength)] = points
+    panels = {}
+    for way, (title, intact) in _WORSE.items():
+        start = {} if undamaged is None else {intact: undamaged}
+        panels[title] = {
+            f"worse: {which}": _line(dict(sorted({**start, **values}.items())))
+            for which, values in lines[way].items()
         }
-        for way, of_way in lines.items()
-    }
     label = "ahead of the better\nof f_L and f_N (points)"
     figures.lines_figure(panels, path, x_label="share", y_label=label, level=0.0)
     shown = "points by which D-SINK is ahead of the better of its auxiliaries as these get worse, by the "
     return [(path.name, f"{shown}epochs, the data and the labels that they have")]
+
+
+# Ways to make an auxiliary worse: the title of the panel, and the share at which it is as good as ever.
+_WORSE = {
+    "epochs": ("trained for this share of the epochs", 1.0),
+    "data": ("trained on this share of the data", 1.0),
+    "noise": ("this share of the labels made random", 0.0),
+}
 
 
 def _features(folder, study, budget, rows):

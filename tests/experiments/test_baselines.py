@@ -4,11 +4,17 @@ import json
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 import tyro
 
-from dsink_jax.training import Checkpointer, OptimizerSettings, build_optimizer, create_state, make_predictor
+from dsink_jax.training import (
+    Checkpointer,
+    OptimizerSettings,
+    build_optimizer,
+    create_state,
+    load_variables,
+    make_predictor,
+)
 from experiments.config import DIGITS, Config
 from experiments.plan import plan
 from experiments.problem import load_problem
@@ -101,16 +107,7 @@ def test_combinations_of_the_auxiliaries_recomputed(finished):
 def test_the_second_stage_starts_where_the_first_ended(finished):
     """The frozen backbone is bit-identical in both checkpoints, the classifier is another."""
     directory, _ = finished
-
-    def parameters(name):
-        folder = directory / "checkpoints" / name
-        manager = ocp.CheckpointManager(folder.absolute())
-        restored = manager.restore(
-            manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())
-        )
-        return restored["state"]
-
-    first, second = parameters("crt_first_stage"), parameters("crt")
+    first, second = (load_variables(directory / "checkpoints" / name) for name in ("crt_first_stage", "crt"))
     for name, tree in second["params"].items():
         for one, two in zip(jax.tree.leaves(tree), jax.tree.leaves(first["params"][name]), strict=True):
             assert np.array_equal(one, two) == (name != "classifier")

@@ -99,9 +99,9 @@ def test_worse_auxiliaries_are_panels_by_how_they_were_made_worse(tmp_path, monk
         return dict(zip(x, (round(value, 6) for value in y), strict=True))
 
     # By hand: less the better of the two, 80 or 60 % where one is intact.
-    assert {name: points(line) for name, line in data.items()} == {"f_N worse": {0.1: -10.0, 1.0: 8.0}}
+    assert {name: points(line) for name, line in data.items()} == {"worse: f_N": {0.1: -10.0, 1.0: 8.0}}
     assert {name: points(line) for name, line in noise.items()} == {
-        "f_L worse": {0.0: 8.0, 0.5: 6.0},
-        "both worse, on the same": {0.0: 8.0, 0.5: 25.0},
-        "both worse, each on its own": {0.0: 8.0, 0.5: 15.0},
+        "worse: f_L": {0.0: 8.0, 0.5: 6.0},
+        "worse: both, on the same": {0.0: 8.0, 0.5: 25.0},
+        "worse: both, each on its own": {0.0: 8.0, 0.5: 15.0},
     }
