@@ -93,7 +93,7 @@ def _momentum(start):
     from ott.solvers.linear import acceleration
 
     # float32, also for those who compute in float64 otherwise.
-    return acceleration.Momentum(start=start, value=np.float32(1))
+    return acceleration.Momentum(start=start, value=np.float32(1))  # type: ignore[call-arg]
 
 
 @functools.cache  # one class for each name, as JAX tells pytrees apart by their class
