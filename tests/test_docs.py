@@ -196,6 +196,20 @@ def test_one_training_has_one_result():
     assert not differing, f"{len(differing)} models, such as {next(iter(differing.items()))}"
 
 
+def test_changes_under_asymmetric_noise_are_those_of_the_study():
+    found = study("asymmetric", ("last", "noisy_corrected"))
+    lines = re.findall(r"^\| `(\S+)` \| (.*) \|$", block("asymmetric", RESULTS), re.M)
+    names = {model for models in found.values() for model, _ in models if model.startswith("dsink-")}
+    assert {f"dsink-{changed}" for changed, _ in lines} == names
+    for changed, cells in lines:
+        expected = []
+        for models in found.values():
+            expected += behind(models[f"dsink-{changed}", "last"], models["dsink", "last"])
+            expected.append(statistics.mean(models[f"dsink-{changed}", "noisy_corrected"]))
+        numbers = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+        assert numbers == pytest.approx(expected, abs=0.051)
+
+
 def test_what_the_solver_took_is_that_of_the_main_study():
     found = study("main", ("iterations", "converged", "marginal_error"), empty="nan")
     lines = re.findall(
