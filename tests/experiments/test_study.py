@@ -75,7 +75,7 @@ def test_a_study_from_nothing_to_its_page(quick, monkeypatch, capsys, tmp_path):
     rows = records.read(folder, "results.csv")
     assert len(rows) == 8 and {row["seed"] for row in rows} == {7, 8}
     plan = call(monkeypatch, capsys, tmp_path, "main", *setting, "--seeds", 7, "--dry-run")
-    assert "4 of 7 models trained" in plan and "to do: naive-noise_weight=0.7, ensemble" in plan
+    assert "4 of 7 models trained" in plan and "min: naive-noise_weight=0.7, ensemble" in plan
     call(monkeypatch, capsys, tmp_path, "correction", *setting, "--seeds", 7, 8)
     assert json.loads((run / "results.json").read_text())["models"] == entries
     assert records.read(folder, "results.csv") == rows
