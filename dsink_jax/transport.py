@@ -9,8 +9,7 @@ import numpy as np
 
 from dsink_jax.collectives import total
 
-# The iteration from which updates are over-relaxed; easy problems are solved by then. 20, 30, 40 and 50 did
-# about as well on batches of digits and on drawn problems, and in none of them worse than none.
+# The iteration from which updates are over-relaxed; easy problems are solved by then.
 _RELAXED_FROM = 30
 
 
@@ -58,8 +57,8 @@ def solve_transport(
       max_iterations: limit of iterations.
       relaxed: whether updates are over-relaxed where the solution takes long, by as much as suits the rate at
         which the error has fallen so far (Lehmann, von Renesse, Sambale and Uschmajew, arXiv 2012.12562,
-        eq. 5). Confident predictions that the marginal contradicts then take half the iterations or less.
-        Gradients become less exact.
+        eq. 5). Confident predictions that the marginal contradicts then take fewer iterations. Gradients
+        become less exact.
       axis_name: name of a mapped axis over which the rows are split: each device has its rows of `cost` and
         `row_marginal` and gets its rows of the solution, all have the same `column_marginal`. An iteration
         exchanges `[M]` twice. Not differentiable.

@@ -152,19 +152,13 @@ def draw(folder: pathlib.Path) -> None:
             rows = list(csv.DictReader(file))
     except FileNotFoundError as error:
         raise InputError(f"There is no overhead.csv in {folder}: leave --steps out to measure.") from error
-    cases = list(dict.fromkeys((row["case"], row["batch"]) for row in rows))
-    values = {
-        training: [[float(row["of_base"]) for row in rows if _is(row, case, training)] for case in cases]
-        for training in TRAININGS
-    }
+    ratios = {(row["case"], row["batch"], row["training"]): float(row["of_base"]) for row in rows}
+    cases = list(dict.fromkeys(key[:2] for key in ratios))
+    values = {training: [[ratios[*case, training]] for case in cases] for training in TRAININGS}
     names = [f"{case}\nbatch {batch}" for case, batch in cases]
     path, label = folder / "overhead.svg", "time of an epoch next to cross-entropy's"
     with contextlib.suppress(MissingMatplotlibError):
         figures.points_figure(values, names, path, value_label=label, group_label="shapes")
-
-
-def _is(row, case, training):
-    return (row["case"], row["batch"], row["training"]) == (*case, training)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -82,6 +82,10 @@ def study(name, measures=("last",), empty=None):
 HALF_WIDTH = 2.776 / 5**0.5
 
 
+def numbers_in(cells):
+    return [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+
+
 def told(values, factor=1.0):
     return [statistics.mean(values), factor * statistics.stdev(values)]
 
@@ -112,7 +116,7 @@ def test_first_table_is_that_of_the_naive_study():
         expected = [number for measure in measures for number in told(found[model, measure])]
         if model != "dsink":
             expected += behind(found["dsink", "last"], found[model, "last"])
-        numbers = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+        numbers = numbers_in(cells)
         assert numbers == pytest.approx(expected, abs=0.051)
 
 
@@ -132,7 +136,7 @@ def test_differences_are_those_of_the_main_study():
         expected = told(own)
         for others in (best, best_of_each, adjusted):
             expected += behind(own, others)
-        shown = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+        shown = numbers_in(cells)
         assert shown == pytest.approx(expected, abs=0.051)
 
 
@@ -146,7 +150,7 @@ def test_wrong_labels_seen_through_are_those_of_the_study():
         expected = [statistics.mean(values) for values in seen.values()]
         for measure in ("noisy_corrected", "last"):
             expected += behind(models["dsink", measure], models["f_N-elr", measure])
-        numbers = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+        numbers = numbers_in(cells)
         assert numbers == pytest.approx(expected, abs=0.051)
 
 
@@ -158,7 +162,7 @@ def test_auxiliaries_worse_together_are_those_of_the_study():
         name = f"dsink-f_L=logit_adjustment-{way}={share}-f_N=elr-{way}={share}"
         same, own = found[name, "last"], found[f"{name}-draw=1", "last"]
         expected = [statistics.mean(same), statistics.mean(own), *behind(same, own)]
-        numbers = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+        numbers = numbers_in(cells)
         assert numbers == pytest.approx(expected, abs=0.051)
 
 
@@ -206,7 +210,7 @@ def test_changes_under_asymmetric_noise_are_those_of_the_study():
         for models in found.values():
             expected += behind(models[f"dsink-{changed}", "last"], models["dsink", "last"])
             expected.append(statistics.mean(models[f"dsink-{changed}", "noisy_corrected"]))
-        numbers = [float(number) for number in re.findall(r"[-+]?\d+\.\d", cells)]
+        numbers = numbers_in(cells)
         assert numbers == pytest.approx(expected, abs=0.051)
 
 

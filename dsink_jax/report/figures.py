@@ -75,7 +75,7 @@ def points_figure(
       value_label: of the axis of values.
       group_label: what the groups are.
     """
-    figure, axes = make_axes(7.5, 0.7 + len(groups) * (0.1 + 0.14 * max(len(values), 1)))
+    figure, axes = make_axes(7.5, 0.7 + len(groups) * (0.1 + 0.14 * len(values)))
     for i, (name, of_groups) in enumerate(values.items()):
         offset = 0.8 * ((i + 0.5) / len(values) - 0.5)
         colour = {"color": PALETTE[i % len(PALETTE)]}

@@ -97,9 +97,8 @@ class Checkpointer:
         """Removes what was not finished, moves what is damaged; so all that Orbax finds is whole."""
         for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
-        steps = sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
         damaged, whole = [], []
-        for step in steps:
+        for step in _steps(self._directory):
             folder = self._directory / str(step)
             if not integrity.is_sealed(folder):
                 tell(f"{folder} was not finished and is not used.")
@@ -219,8 +218,7 @@ def load_variables(directory: str | os.PathLike[str]) -> Variables:
       InputError: if there is no whole checkpoint in it.
     """
     folder = pathlib.Path(directory).absolute()
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
-    for step in sorted(steps, reverse=True):
+    for step in reversed(_steps(folder)):
         checkpoint = folder / str(step)
         if integrity.is_sealed(checkpoint) and integrity.damage(checkpoint) is None:
             with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
@@ -232,6 +230,11 @@ def load_variables(directory: str | os.PathLike[str]) -> Variables:
         f"There is no whole checkpoint in {folder}.\n"
         "Give the folder of one model of a run, such as RUN/checkpoints/target."
     )
+
+
+def _steps(folder):
+    """The steps of the checkpoints in a folder, in order; none if there is no folder."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
 class _Manager(ocp.CheckpointManager):

@@ -83,7 +83,10 @@ class Flags:
         if self.study != ALL:
             return [self]
         names = [name for name, study in STUDIES.items() if self.budget in study.settings]
-        return [dataclasses.replace(self, study=name) for name in names]
+        each = [dataclasses.replace(self, study=name) for name in names]
+        if self.steps == "render":
+            return [one for one in each if (one.folder / "results.csv").exists()]
+        return each
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

@@ -83,12 +83,12 @@ def _mean_curve(points, setting, model, measure):
     for point in points:
         if (point["setting"], point["model"]) == (setting, model) and point[measure] is not None:
             by_epoch.setdefault(point["epoch"], []).append(100 * point[measure])
-    epochs = sorted(by_epoch)
-    return _line({epoch: by_epoch[epoch] for epoch in epochs})
+    return _line(by_epoch)
 
 
 def _line(values):
-    """A line with its band: x, the means of the values there, and their standard deviations."""
+    """A line with its band: x in order, the means of the values there, and their standard deviations."""
+    values = dict(sorted(values.items()))
     means = [statistics.mean(ys) for ys in values.values()]
     return list(values), means, [statistics.stdev(ys) if len(ys) > 1 else 0.0 for ys in values.values()]
 
@@ -105,7 +105,7 @@ def _alpha(folder, study, budget, rows):
             continue
         base, alpha = options.get("base", DEFAULT_BASE), float(options.get("alpha", DEFAULT_ALPHA))
         lines.setdefault(base, {})[alpha] = _percent(rows, model)
-    panel = {f"base {base}": _line(dict(sorted(values.items()))) for base, values in lines.items()}
+    panel = {f"base {base}": _line(values) for base, values in lines.items()}
     figures.lines_figure({"": panel}, path, x_label="alpha", y_label="test accuracy (%)", x_log=True)
     shown = f"test accuracy over alpha, mean and standard deviation over seeds: {', '.join(panel)}"
     return [(path.name, shown)]
@@ -164,8 +164,7 @@ def _quality(folder, study, budget, rows):
     for way, (title, intact) in _WORSE.items():
         start = {} if undamaged is None else {intact: undamaged}
         panels[title] = {
-            f"worse: {which}": _line(dict(sorted({**start, **values}.items())))
-            for which, values in lines[way].items()
+            f"worse: {which}": _line({**start, **values}) for which, values in lines[way].items()
         }
     label = "ahead of the better\nof f_L and f_N (points)"
     figures.lines_figure(panels, path, x_label="share", y_label=label, level=0.0)

@@ -64,13 +64,15 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
             for name, entry in results["models"].items()
         ]
         before = {row["model"]: row for row in there if key.items() <= row.items()}
-        if any(row["model"] in before and not _same_training(row, before[row["model"]]) for row in made):
+        new = [row for row in made if row["model"] not in before]
+        other = [row for row in made if row not in new and not _same_training(row, before[row["model"]])]
+        if other:
             if before.keys() - results["models"].keys():
                 kept.append(cell.name)
                 continue
             replaced.add(tuple(key.values()))
         environments[identity] = environment
-        if any(row["model"] not in before or not _same_training(row, before[row["model"]]) for row in made):
+        if new or other:
             added.add(identity)
         rows += made
         points += ({**key, **record} for record in evaluated if record["model"] in results["models"])

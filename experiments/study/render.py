@@ -68,11 +68,12 @@ def table(study: Study, rows: Sequence[Row]) -> str:
 def solver_table(rows: Sequence[Row]) -> str | None:
     """What the solver did in the trainings of one setting; None if nothing is known of it."""
     lines = [("solver, mean over the training", "iterations", "batches converged", "error of the marginal")]
-    for model in dict.fromkeys(row["model"] for row in rows if row.get("iterations") is not None):
-        of_model = [row for row in rows if row["model"] == model and row["iterations"] is not None]
+    solved = [row for row in rows if row.get("iterations") is not None]
+    for model in dict.fromkeys(row["model"] for row in solved):
+        of_model = [row for row in solved if row["model"] == model]
         mean = {key: statistics.mean(row[key] for row in of_model) for key in _SOLVER}
         lines.append((model, *(form.format(mean[key]) for key, form in _SOLVER.items())))
-    return align(lines, left=1) if len(lines) > 1 else None
+    return align(lines, left=1) if solved else None
 
 
 _SOLVER = {"iterations": "{:.0f}", "converged": "{:.0%}", "marginal_error": "{:.1e}"}

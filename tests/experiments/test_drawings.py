@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from study_rows import rows_of
 
 from experiments.study import drawings, records
 from experiments.study.catalogue import STUDIES
@@ -13,14 +14,12 @@ _CURVES = ("accuracy", "few", "noisy_corrected", "noisy_memorised")
 SETTING = "digits-ratio-10-symmetric-0.4"
 
 
-def rows_of(accuracies, setting=SETTING):
-    """Rows of models by name, for two seeds one point apart."""
+def two_seeds(accuracies, setting=SETTING):
+    """Rows of models by name, the second seed one point ahead."""
     return [
-        dict.fromkeys(records.RESULT_FIELDS)
-        | {"budget": "small", "setting": setting, "seed": seed, "model": model, "role": "baseline"}
-        | {"last": last + seed / 100, "few": last, "environment": "e"}
+        row
         for model, last in accuracies.items()
-        for seed in (0, 1)
+        for row in rows_of(model, {0: last, 1: last + 0.01}, setting=setting)
     ]
 
 
@@ -41,7 +40,7 @@ def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
     monkeypatch.setattr(drawings.figures, "save", lambda figure, path: saved.append(figure))
     study = STUDIES[name]
     models = {model.name: 0.5 for one in study.models for model in (*one.needs, one)}
-    rows = rows_of(models, study.settings["small"][0].name)
+    rows = two_seeds(models, study.settings["small"][0].name)
     key = [{name: row[name] for name in records._KEY} for row in rows]
     points = [{**one, "epoch": epoch, **dict.fromkeys(_CURVES, 0.5)} for one in key for epoch in (1, 2)]
     records.merge(tmp_path / "curves.csv", records.CURVE_FIELDS, (*records._KEY, "epoch"), points)
@@ -68,10 +67,10 @@ def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
 def test_many_models_are_rows_and_few_are_colours(tmp_path):
     study = STUDIES["naive"]
     many = {f"model_{i}": 0.5 for i in range(8)}
-    figure, _ = draw(tmp_path, study, rows_of(many) + rows_of(many, "another"))["accuracy-small.svg"]
+    figure, _ = draw(tmp_path, study, two_seeds(many) + two_seeds(many, "another"))["accuracy-small.svg"]
     assert figure.index("model_0") < figure.index("model") and {SETTING, "another"} <= set(figure)
     few = dict(list(many.items())[:7])
-    figure, said = draw(tmp_path, study, rows_of(few) + rows_of(few, "another"))["accuracy-small.svg"]
+    figure, said = draw(tmp_path, study, two_seeds(few) + two_seeds(few, "another"))["accuracy-small.svg"]
     assert "corrupted set" in figure and "model" not in figure
     assert said == "test accuracy of 7 models in 2 settings, a point for each seed"
 
@@ -89,7 +88,7 @@ def test_worse_auxiliaries_are_panels_by_how_they_were_made_worse(tmp_path, monk
         "dsink-f_L=logit_adjustment-noise=0.5-f_N=elr-noise=0.5": 0.7,
         "dsink-f_L=logit_adjustment-noise=0.5-f_N=elr-noise=0.5-draw=1": 0.65,
     }
-    drawings.draw(tmp_path, STUDIES["teacher-quality"], "small", rows_of(accuracies))
+    drawings.draw(tmp_path, STUDIES["teacher-quality"], "small", two_seeds(accuracies))
     epochs, data, noise = shown["panels"].values()
     assert shown["level"] == 0.0 and not epochs
 

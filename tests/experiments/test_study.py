@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -13,19 +12,16 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 from scipy import stats
+from study_rows import rows_of
 
-from dsink_jax.errors import InputError
 from dsink_jax.flags import read_flags
-from dsink_jax.training.loop import TrainingStoppedError
 from experiments.problem import load_problem
 from experiments.run_directory import RunDirectory
 from experiments.study import __main__ as study_command
-from experiments.study import budgets, cells, jobs, records, render
+from experiments.study import budgets, cells, records, render
 from experiments.study.catalogue import STUDIES
 from experiments.study.models import alone, dsink, imbalance_robust, naive, noise_robust, with_needs
 from experiments.study.paired import paired
-
-NEVER = lambda _: False  # noqa: E731
 
 
 @pytest.fixture
@@ -172,25 +168,6 @@ def test_one_seed_has_no_interval():
     assert str(paired([0.5], [0.4])) == "+10.0 (1 of 1)"
 
 
-def rows_of(model, accuracies, role="baseline", setting="a"):
-    return [
-        {
-            **dict.fromkeys(records.RESULT_FIELDS),
-            **{
-                "budget": "small",
-                "setting": setting,
-                "model": model,
-                "role": role,
-                "last": last,
-                "few": last,
-            },
-            **{"seed": seed, "train_images": 544, "wrong_labels": 0.4},
-            **{"seconds": 3600.0, "environment": "e"},
-        }
-        for seed, last in accuracies.items()
-    ]
-
-
 def test_page_tells_what_is_not_ahead_of_a_reference(tmp_path):
     rows = [
         *rows_of("cross_entropy", {0: 0.5, 1: 0.6}),
@@ -327,50 +304,6 @@ def test_time_left_from_what_is_done(quick, tmp_path):
     assert then.seconds_left == pytest.approx(100.0 * efforts)  # as slow as the first
     assert cells.progress(made[1:], made) == cells.Progress(0, 4, then.seconds_left)
     assert cells.progress(made[1:]).seconds_left == pytest.approx(first.seconds_left / 2)
-
-
-def script(text):
-    return [sys.executable, "-c", text]
-
-
-def test_jobs_run_side_by_side_on_their_share(tmp_path):
-    commands = [
-        (
-            tmp_path / f"{i}.log",
-            script("import os, time; print(sorted(os.sched_getaffinity(0))); time.sleep(1)"),
-        )
-        for i in range(3)
-    ]
-    jobs.run_all(commands, 2, NEVER, lambda: None)
-    shares = [json.loads(log.read_text()) for log, _ in commands]
-    if len(os.sched_getaffinity(0)) > 1:
-        assert not set(shares[0]) & set(shares[1])
-    assert set(shares[0]) | set(shares[1]) == os.sched_getaffinity(0)
-
-
-def test_a_failed_job_lets_the_others_end_and_is_named(tmp_path):
-    ended = tmp_path / "ended"
-    commands = [
-        (tmp_path / "bad.log", script("import sys; print('error: no such data'); sys.exit(2)")),
-        (tmp_path / "good.log", script(f"import time; time.sleep(4); open({str(ended)!r}, 'w')")),
-        (tmp_path / "never.log", script("print('begun')")),
-    ]
-    with pytest.raises(InputError, match=r"bad\.log: error: no such data"):
-        jobs.run_all(commands, 2, NEVER, lambda: None)
-    assert ended.exists() and not (tmp_path / "never.log").exists()
-
-
-def test_jobs_are_told_to_stop_and_waited_for(tmp_path):
-    saved = tmp_path / "saved"
-    text = (
-        "import signal, sys, time\n"
-        f"signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), open({str(saved)!r}, 'w'), sys.exit(0)))\n"
-        "print('ready', flush=True); time.sleep(60)"
-    )
-    log = tmp_path / "one.log"
-    with pytest.raises(TrainingStoppedError):
-        jobs.run_all([(log, script(text))], 1, lambda _: "ready" in log.read_text(), lambda: None)
-    assert saved.exists()
 
 
 def test_a_job_is_its_cell(tmp_path):
