@@ -69,7 +69,7 @@ class Config:
     dataset: str
     """digits, cifar10, cifar100, or an .npz with train_images, train_labels, test_images, test_labels."""
     model: str
-    """Network of all models: small_cnn, wide_cnn, resnet8, resnet20, resnet32, preact_resnet18."""
+    """Network of all models: small_cnn, medium_cnn, wide_cnn, resnet8, resnet20, resnet32, preact_resnet18."""
     epochs: int
     """Passes over the training set, the same for every model."""
     batch_size: int

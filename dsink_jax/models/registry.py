@@ -16,6 +16,7 @@ from dsink_jax.models.resnet import CifarResNet, PreActResNet18
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": SmallCNN,
+    "medium_cnn": partial(WideCNN, widths=(32, 64, 128, 256)),
     "wide_cnn": WideCNN,
     "resnet8": partial(CifarResNet, blocks=1),
     "resnet20": partial(CifarResNet, blocks=3),

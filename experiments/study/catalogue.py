@@ -224,7 +224,7 @@ STUDIES: dict[str, Study] = {
             )
             for budget, one, batch_size in (
                 ("small", setting("digits", 10), 64),
-                ("cpu", setting("cifar10", 10), 128),
+                ("cpu", setting("cifar10", 10), 64),
                 ("paper", setting("cifar10", 10), 64),
             )
         },

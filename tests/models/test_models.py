@@ -300,7 +300,7 @@ def test_module_without_statistics():
         ("resnet-20", "Did you mean 'resnet20'\\?"),
         ("ResNet32", "Did you mean 'resnet32'\\?"),
         ("preactresnet18", "Did you mean 'preact_resnet18'\\?"),
-        ("", "Unknown model ''. Known models: small_cnn, wide_cnn, resnet8, resnet20, resnet32, preact"),
+        ("", "Unknown model ''. Known models: small_cnn, medium_cnn, wide_cnn, resnet8, resnet20"),
         ("vit", "Unknown model 'vit'. Known models"),
     ],
 )

@@ -173,6 +173,28 @@ def test_processes_agree_when_to_stop_though_one_has_saved_and_is_ahead(tmp_path
     assert len(stopped) == 1 and stopped != {"100"}
 
 
+def test_processes_that_slurm_started_find_each_other():
+    """By what `srun` sets in the environment of each task, and nothing else."""
+    code = (
+        "from dsink_jax.training import processes; processes.join(None, None, None); "
+        "told = processes.from_first(lambda: 'a job'); import jax; "
+        "print(jax.process_index(), jax.process_count(), told)"
+    )
+    # JAX takes the port from the job's number.
+    shared = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(**shared, SLURM_PROCID=str(index), SLURM_LOCALID=str(index)),
+        )
+        for index in (0, 1)
+    ]
+    outputs = [process.communicate(timeout=100)[0].splitlines()[-1:] for process in started]
+    assert outputs == [["0 2 a job"], ["1 2 a job"]]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
