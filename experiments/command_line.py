@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -49,13 +50,17 @@ def errors_for_people() -> Iterator[None]:
         _end(1, f"error: {error}")
     except KeyboardInterrupt:
         _end(130, "\nStopped. The same command goes on from the last checkpoint.")
-    except jax.errors.JaxRuntimeError as error:
+    except Exception as error:
         if jax.process_count() == 1:
             raise
-        reason = str(error).splitlines()[0][:160]
+        is_loss = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)
+        if not is_loss:
+            traceback.print_exc()
+        what = "lost another process of this run" if is_loss else "of this run failed"
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         _end(
             1,
-            f"error: process {jax.process_index()} lost another process of this run ({reason}).\n"
+            f"error: process {jax.process_index()} {what} ({reason}).\n"
             "Start all of them again with the same commands: they go on from the last checkpoint.",
         )
 
@@ -70,14 +75,15 @@ def stopping_when_asked() -> Iterator[StopRequest]:
             _end(
                 request.exit_code,
                 f"Stopped: {error}; saved. The same command goes on from there:\n  {same_command()}",
+                all_end=True,
             )
 
 
-def _end(code, message):
+def _end(code, message, all_end=False):
     tell(message)
-    if jax.process_count() > 1 and code not in (0, 130):
+    if jax.process_count() > 1 and not all_end:
         sys.stdout.flush()
-        os._exit(code)  # an orderly exit would wait for processes that may be gone
+        os._exit(code)  # an orderly exit would wait for processes that may be gone, or know nothing of it
     sys.exit(code)
 
 

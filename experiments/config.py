@@ -69,7 +69,7 @@ class Config:
     dataset: str
     """digits, cifar10, cifar100, or an .npz with train_images, train_labels, test_images, test_labels."""
     model: str
-    """Network of all models: small_cnn, medium_cnn, wide_cnn, resnet8, resnet20, resnet32, preact_resnet18."""
+    """Network of all models: {small,medium,wide}_cnn, resnet{8,20,32}, preact_resnet18."""
     epochs: int
     """Passes over the training set, the same for every model."""
     batch_size: int
@@ -353,6 +353,11 @@ class Config:
         available = jax.local_devices()
         if self.devices is not None and self.devices > len(available):
             raise InputError(f"--devices {self.devices}: this machine has {len(available)}.")
+        if self.devices is not None and self.devices < len(available) and jax.process_count() > 1:
+            raise InputError(
+                f"--devices {self.devices}: several processes use all their devices, {len(available)} here.\n"
+                "Leave --devices out, or hide devices from JAX (CUDA_VISIBLE_DEVICES, JAX_NUM_CPU_DEVICES)."
+            )
         return available[: self.devices]
 
 

@@ -1,5 +1,6 @@
 """Signals that ask a run to stop: the step under way is finished and saved first."""
 
+import os
 import shlex
 import signal
 import sys
@@ -11,18 +12,20 @@ import jax
 class StopRequest:
     """Whether SIGTERM or SIGINT has come; a context in which these signals end nothing by themselves.
 
-    With several processes, SIGTERM is left to JAX, which agrees on a step that all of them stop after.
+    With several processes, SIGTERM is left to JAX, which agrees on a step that all of them stop after. Ctrl-C
+    then becomes a SIGTERM.
     """
 
     def __init__(self):
         self.signal: signal.Signals | None = None
         self._before = {}
         self._asked = 0
+        self._together = False
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if number == signal.SIGINT or not jax.distributed.is_initialized():
-                self._before[number] = signal.signal(number, self._note)
+        self._together = jax.distributed.is_initialized()
+        for number in (signal.SIGINT,) if self._together else (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -37,13 +40,15 @@ class StopRequest:
     def __call__(self, step: int) -> bool:
         """Whether to stop now; with several processes, all must ask after the same steps."""
         del step  # of one model; processes count what they ask over all models
-        self._asked += 1
-        if self.signal is None and jax.process_count() > 1:
-            from jax.experimental import multihost_utils
+        if not self._together:
+            return self.signal is not None
+        from jax.experimental import multihost_utils
 
-            if multihost_utils.reached_preemption_sync_point(self._asked):
-                self.signal = signal.SIGTERM
-        return self.signal is not None
+        self._asked += 1
+        agreed = bool(multihost_utils.reached_preemption_sync_point(self._asked))
+        if agreed and self.signal is None:
+            self.signal = signal.SIGTERM
+        return agreed
 
     @property
     def exit_code(self) -> int:
@@ -54,6 +59,8 @@ class StopRequest:
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: now
         self.signal = signal.Signals(number)
+        if self._together:
+            os.kill(os.getpid(), signal.SIGTERM)
         print(
             f"\n{self.signal.name}: the step under way is finished and saved."
             + (" Press Ctrl-C again to stop at once." if number == signal.SIGINT else ""),

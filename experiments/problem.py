@@ -64,7 +64,7 @@ class Problem:
             return self.config.streaming == "on"
         images = self.data.train.images
         size = images.dtype.itemsize * np.prod(images.shape[1:], dtype=float) * len(self.corruption.index)
-        return size > memory_for_data(self.devices)
+        return bool(size > memory_for_data(self.devices))
 
     @property
     def facts(self) -> TrainingFacts:

@@ -71,7 +71,7 @@ class RunDirectory:
             ) from None
         try:
             self._take()
-            if not (self.path / _LOCK).exists():  # another command was refused meanwhile, and took it away
+            if not self._is_locked():  # another command was refused meanwhile, and took it away
                 self.close()
                 return self._open()
             self._check_same(self._config.settings())
@@ -97,6 +97,13 @@ class RunDirectory:
             self._lock.truncate(0)
             self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             self._lock.flush()
+
+    def _is_locked(self):
+        """Whether the file that is locked is the one that others will find."""
+        try:
+            return os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / _LOCK))
+        except FileNotFoundError:
+            return False
 
     def _check_same(self, settings):
         stored = _read_json(self.path / "config.json")

@@ -92,6 +92,7 @@ class PreparedImages:
         """
         import tensorflow_datasets as tfds
 
+        self._folder = folder
         with _damage_reported(folder):
             builder = _open(folder)
             self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -106,8 +107,9 @@ class PreparedImages:
         return len(self._stored)
 
     def __getitem__(self, position: int) -> np.ndarray:
-        """The image `[32, 32, 3]` at an original index."""
-        return _decode([self._source[int(self._stored[position])]["image"]])[0]
+        """The image `[32, 32, 3]` at an original index; `InputError` if it cannot be read."""
+        with _damage_reported(self._folder):
+            return _decode([self._source[int(self._stored[position])]["image"]])[0]
 
 
 def read_columns(folder: pathlib.Path, split: str, names: Sequence[str]) -> dict[str, list[Any]]:

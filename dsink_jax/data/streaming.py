@@ -46,8 +46,11 @@ class Selected:
 
 
 def is_streamed(images: Any) -> bool:
-    """Whether the images are a source to read from, not an array to be placed on the devices."""
-    return not isinstance(images, np.ndarray | jax.Array)
+    """Whether the images are a source to read from, not an array to be placed on the devices.
+
+    A memory-mapped array is a source: who maps a file does not want it in memory.
+    """
+    return isinstance(images, np.memmap) or not isinstance(images, np.ndarray | jax.Array)
 
 
 def gather(images: Any, positions: Any) -> np.ndarray:

@@ -76,13 +76,13 @@ class Checkpointer:
         if keep < 1:
             raise InputError(f"At least 1 checkpoint has to be kept, got {keep}.")
         self._directory = directory.absolute()
-        policies = [preservation_policy.LatestN(keep)]
-        if keep_best:
-            policies.append(preservation_policy.BestN(get_metric_fn=lambda m: m[_VALIDATION], n=1))
+        self._keep, self._keep_best = keep, keep_best
         options = ocp.CheckpointManagerOptions(
             create=False,
             enable_async_checkpointing=False,
-            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            # Orbax would remove the one before as soon as a new one is written, which is not sealed then.
+            preservation_policy=preservation_policy.PreserveAll(),
+            best_fn=lambda metrics: metrics[_VALIDATION],  # without one, metrics are not written
             # One process writes, also where there are several: the others never open a checkpointer.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 primary_host=jax.process_index(), active_processes={jax.process_index()}
@@ -98,10 +98,12 @@ class Checkpointer:
         for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
         damaged, whole = [], []
-        for step in _steps(self._directory):
+        steps = _steps(self._directory)
+        for step in steps:
             folder = self._directory / str(step)
             if not integrity.is_sealed(folder):
-                tell(f"{folder} was not finished and is not used.")
+                if step == steps[-1]:  # others were being removed
+                    tell(f"{folder} was not finished and is not used.")
                 shutil.rmtree(folder)
             elif (reason := integrity.damage(folder)) is not None:
                 damaged.append((step, reason))
@@ -117,7 +119,8 @@ class Checkpointer:
             aside = self._directory / f"damaged-{step}"
             shutil.rmtree(aside, ignore_errors=True)
             (self._directory / str(step)).rename(aside)
-            tell(f"The checkpoint in {aside} is damaged ({reason}) and is not used: the one before it is.")
+            used = self._directory / str(whole[-1])
+            tell(f"The checkpoint in {aside} is damaged ({reason}) and is not used: {used} is.")
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint; an interrupted write leaves the one before it whole.
@@ -143,6 +146,20 @@ class Checkpointer:
                 for path in self._directory.glob(f"{number}*"):
                     shutil.rmtree(path, ignore_errors=True)
                 raise
+            self._prune()
+
+    def _prune(self):
+        """Removes what is not to be kept; at any moment of it all that is sealed is whole."""
+        steps = sorted(self._manager.all_steps())
+        kept = set(steps[-self._keep :])
+        if self._keep_best:
+            kept.add(max(steps, key=self._score))
+        for step in set(steps) - kept:
+            integrity.unseal(self._directory / str(step))
+            self._manager.delete(step)
+
+    def _score(self, step):
+        return (self._manager.metrics(step) or {}).get(_VALIDATION, -1.0)
 
     def latest_epoch(self) -> int:
         """Whole epochs done in the newest checkpoint, 0 if there is none."""

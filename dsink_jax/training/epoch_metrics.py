@@ -55,7 +55,7 @@ class EpochMetrics:
         bad = np.flatnonzero(~np.isfinite(columns["loss"]))
         if len(bad):
             at, what = bad[0], "the loss"
-        elif not columns["examples"].any():
+        elif len(columns["loss"]) >= steps_per_epoch and not columns["examples"].any():
             at, what = len(columns["loss"]) - 1, "every step's loss or gradient"
         elif not _all_finite(params):
             at, what = len(columns["loss"]) - 1, "a parameter"

@@ -22,6 +22,11 @@ def seal(folder: pathlib.Path) -> None:
     os.replace(partial, folder / _NAME)
 
 
+def unseal(folder: pathlib.Path) -> None:
+    """Takes the checksums away: what is left counts as not finished, as it is to be removed."""
+    (folder / _NAME).unlink(missing_ok=True)
+
+
 def is_sealed(folder: pathlib.Path) -> bool:
     """Whether the folder was finished."""
     return (folder / _NAME).exists()

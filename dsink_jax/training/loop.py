@@ -218,7 +218,8 @@ def fit(
     started = time.monotonic() - seconds
 
     def check(collected):
-        last_good = checkpointer.newest if checkpointer is not None else lambda: "none"
+        none = "none" if processes.is_first() else "as the first process tells"
+        last_good = checkpointer.newest if checkpointer is not None else lambda: none
         collected.check(state.params, order.steps, last_good)
 
     def save(done=0, partial=None):

@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 # Seconds until a process that has died without closing its connections is missed.
 _HEARTBEAT = 30
+_PIECE = 2**28  # bytes told at once
 
 
 def join(coordinator: str | None, count: int | None, index: int | None) -> None:
@@ -81,10 +82,16 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def _broadcast(content: bytes) -> bytes:
+    """The first process's bytes, in pieces: their number may be more than an int32 holds."""
     from jax.experimental import multihost_utils
 
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
-    buffer = np.zeros(size, np.uint8)
-    if is_first():
-        buffer[:] = np.frombuffer(content, np.uint8)
-    return np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()
+    pieces, last = map(
+        int, multihost_utils.broadcast_one_to_all(np.array(divmod(len(content), _PIECE), np.int32))
+    )
+    told = []
+    for number, size in enumerate([_PIECE] * pieces + [last]):
+        buffer = np.zeros(size, np.uint8)
+        if is_first():
+            buffer[:] = np.frombuffer(content, np.uint8, size, number * _PIECE)
+        told.append(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
+    return b"".join(told)

@@ -8,14 +8,10 @@ import sys
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsink_jax.data.augment import normalise
 from dsink_jax.errors import InputError
-from dsink_jax.methods.base import Batch
-from dsink_jax.models import build_model
 from experiments.benchmark import __main__ as command
 from experiments.benchmark import cifar10, probe, solvers
 from experiments.benchmark.settings import Settings
@@ -26,11 +22,7 @@ from experiments.benchmark.timing import alternate, ratio
 from experiments.benchmark.workload import (
     ALPHA,
     DSINK,
-    NUM_CLASSES,
-    OPTIMIZER,
-    PREPROCESSING,
     Stepper,
-    make_data,
 )
 from experiments.solver_accuracy import problem
 
@@ -38,43 +30,18 @@ NEEDS_TORCH = "PyTorch is not installed: pip install '.[benchmark]'"
 
 
 def test_torch_step_is_ours():
-    torch = pytest.importorskip("torch", reason=NEEDS_TORCH)
-    from experiments.benchmark import torch_reference
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    from experiments.benchmark.agreement import agreement
 
-    n, data, model = 16, make_data(16), build_model("resnet20", NUM_CLASSES)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    # Scales and offsets other than 1 and 0, so that exchanged ones would show.
-    variables = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), variables)
-    # Small images: with fewer activations none is so near 0 that rounding decides which side of ReLU it is
-    # on, which would change the gradient by some thousandths.
-    images = normalise(jnp.asarray(data.images[:, ::4, ::4]), PREPROCESSING.mean, PREPROCESSING.std)
-    batch = Batch(
-        images,
-        jnp.asarray(data.labels),
-        jnp.ones(n, bool),
-        jnp.asarray(data.noise_robust_logits),
-        jnp.asarray(data.imbalance_robust_logits),
-    )
+    assert max(agreement("resnet20", 16)) < 1e-4
 
-    @jax.jit
-    @jax.value_and_grad
-    def ours(params):
-        logits, _ = model.apply({**variables, "params": params}, images, True)
-        return DSINK.loss(logits, batch, (), epoch=0.0, axis_name=None).values.mean()
 
-    loss, gradient = ours(variables["params"])
+def test_torch_step_with_another_alpha_is_not_ours(monkeypatch):
+    pytest.importorskip("torch", reason=NEEDS_TORCH)
+    from experiments.benchmark import agreement
 
-    module = torch_reference.CifarResNet(NUM_CLASSES, blocks=3)
-    torch_reference.copy_weights(variables, module)
-    trainer = torch_reference.Trainer(module, data, PREPROCESSING, OPTIMIZER, ALPHA, 100)
-    theirs = trainer.objective(torch.tensor(np.asarray(images)).permute(0, 3, 1, 2), torch.arange(n))
-    theirs.backward()
-    np.testing.assert_allclose(float(loss), theirs.item(), rtol=1e-4)
-    expected = torch_reference.from_flax(gradient)
-    assert set(expected) == {name for name, _ in module.named_parameters()}
-    for name, parameter in module.named_parameters():
-        difference = np.linalg.norm(parameter.grad.numpy() - expected[name])
-        assert difference <= 1e-4 * np.linalg.norm(expected[name]), name
+    monkeypatch.setattr(agreement, "ALPHA", ALPHA + 1)
+    assert min(agreement.agreement("resnet8", 8)) > 1e-3
 
 
 def test_torch_augmentation_crops_and_mirrors():

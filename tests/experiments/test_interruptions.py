@@ -9,7 +9,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from dsink_jax.data import load_corruption
+from dsink_jax.data import Selected, load_corruption
+from experiments import problem
 from experiments.config import DIGITS
 from experiments.run_directory import RunDirectory
 from run_commands import QUICK, ROOT, command, read, run
@@ -128,6 +129,18 @@ def test_streamed_run_has_the_same_results(undisturbed, tmp_path):
     done = run(*QUICK, "--run-dir", directory, "--streaming", "on")
     assert done.returncode == 0, done.stderr
     assert read(directory) == read(undisturbed)
+
+
+def test_images_are_streamed_where_they_do_not_fit(monkeypatch, cpus, tmp_path):
+    config = dataclasses.replace(DIGITS, run_dir=tmp_path / "run")
+    with RunDirectory(config) as directory:
+        loaded = problem.load_problem(config, directory, cpus[:1])
+    size = loaded.images.nbytes
+    for memory, streams in ((size, False), (size - 1, True)):
+        monkeypatch.setattr(problem, "memory_for_data", lambda devices, memory=memory: memory)
+        asked = dataclasses.replace(loaded)  # images are remembered
+        assert asked.streams is streams
+        assert isinstance(asked.images, Selected if streams else np.ndarray)
 
 
 @pytest.mark.slow

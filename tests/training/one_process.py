@@ -22,7 +22,7 @@ class Source:
         return self.images[position]
 
 
-def main(index, count, devices, port, place, pause, streamed):
+def main(index, count, devices, port, place, pause, words):
     jax.config.update("jax_num_cpu_devices", devices)
     from dsink_jax.training import processes
 
@@ -30,10 +30,12 @@ def main(index, count, devices, port, place, pause, streamed):
         processes.join(f"localhost:{port}", count, index)
     import numpy as np
 
-    from dsink_jax.methods import EarlyLearningRegularization
+    from dsink_jax import allocation
+    from dsink_jax.methods import CrossEntropy, DSink, EarlyLearningRegularization, Weighting
     from dsink_jax.training import Checkpointer, DeviceData
     from tiny_training import train
 
+    streamed = "streamed" in words
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (60, 8, 8, 1)), rng.integers(0, 4, 60)
     images = images.astype(np.uint8)
@@ -45,8 +47,15 @@ def main(index, count, devices, port, place, pause, streamed):
         print("epoch", record["epoch"], flush=True)
         time.sleep(pause)
 
+    method = EarlyLearningRegularization()
+    if "dsink" in words:
+        method = DSink(CrossEntropy(), Weighting(alpha=10.0))
+        f_N, f_L = rng.normal(0, 3, (2, 60, 4)).astype(np.float32)
+        data = data._replace(noise_robust_logits=f_N, imbalance_robust_logits=f_L)
+    if "distributed" in words:
+        allocation.DISTRIBUTE_FROM = 1
     fitted = train(
-        *(EarlyLearningRegularization(), data, jax.local_devices(), 1000 if pause else 3),
+        *(method, data, jax.local_devices(), 1000 if pause else 3),
         checkpointer=Checkpointer(pathlib.Path(place) / "checkpoints") if first else None,
         on_record=wait,
     )
@@ -60,4 +69,4 @@ def main(index, count, devices, port, place, pause, streamed):
 
 if __name__ == "__main__":
     index, count, devices, port = map(int, sys.argv[1:5])
-    main(index, count, devices, port, sys.argv[5], float(sys.argv[6]), "streamed" in sys.argv)
+    main(index, count, devices, port, sys.argv[5], float(sys.argv[6]), sys.argv[7:])

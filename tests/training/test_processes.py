@@ -84,6 +84,25 @@ def test_several_processes_train_what_one_does(count, devices, alone, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_solve_for_the_labels_of_their_common_batch(tmp_path):
+    """D-SINK's Q is of both shares together, gathered by each process or solved where the rows are."""
+    for name, count, devices, words in (
+        ("alone", 1, 4, ["dsink"]),
+        ("gathered", 2, 2, ["dsink"]),
+        ("distributed", 2, 2, ["dsink", "distributed"]),
+    ):
+        (tmp_path / name).mkdir()
+        finish(start(count, devices, tmp_path / name, more=words))
+    leaves, ends = end(tmp_path / "alone")
+    assert all(record["train"]["sinkhorn_converged"] == 1 for record in ends["history"])
+    for name in ("gathered", "distributed"):
+        for ours, theirs in zip(end(tmp_path / name)[0], leaves, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        for ours, theirs in zip(*(end(tmp_path / name, index)[0] for index in (0, 1)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
 def test_several_processes_stream_what_one_has_in_memory_each_its_own_share(alone, tmp_path):
     finish(start(2, 2, tmp_path, more=["streamed"]))
     leaves, ends = end(tmp_path)
@@ -149,13 +168,21 @@ def test_killing_either_process_ends_the_other_with_a_message_and_the_run_goes_o
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_when_asked(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "to", "codes"),
+    [
+        (signal.SIGTERM, (1,), [0, 0]),  # one is enough: they agree on the step
+        (signal.SIGINT, (0, 1), [130, 130]),  # as from a terminal
+    ],
+)
+def test_two_processes_stop_together_when_asked(number, to, codes, tmp_path):
     directory = tmp_path / "run"
     started = run_of_two(directory, "--epochs", "500")
     until(started, directory / "metrics.jsonl")
-    started[1].send_signal(signal.SIGTERM)  # one is enough: they agree on the step
+    for index in to:
+        started[index].send_signal(number)
     outputs = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
+    assert [process.returncode for process in started] == codes, outputs
     assert "Stopped: imbalance_robust: epoch" in outputs[0][1]
     assert any((directory / "checkpoints" / "imbalance_robust").glob("*/checksums.json"))
 

@@ -93,6 +93,16 @@ def test_predictions_of_a_source_are_those_of_the_array(small_data, cpus):
     )
 
 
+def test_mapped_file_is_a_source(tmp_path):
+    np.save(tmp_path / "images.npy", np.arange(40, dtype=np.uint8).reshape(10, 2, 2, 1))
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert is_streamed(mapped) and not is_streamed(np.array(mapped))
+    positions = np.array([[3, 0], [9, 9]])
+    read = gather(mapped, positions)
+    assert type(read) is np.ndarray
+    np.testing.assert_array_equal(read, np.array(mapped)[positions])
+
+
 def test_batches_come_in_order_and_in_shape():
     images = np.arange(40, dtype=np.uint8).reshape(10, 2, 2, 1)
     source = Selected(Counting(images), np.array([9, 3, 3, 0]))

@@ -1,6 +1,7 @@
 """Training that is stopped, damaged on disk, out of room or not a number."""
 
 import contextlib
+import errno
 import json
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from dsink_jax.training import (
     TrainingDivergedError,
     TrainingStoppedError,
     fit,
+    integrity,
     load_variables,
 )
 from tiny_training import AUGMENTED, NUM_CLASSES, SGD, assert_equal_trees, tiny_model, train
@@ -164,16 +166,72 @@ def test_unfinished_checkpoint_is_named_and_not_used(small_data, cpus, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["4"]
 
 
+def test_the_only_checkpoint_is_kept_until_the_next_is_sealed(small_data, cpus, tmp_path, monkeypatch):
+    """What a kill would leave just before a checkpoint is sealed, and in the middle of removing the last."""
+    directory, seal, delete = tmp_path / "checkpoints", integrity.seal, Checkpointer._prune
+    whole = train(CrossEntropy(), small_data, cpus[:1], EPOCHS)
+
+    def seal_after_copy(folder):
+        shutil.copytree(directory, tmp_path / f"before-{folder.name}")
+        seal(folder)
+
+    def prune_after_copy(checkpointer):
+        copy = tmp_path / f"between-{max(map(int, names(directory)))}"
+        shutil.copytree(directory, copy)
+        if len(names(copy)) > 1:
+            oldest = copy / str(min(map(int, names(copy))))
+            integrity.unseal(oldest)
+            files_of(oldest)[0].unlink()
+        delete(checkpointer)
+
+    monkeypatch.setattr(integrity, "seal", seal_after_copy)
+    monkeypatch.setattr(Checkpointer, "_prune", prune_after_copy)
+    train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=Checkpointer(directory, keep=1))
+    monkeypatch.undo()
+    assert names(directory) == ["16"]
+    told = []
+    for folder, newest in (("before-12", "epoch 2"), ("between-12", "epoch 3"), ("before-16", "epoch 3")):
+        checkpointer = Checkpointer(tmp_path / folder, keep=1, tell=told.append)
+        assert checkpointer.newest() == newest
+        resumed = train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=checkpointer)
+        assert resumed.history == whole.history
+        assert names(tmp_path / folder) == ["16"]
+    assert [text.rsplit("/", 1)[1] for text in told] == [
+        f"{step} was not finished and is not used." for step in (12, 16)
+    ]
+
+
+def test_disk_full_while_sealing_leaves_the_only_checkpoint(small_data, cpus, tmp_path, monkeypatch):
+    def refuse(folder):
+        if folder.name == "8":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        seal(folder)
+
+    seal = integrity.seal
+    monkeypatch.setattr(integrity, "seal", refuse)
+    with pytest.raises(
+        StorageError, match=r"No space left on device\. The earlier one, of epoch 1, is whole"
+    ):
+        train(CrossEntropy(), small_data, cpus[:1], 2, checkpointer=Checkpointer(tmp_path, keep=1))
+    assert Checkpointer(tmp_path).newest() == "epoch 1"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name.isdigit())
+
+
 def test_newest_checkpoints_and_the_best_by_validation_are_kept(small_data, cpus, tmp_path):
     scores = iter([0.1, 0.7, 0.3, 0.2, 0.6, 0.5])
-    checkpointer = Checkpointer(tmp_path, keep=2, keep_best=True)
-    train(
-        *(CrossEntropy(), small_data, cpus[:1], 6),
-        checkpointer=checkpointer,
-        evaluate=lambda variables: {"validation_accuracy": next(scores)},
-    )
+    for stop in (4 * STEPS, None):  # and gone on with
+        with contextlib.suppress(TrainingStoppedError):
+            train(
+                *(CrossEntropy(), small_data, cpus[:1], 6),
+                checkpointer=Checkpointer(tmp_path, keep=2, keep_best=True),
+                evaluate=lambda variables: {"validation_accuracy": next(scores)},
+                should_stop=stop_at(*([stop] if stop else [])),
+            )
     kept = sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit())
-    assert (kept[-2:] == [5 * STEPS, 6 * STEPS] and 2 * STEPS in kept) or kept == [5 * STEPS, 6 * STEPS]
+    assert kept == [2 * STEPS, 5 * STEPS, 6 * STEPS]
     again = Checkpointer(tmp_path, keep=1)
     assert again.newest() == "epoch 6"
 
@@ -181,16 +239,18 @@ def test_newest_checkpoints_and_the_best_by_validation_are_kept(small_data, cpus
 class Diverging(CrossEntropy):
     """Not a number in one step: step 6, counted from 0."""
 
+    bad_step = 6
+
     def loss(self, logits, batch, example_state, *, epoch, axis_name):
         result = super().loss(logits, batch, example_state, epoch=epoch, axis_name=axis_name)
-        bad = jnp.abs(epoch * STEPS - 6) < 0.5
+        bad = jnp.abs(epoch * STEPS - self.bad_step) < 0.5
         values = jnp.where(bad, jnp.nan, result.values)
         return result._replace(values=values, metrics={"base": values})
 
 
-def fit_diverging(data, devices, on_nan, epochs=2, **options):
+def fit_diverging(data, devices, on_nan, epochs=2, method=None, **options):
     settings = FitSettings(epochs, 16, SGD, checkpoint_every=1, on_nan=on_nan)
-    method = Diverging()
+    method = method or Diverging()
     return fit(
         *(tiny_model(method), method, data, AUGMENTED, settings),
         num_classes=NUM_CLASSES,
@@ -233,6 +293,20 @@ def test_skipped_step_changes_nothing(devices, small_data, cpus):
     assert (int(before.step), int(after.step)) == (6, 7)
     assert_equal_trees(before._replace(step=after.step), after)
     assert states[7].partial["examples"] == [16.0, 16.0, 0.0]
+
+
+def test_stop_after_a_skipped_first_step_of_an_epoch_is_no_divergence(small_data, cpus, tmp_path):
+    class AtOnce(Diverging):
+        bad_step = STEPS
+
+    with pytest.raises(TrainingStoppedError, match="epoch 2, step 1 of 4"):
+        fit_diverging(
+            *(small_data, cpus[:1], "skip"),
+            method=AtOnce(),
+            checkpointer=Checkpointer(tmp_path),
+            should_stop=stop_at(STEPS + 1),
+        )
+    assert Checkpointer(tmp_path).newest() == "epoch 1 and 1 steps"
 
 
 class Kept:
