@@ -67,19 +67,19 @@ def block(kind, page=COMPOSING):
     return re.search(rf"<!-- {kind} -->\n(.*?)<!-- end -->", page, re.S)[1]
 
 
-def study(name, measures=("last",), empty=None):
-    """Percent on digits by setting, model and measure: one for each seed; `empty` for what is not known."""
+def study(name, measures=("last",), empty=None, budget="small"):
+    """Percent by setting, model and measure: one for each seed; `empty` for what is not known."""
     found = collections.defaultdict(lambda: collections.defaultdict(list))
     with open(ROOT / "results" / name / "results.csv") as file:
         for row in csv.DictReader(file):
-            if row["budget"] == "small":
+            if row["budget"] == budget:
                 for measure in measures:
                     found[row["setting"]][row["model"], measure].append(100 * float(row[measure] or empty))
     return found
 
 
-# Student's t of four degrees of freedom, 2.776, is the interval's half-width over the standard error.
-HALF_WIDTH = 2.776 / 5**0.5
+# Student's t of two and four degrees of freedom is the interval's half-width over the standard error.
+HALF_WIDTH = {3: 4.303 / 3**0.5, 5: 2.776 / 5**0.5}
 
 
 def numbers_in(cells):
@@ -91,7 +91,7 @@ def told(values, factor=1.0):
 
 
 def behind(ones, others):
-    return told([one - other for one, other in zip(ones, others, strict=True)], HALF_WIDTH)
+    return told([one - other for one, other in zip(ones, others, strict=True)], HALF_WIDTH[len(ones)])
 
 
 def test_first_table_is_that_of_the_naive_study():
@@ -126,18 +126,36 @@ def test_differences_are_those_of_the_main_study():
     assert len(lines) == len(found) == 8
 
     for ratio, noise, rate, cells in lines:
-        models = {
-            model: values for (model, _), values in found[f"digits-ratio-{ratio}-{noise}-{rate}"].items()
-        }
-        own, adjusted = models.pop("dsink"), models.pop("noise_robust_adjusted")
-        assert len(own) == 5 and len(models) == 5
-        best = max(models.values(), key=statistics.mean)
-        best_of_each = [max(values) for values in zip(*models.values(), strict=True)]
-        expected = told(own)
-        for others in (best, best_of_each, adjusted):
-            expected += behind(own, others)
-        shown = numbers_in(cells)
-        assert shown == pytest.approx(expected, abs=0.051)
+        expected = beside_the_others(found[f"digits-ratio-{ratio}-{noise}-{rate}"])
+        assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
+
+
+def beside_the_others(found):
+    """D-SINK's accuracy, and how far it is ahead of the best of five, each seed's best, adjusted f_N."""
+    models = {model: values for (model, measure), values in found.items() if measure == "last"}
+    own, adjusted = models.pop("dsink"), models.pop("noise_robust_adjusted")
+    assert len(models) == 5
+    best = max(models.values(), key=statistics.mean)
+    best_of_each = [max(values) for values in zip(*models.values(), strict=True)]
+    return [
+        *told(own),
+        *(number for others in (best, best_of_each, adjusted) for number in behind(own, others)),
+    ]
+
+
+def test_real_cifar_is_that_of_the_main_study():
+    found = study("main", ("last", "noisy_memorised"), budget="cpu")
+    lines = re.findall(r"^\| (\d+), (.*?) \| (.*) \|$", block("cifar", README), re.M)
+    assert len(lines) == len(found) == 3
+    for ratio, noise, cells in lines:
+        models = found[f"cifar10-ratio-{ratio}-{noise.replace(' ', '-')}"]
+        memorised = statistics.mean(models["cross_entropy", "noisy_memorised"])
+        alone = [
+            statistics.mean(models[model, "last"])
+            for model in ("cross_entropy", "f_L-logit_adjustment", "f_N-elr")
+        ]
+        expected = [memorised, *alone, *beside_the_others(models)]
+        assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
 
 
 def test_wrong_labels_seen_through_are_those_of_the_study():

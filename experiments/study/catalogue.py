@@ -209,14 +209,13 @@ STUDIES: dict[str, Study] = {
     ),
     "long-tail": Study(
         "Imbalance ratio 100, where D-SINK is ahead by less",
-        "Is it alpha, the marginal of the batch, or an f_L that has learned wrong labels by heart?",
+        "Is it the marginal of the batch, or an f_L that has learned wrong labels by heart?",
         {budget: (setting("cifar10", 100),) for budget in ("cpu", "paper")},
         (
             *_PARTS,
             dsink(),
             dsink(f_L=imbalance_robust(weakening=Weakening(epochs=0.3))),
             dsink(marginal="dataset"),
-            dsink(alpha=30.0),
         ),
         figures=("accuracy",),
     ),
