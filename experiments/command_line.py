@@ -51,7 +51,7 @@ def errors_for_people() -> Iterator[None]:
     except KeyboardInterrupt:
         _end(130, "\nStopped. The same command goes on from the last checkpoint.")
     except Exception as error:
-        if jax.process_count() == 1:
+        if not jax.distributed.is_initialized() or jax.process_count() == 1:
             raise
         is_loss = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)
         if not is_loss:

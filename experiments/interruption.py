@@ -21,6 +21,7 @@ class StopRequest:
         self._before = {}
         self._asked = 0
         self._together = False
+        self._agreed = False  # JAX says so once
 
     def __enter__(self) -> "StopRequest":
         self._together = jax.distributed.is_initialized()
@@ -45,10 +46,10 @@ class StopRequest:
         from jax.experimental import multihost_utils
 
         self._asked += 1
-        agreed = bool(multihost_utils.reached_preemption_sync_point(self._asked))
-        if agreed and self.signal is None:
+        self._agreed = self._agreed or bool(multihost_utils.reached_preemption_sync_point(self._asked))
+        if self._agreed and self.signal is None:
             self.signal = signal.SIGTERM
-        return agreed
+        return self._agreed
 
     @property
     def exit_code(self) -> int:

@@ -72,6 +72,7 @@ class RunDirectory:
         try:
             self._take()
             if not self._is_locked():  # another command was refused meanwhile, and took it away
+                self._is_new = False  # whatever is there now is not ours
                 self.close()
                 return self._open()
             self._check_same(self._config.settings())

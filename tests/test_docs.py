@@ -232,6 +232,17 @@ def test_changes_under_asymmetric_noise_are_those_of_the_study():
         assert numbers == pytest.approx(expected, abs=0.051)
 
 
+def test_changes_at_ratio_100_are_those_of_the_study():
+    (found,) = study("long-tail", ("last", "noisy_corrected"), budget="cpu").values()
+    lines = re.findall(r"^\| `(\S+)` \| (.*) \|$", block("long-tail", RESULTS), re.M)
+    names = {model for model, _ in found if model.startswith("dsink-")}
+    assert {f"dsink-{changed}" for changed, _ in lines} == names
+    for changed, cells in lines:
+        expected = behind(found[f"dsink-{changed}", "last"], found["dsink", "last"])
+        expected.append(statistics.mean(found[f"dsink-{changed}", "noisy_corrected"]))
+        assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
+
+
 def test_what_the_solver_took_is_that_of_the_main_study():
     found = study("main", ("iterations", "converged", "marginal_error"), empty="nan")
     lines = re.findall(

@@ -48,9 +48,12 @@ class Selected:
 def is_streamed(images: Any) -> bool:
     """Whether the images are a source to read from, not an array to be placed on the devices.
 
-    A memory-mapped array is a source: who maps a file does not want it in memory.
+    A memory-mapped file is a source: who maps a file does not want it in memory. A copy of one, of the same
+    type, has no file.
     """
-    return isinstance(images, np.memmap) or not isinstance(images, np.ndarray | jax.Array)
+    if isinstance(images, np.memmap):
+        return images.filename is not None
+    return not isinstance(images, np.ndarray | jax.Array)
 
 
 def gather(images: Any, positions: Any) -> np.ndarray:

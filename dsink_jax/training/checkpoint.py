@@ -146,7 +146,7 @@ class Checkpointer:
                 for path in self._directory.glob(f"{number}*"):
                     shutil.rmtree(path, ignore_errors=True)
                 raise
-            self._prune()
+        self._prune()
 
     def _prune(self):
         """Removes what is not to be kept; at any moment of it all that is sealed is whole."""
@@ -155,8 +155,9 @@ class Checkpointer:
         if self._keep_best:
             kept.add(max(steps, key=self._score))
         for step in set(steps) - kept:
-            integrity.unseal(self._directory / str(step))
-            self._manager.delete(step)
+            with contextlib.suppress(OSError):  # what is left of it is removed at the next start
+                integrity.unseal(self._directory / str(step))
+                self._manager.delete(step)
 
     def _score(self, step):
         return (self._manager.metrics(step) or {}).get(_VALIDATION, -1.0)

@@ -42,6 +42,11 @@ def main(index, count, devices, port, place, pause, words):
     data = DeviceData(Source(images) if streamed else images, labels.astype(np.int32))
     first = processes.is_first()
     told = processes.from_first(lambda: {"process": jax.process_index()})
+    if "pieces" in words:
+        processes._PIECE = 1000
+        for size in (0, 1, 999, 1000, 1001, 3000, 3001):
+            content = bytes(i % 251 for i in range(size))
+            assert processes._broadcast(content if first else b"") == content
 
     def wait(record):
         print("epoch", record["epoch"], flush=True)

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 
+import jax
 import numpy as np
 
 ASKED = (20, 10)
@@ -22,6 +23,7 @@ def main(index, port, place):
     from experiments.interruption import StopRequest
 
     processes.join(f"localhost:{port}", 2, index)
+    jax.devices()  # which all processes have to ask for
     with StopRequest() as should_stop:
         asked = ASKED[index]
         assert not any([should_stop(0) for _ in range(asked)])
@@ -40,6 +42,7 @@ def main(index, port, place):
             asked += 1
             if should_stop(0):
                 break
+        assert should_stop(0), "JAX says so once, but whoever missed it has to hear of it"
     (place / f"asked-{index}").write_text(str(asked))
 
 

@@ -85,10 +85,13 @@ def test_several_processes_train_what_one_does(count, devices, alone, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_solve_for_the_labels_of_their_common_batch(tmp_path):
-    """D-SINK's Q is of both shares together, gathered by each process or solved where the rows are."""
+    """D-SINK's Q is of both shares together, gathered by each process or solved where the rows are.
+
+    And what the first process tells may come in pieces.
+    """
     for name, count, devices, words in (
         ("alone", 1, 4, ["dsink"]),
-        ("gathered", 2, 2, ["dsink"]),
+        ("gathered", 2, 2, ["dsink", "pieces"]),
         ("distributed", 2, 2, ["dsink", "distributed"]),
     ):
         (tmp_path / name).mkdir()

@@ -96,7 +96,9 @@ def test_predictions_of_a_source_are_those_of_the_array(small_data, cpus):
 def test_mapped_file_is_a_source(tmp_path):
     np.save(tmp_path / "images.npy", np.arange(40, dtype=np.uint8).reshape(10, 2, 2, 1))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    assert is_streamed(mapped) and not is_streamed(np.array(mapped))
+    assert is_streamed(mapped) and is_streamed(mapped[2:])
+    for in_memory in (np.array(mapped), mapped.copy(), mapped.astype(np.float32), mapped[[1, 2]]):
+        assert not is_streamed(in_memory)
     positions = np.array([[3, 0], [9, 9]])
     read = gather(mapped, positions)
     assert type(read) is np.ndarray

@@ -19,6 +19,7 @@ from dsink_jax.training import (
     FitSettings,
     TrainingDivergedError,
     TrainingStoppedError,
+    checkpoint,
     fit,
     integrity,
     load_variables,
@@ -168,24 +169,21 @@ def test_unfinished_checkpoint_is_named_and_not_used(small_data, cpus, tmp_path)
 
 def test_the_only_checkpoint_is_kept_until_the_next_is_sealed(small_data, cpus, tmp_path, monkeypatch):
     """What a kill would leave just before a checkpoint is sealed, and in the middle of removing the last."""
-    directory, seal, delete = tmp_path / "checkpoints", integrity.seal, Checkpointer._prune
+    directory, seal, delete = tmp_path / "checkpoints", integrity.seal, checkpoint._Manager.delete
     whole = train(CrossEntropy(), small_data, cpus[:1], EPOCHS)
 
     def seal_after_copy(folder):
         shutil.copytree(directory, tmp_path / f"before-{folder.name}")
         seal(folder)
 
-    def prune_after_copy(checkpointer):
+    def delete_after_copy(manager, step):
         copy = tmp_path / f"between-{max(map(int, names(directory)))}"
         shutil.copytree(directory, copy)
-        if len(names(copy)) > 1:
-            oldest = copy / str(min(map(int, names(copy))))
-            integrity.unseal(oldest)
-            files_of(oldest)[0].unlink()
-        delete(checkpointer)
+        files_of(copy / str(step))[0].unlink()
+        delete(manager, step)
 
     monkeypatch.setattr(integrity, "seal", seal_after_copy)
-    monkeypatch.setattr(Checkpointer, "_prune", prune_after_copy)
+    monkeypatch.setattr(checkpoint._Manager, "delete", delete_after_copy)
     train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=Checkpointer(directory, keep=1))
     monkeypatch.undo()
     assert names(directory) == ["16"]
@@ -214,6 +212,20 @@ def test_disk_full_while_sealing_leaves_the_only_checkpoint(small_data, cpus, tm
     ):
         train(CrossEntropy(), small_data, cpus[:1], 2, checkpointer=Checkpointer(tmp_path, keep=1))
     assert Checkpointer(tmp_path).newest() == "epoch 1"
+
+
+def test_what_cannot_be_removed_stops_nothing(small_data, cpus, tmp_path, monkeypatch):
+    """As where a network file system keeps a file that is open."""
+
+    def refuse(manager, step):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr(checkpoint._Manager, "delete", refuse)
+    train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=Checkpointer(tmp_path, keep=1))
+    monkeypatch.undo()
+    told = []
+    assert Checkpointer(tmp_path, tell=told.append).newest() == "epoch 4"
+    assert names(tmp_path) == ["16"] and not told
 
 
 def names(folder):
