@@ -232,6 +232,17 @@ def test_changes_under_asymmetric_noise_are_those_of_the_study():
         assert numbers == pytest.approx(expected, abs=0.051)
 
 
+def test_fewer_epochs_are_those_of_the_study():
+    found = study("early-stopping", budget="cpu")
+    lines = re.findall(r"^\| (\d+), (.*?) \| (.*) \|$", block("early", RESULTS), re.M)
+    assert len(lines) == len(found) == 3
+    for ratio, noise, cells in lines:
+        models = found[f"cifar10-ratio-{ratio}-{noise.replace(' ', '-')}"]
+        short, own = models["f_L-logit_adjustment-epochs=0.3", "last"], models["dsink", "last"]
+        expected = [*told(short), *told(own), *behind(own, short)]
+        assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
+
+
 def test_changes_at_ratio_100_are_those_of_the_study():
     (found,) = study("long-tail", ("last", "noisy_corrected"), budget="cpu").values()
     lines = re.findall(r"^\| `(\S+)` \| (.*) \|$", block("long-tail", RESULTS), re.M)

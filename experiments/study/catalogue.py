@@ -207,6 +207,16 @@ STUDIES: dict[str, Study] = {
         ),
         figures=("accuracy",),
     ),
+    "early-stopping": Study(
+        "Training for fewer epochs",
+        "Does f_L alone, trained for 30 % of the epochs before it learns wrong labels by heart, do as well?",
+        {
+            budget: (setting("cifar10", 10), setting("cifar10", 100), setting("cifar10", 10, "human_worse"))
+            for budget in ("cpu", "paper")
+        },
+        (*_PARTS, imbalance_robust(weakening=Weakening(epochs=0.3)), dsink()),
+        figures=("accuracy",),
+    ),
     "long-tail": Study(
         "Imbalance ratio 100, where D-SINK is ahead by less",
         "Is it the marginal of the batch, or an f_L that has learned wrong labels by heart?",
