@@ -53,16 +53,24 @@ def errors_for_people() -> Iterator[None]:
     except Exception as error:
         if not jax.distributed.is_initialized() or jax.process_count() == 1:
             raise
-        is_loss = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)
-        if not is_loss:
+        lost = is_loss(error)
+        if not lost:
             traceback.print_exc()
-        what = "lost another process of this run" if is_loss else "of this run failed"
+        what = "lost another process of this run" if lost else "of this run failed"
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         _end(
             1,
             f"error: process {jax.process_index()} {what} ({reason}).\n"
             "Start all of them again with the same commands: they go on from the last checkpoint.",
         )
+
+
+def is_loss(error: Exception) -> bool:
+    """Whether an error is how JAX tells that another process is gone: of its own type, or a `ValueError`."""
+    text = str(error)
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return not text.startswith("RESOURCE_EXHAUSTED")
+    return isinstance(error, ValueError) and text.startswith(("UNKNOWN: ", "UNAVAILABLE: ", "ABORTED: "))
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ def race(task: Task, entrants) -> tuple[dict[str, list[float]], dict[str, float]
         errors[name] = marginal_error(solve(), task.marginal)
         slowest = max(slowest, time.perf_counter() - before)
     few = slowest > LONGEST_SECONDS / 5
-    times = alternate(entrants, rounds=1 if few else 3, seconds=SECONDS, at_most=50, warm_ups=0 if few else 1)
+    times = alternate(entrants, rounds=3, seconds=SECONDS, at_most=50, warm_ups=0 if few else 1)
     return times, errors
 
 

@@ -40,7 +40,7 @@ def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
     monkeypatch.setattr(drawings.figures, "save", lambda figure, path: saved.append(figure))
     study = STUDIES[name]
     models = {model.name: 0.5 for one in study.models for model in (*one.needs, one)}
-    rows = two_seeds(models, study.settings["small"][0].name)
+    rows = two_seeds(models, next(iter(study.settings.values()))[0].name)
     key = [{name: row[name] for name in records._KEY} for row in rows]
     points = [{**one, "epoch": epoch, **dict.fromkeys(_CURVES, 0.5)} for one in key for epoch in (1, 2)]
     records.merge(tmp_path / "curves.csv", records.CURVE_FIELDS, (*records._KEY, "epoch"), points)

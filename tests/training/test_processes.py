@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from dsink_jax.errors import InputError
 from dsink_jax.training import processes
+from experiments.command_line import is_loss
 from run_commands import ROOT, command, read
 
 SCRIPT = pathlib.Path(__file__).with_name("one_process.py")
@@ -168,6 +170,21 @@ def test_killing_either_process_ends_the_other_with_a_message_and_the_run_goes_o
     assert [process.returncode for process in again] == [0, 0], outputs
     assert "Report:" in outputs[0][0] and outputs[1][0].replace("\n", "").count("Report:") == 0
     assert list(read(directory)["models"]) == ["imbalance_robust", "noise_robust", "target"]
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (jax.errors.JaxRuntimeError("UNAVAILABLE: Connection reset by peer"), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), False),
+        # As it came once out of a broadcast.
+        (ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"), True),
+        (ValueError("shapes differ"), False),
+        (OSError("UNKNOWN: disk"), False),
+    ],
+)
+def test_how_a_lost_process_is_told_from_other_errors(error, lost):
+    assert is_loss(error) is lost
 
 
 @pytest.mark.slow
