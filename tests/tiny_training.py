@@ -134,3 +134,18 @@ def assert_same(one, other, tolerance):
         assert ours.keys() == theirs.keys()
         for name in ours.keys() - {"sinkhorn_iterations"}:
             np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4, rtol=1e-4, err_msg=name)
+
+
+def stop_at(*steps):
+    """For `should_stop`: at each of these steps, or the first after it."""
+    left = list(steps)
+
+    def should_stop(step):
+        return bool(left) and step >= left[0] and bool(left.pop(0))
+
+    return should_stop
+
+
+def files_of(folder):
+    """All files in a folder that hold something."""
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size]

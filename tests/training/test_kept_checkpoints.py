@@ -1,0 +1,96 @@
+"""Which checkpoints are kept, whatever happens while one is written or removed."""
+
+import contextlib
+import errno
+import shutil
+
+import pytest
+
+from dsink_jax.errors import StorageError
+from dsink_jax.methods import CrossEntropy
+from dsink_jax.training import Checkpointer, TrainingStoppedError, checkpoint, integrity
+from tiny_training import files_of, stop_at, train
+
+EPOCHS = 4
+STEPS = 4  # 60 examples in batches of 16
+
+
+def test_the_only_checkpoint_is_kept_until_the_next_is_sealed(small_data, cpus, tmp_path, monkeypatch):
+    """What a kill would leave just before a checkpoint is sealed, and in the middle of removing the last."""
+    directory, seal, delete = tmp_path / "checkpoints", integrity.seal, checkpoint._Manager.delete
+    whole = train(CrossEntropy(), small_data, cpus[:1], EPOCHS)
+
+    def seal_after_copy(folder):
+        shutil.copytree(directory, tmp_path / f"before-{folder.name}")
+        seal(folder)
+
+    def delete_after_copy(manager, step):
+        copy = tmp_path / f"between-{max(map(int, names(directory)))}"
+        shutil.copytree(directory, copy)
+        files_of(copy / str(step))[0].unlink()
+        delete(manager, step)
+
+    monkeypatch.setattr(integrity, "seal", seal_after_copy)
+    monkeypatch.setattr(checkpoint._Manager, "delete", delete_after_copy)
+    train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=Checkpointer(directory, keep=1))
+    monkeypatch.undo()
+    assert names(directory) == ["16"]
+    told = []
+    for folder, newest in (("before-12", "epoch 2"), ("between-12", "epoch 3"), ("before-16", "epoch 3")):
+        checkpointer = Checkpointer(tmp_path / folder, keep=1, tell=told.append)
+        assert checkpointer.newest() == newest
+        resumed = train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=checkpointer)
+        assert resumed.history == whole.history
+        assert names(tmp_path / folder) == ["16"]
+    assert [text.rsplit("/", 1)[1] for text in told] == [
+        f"{step} was not finished and is not used." for step in (12, 16)
+    ]
+
+
+def test_disk_full_while_sealing_leaves_the_only_checkpoint(small_data, cpus, tmp_path, monkeypatch):
+    def refuse(folder):
+        if folder.name == "8":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        seal(folder)
+
+    seal = integrity.seal
+    monkeypatch.setattr(integrity, "seal", refuse)
+    with pytest.raises(
+        StorageError, match=r"No space left on device\. The earlier one, of epoch 1, is whole"
+    ):
+        train(CrossEntropy(), small_data, cpus[:1], 2, checkpointer=Checkpointer(tmp_path, keep=1))
+    assert Checkpointer(tmp_path).newest() == "epoch 1"
+
+
+def test_what_cannot_be_removed_stops_nothing(small_data, cpus, tmp_path, monkeypatch):
+    """As where a network file system keeps a file that is open."""
+
+    def refuse(manager, step):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr(checkpoint._Manager, "delete", refuse)
+    train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=Checkpointer(tmp_path, keep=1))
+    monkeypatch.undo()
+    told = []
+    assert Checkpointer(tmp_path, tell=told.append).newest() == "epoch 4"
+    assert names(tmp_path) == ["16"] and not told
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name.isdigit())
+
+
+def test_newest_checkpoints_and_the_best_by_validation_are_kept(small_data, cpus, tmp_path):
+    scores = iter([0.1, 0.7, 0.3, 0.2, 0.6, 0.5])
+    for stop in (4 * STEPS, None):  # and gone on with
+        with contextlib.suppress(TrainingStoppedError):
+            train(
+                *(CrossEntropy(), small_data, cpus[:1], 6),
+                checkpointer=Checkpointer(tmp_path, keep=2, keep_best=True),
+                evaluate=lambda variables: {"validation_accuracy": next(scores)},
+                should_stop=stop_at(*([stop] if stop else [])),
+            )
+    kept = sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit())
+    assert kept == [2 * STEPS, 5 * STEPS, 6 * STEPS]
+    again = Checkpointer(tmp_path, keep=1)
+    assert again.newest() == "epoch 6"
