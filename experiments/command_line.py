@@ -51,7 +51,7 @@ def errors_for_people() -> Iterator[None]:
     except KeyboardInterrupt:
         _end(130, "\nStopped. The same command goes on from the last checkpoint.")
     except Exception as error:
-        if not jax.distributed.is_initialized() or jax.process_count() == 1:
+        if not _are_several():
             raise
         lost = is_loss(error)
         if not lost:
@@ -89,10 +89,15 @@ def stopping_when_asked() -> Iterator[StopRequest]:
 
 def _end(code, message, all_end=False):
     tell(message)
-    if jax.process_count() > 1 and not all_end:
+    if _are_several() and not all_end:
         sys.stdout.flush()
         os._exit(code)  # an orderly exit would wait for processes that may be gone, or know nothing of it
     sys.exit(code)
+
+
+def _are_several():
+    """Whether this is one of several processes; starts no backend to find out that it is not."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def _quieten():

@@ -82,7 +82,8 @@ class Checkpointer:
             enable_async_checkpointing=False,
             # Orbax would remove the one before as soon as a new one is written, which is not sealed then.
             preservation_policy=preservation_policy.PreserveAll(),
-            best_fn=lambda metrics: metrics[_VALIDATION],  # without one, metrics are not written
+            # Metrics are written where there is one, and nowhere else.
+            best_fn=(lambda metrics: metrics[_VALIDATION]) if keep_best else None,
             # One process writes, also where there are several: the others never open a checkpointer.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 primary_host=jax.process_index(), active_processes={jax.process_index()}

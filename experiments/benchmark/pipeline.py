@@ -32,12 +32,12 @@ _LOOP, _STEP, _TORCH = "epoch loop (fit)", "step alone", "PyTorch step"
 
 def measure(settings: Settings) -> tuple[list[Row], list[str]]:
     """Rows and remarks of this part."""
-    workload = QUICK_WORKLOAD if settings.quick else WORKLOAD
-    devices = jax.local_devices()[:1]
-    steps = workload.examples // workload.batch_size
     from experiments.benchmark.agreement import agreement
     from experiments.benchmark.torch_reference import best_threads
 
+    workload = QUICK_WORKLOAD if settings.quick else WORKLOAD
+    devices = jax.local_devices()[:1]
+    steps = workload.examples // workload.batch_size
     apart = agreement(workload.model, AGREEMENT_EXAMPLES)
     if max(apart) > MOST_APART:
         raise RuntimeError(f"The PyTorch step is not ours, there is nothing to compare: {apart}.")

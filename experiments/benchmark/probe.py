@@ -73,7 +73,8 @@ def long_run(quick: bool) -> dict[str, float]:
         "early": memory[early_epoch],
         "half": memory[epochs // 2],
         "last": memory[epochs],
-        "peak": _peak_mib(),
+        # The system notes a new peak a moment late.
+        "peak": max(_peak_mib(), *memory.values()),
     }
 
 

@@ -99,9 +99,8 @@ def race(task: Task, entrants) -> tuple[dict[str, list[float]], dict[str, float]
         before = time.perf_counter()
         errors[name] = marginal_error(solve(), task.marginal)
         slowest = max(slowest, time.perf_counter() - before)
-    few = slowest > LONGEST_SECONDS / 5
-    times = alternate(entrants, rounds=3, seconds=SECONDS, at_most=50, warm_ups=0 if few else 1)
-    return times, errors
+    warm_ups = 0 if slowest > LONGEST_SECONDS / 5 else 1
+    return alternate(entrants, rounds=3, seconds=SECONDS, at_most=50, warm_ups=warm_ups), errors
 
 
 def growth(sizes: list[tuple[int, int, float]]) -> tuple[float, float]:

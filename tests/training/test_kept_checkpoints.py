@@ -25,7 +25,7 @@ def test_the_only_checkpoint_is_kept_until_the_next_is_sealed(small_data, cpus, 
         seal(folder)
 
     def delete_after_copy(manager, step):
-        copy = tmp_path / f"between-{max(map(int, names(directory)))}"
+        copy = tmp_path / f"between-{max(steps(directory))}"
         shutil.copytree(directory, copy)
         files_of(copy / str(step))[0].unlink()
         delete(manager, step)
@@ -34,14 +34,14 @@ def test_the_only_checkpoint_is_kept_until_the_next_is_sealed(small_data, cpus, 
     monkeypatch.setattr(checkpoint._Manager, "delete", delete_after_copy)
     train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=Checkpointer(directory, keep=1))
     monkeypatch.undo()
-    assert names(directory) == ["16"]
+    assert steps(directory) == [16]
     told = []
     for folder, newest in (("before-12", "epoch 2"), ("between-12", "epoch 3"), ("before-16", "epoch 3")):
         checkpointer = Checkpointer(tmp_path / folder, keep=1, tell=told.append)
         assert checkpointer.newest() == newest
         resumed = train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=checkpointer)
         assert resumed.history == whole.history
-        assert names(tmp_path / folder) == ["16"]
+        assert steps(tmp_path / folder) == [16]
     assert [text.rsplit("/", 1)[1] for text in told] == [
         f"{step} was not finished and is not used." for step in (12, 16)
     ]
@@ -73,11 +73,11 @@ def test_what_cannot_be_removed_stops_nothing(small_data, cpus, tmp_path, monkey
     monkeypatch.undo()
     told = []
     assert Checkpointer(tmp_path, tell=told.append).newest() == "epoch 4"
-    assert names(tmp_path) == ["16"] and not told
+    assert steps(tmp_path) == [16] and not told
 
 
-def names(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name.isdigit())
+def steps(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def test_newest_checkpoints_and_the_best_by_validation_are_kept(small_data, cpus, tmp_path):
@@ -90,7 +90,6 @@ def test_newest_checkpoints_and_the_best_by_validation_are_kept(small_data, cpus
                 evaluate=lambda variables: {"validation_accuracy": next(scores)},
                 should_stop=stop_at(*([stop] if stop else [])),
             )
-    kept = sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit())
-    assert kept == [2 * STEPS, 5 * STEPS, 6 * STEPS]
+    assert steps(tmp_path) == [2 * STEPS, 5 * STEPS, 6 * STEPS]
     again = Checkpointer(tmp_path, keep=1)
     assert again.newest() == "epoch 6"
