@@ -175,7 +175,7 @@ class Trainer:
                 probabilities = jax.nn.softmax(auxiliaries[1].predict(problem.images), axis=-1)
                 marginal = tuple(np.mean(probabilities, axis=0, dtype=float).tolist())
                 method = dataclasses.replace(method, class_marginal=marginal)
-            if config.auxiliary_predictions == "cached":
+            if spec.cached:
                 logits = [one.predict(problem.images) for one in auxiliaries]
                 data = data._replace(noise_robust_logits=logits[0], imbalance_robust_logits=logits[1])
                 auxiliaries = None

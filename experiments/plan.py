@@ -43,6 +43,7 @@ class Spec(NamedTuple):
       stream: which stream of random numbers it draws from.
       auxiliaries: names of its f_N and f_L, if it needs them.
       weakening: how its training is made worse, if it is.
+      cached: whether what its auxiliaries predict is looked up, instead of predicted for each batch.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Spec(NamedTuple):
     stream: int = _COMMON_STREAM
     auxiliaries: tuple[str, str] = (NOISE_ROBUST, IMBALANCE_ROBUST)
     weakening: Weakening | None = None
+    cached: bool = False
 
     @property
     def is_trained(self) -> bool:
@@ -95,7 +97,8 @@ def naive_spec(problem: Problem, config: Config, name: str = NAIVE) -> Spec:
     """Naive distillation with the settings of `config`."""
     base = _build(problem, config.base)
     method = NaiveDistillation(base, config.weighting(config.naive_alpha), config.naive_noise_weight)
-    return Spec(name, "baseline", f"{config.base} + {config.naive_alpha:g} naive", method)
+    label = f"{config.base} + {config.naive_alpha:g} naive"
+    return Spec(name, "baseline", label, method, cached=_caches(config))
 
 
 def target_spec(problem: Problem, config: Config, name: str = TARGET) -> Spec:
@@ -110,7 +113,8 @@ def target_spec(problem: Problem, config: Config, name: str = TARGET) -> Spec:
         config.marginal,
         queue=config.queue,
     )
-    return Spec(name, "target", f"{config.base} + {config.alpha:g} D-SINK", method)
+    label = f"{config.base} + {config.alpha:g} D-SINK"
+    return Spec(name, "target", label, method, cached=_caches(config))
 
 
 def _tuned_naive_spec(problem):
@@ -119,7 +123,7 @@ def _tuned_naive_spec(problem):
     alpha, noise_weight = TUNED_NAIVE_ALPHA, TUNED_NAIVE_NOISE_WEIGHT
     method = NaiveDistillation(_build(problem, config.base), config.weighting(alpha), noise_weight)
     label = f"{config.base} + {alpha:g} naive, f_N {noise_weight:g}"
-    return Spec(NAIVE_TUNED, "baseline", label, method)
+    return Spec(NAIVE_TUNED, "baseline", label, method, cached=_caches(config))
 
 
 def _adjusted_spec(problem):
@@ -139,6 +143,10 @@ _BASELINES: dict[str, Callable[[Problem], Spec]] = {
     ADJUSTED: _adjusted_spec,
     ENSEMBLE: lambda problem: Spec(ENSEMBLE, "baseline", "mean of f_L and f_N", Ensemble()),
 }
+
+
+def _caches(config):
+    return config.auxiliary_predictions == "cached"
 
 
 def _build(problem, name):

@@ -7,6 +7,7 @@ from dsink_jax.report.canvas import (
     CLASSES,
     MARKERS,
     PALETTE,
+    colour_cells,
     legend_beside,
     make_axes,
     make_grid,
@@ -106,7 +107,7 @@ def classes_figure(
         for label in sorted({point[2] for point in points}):
             x, y = zip(*[point[:2] for point in points if point[2] == label], strict=True)
             colour = CLASSES[label % len(CLASSES)]
-            axes.plot(x, y, ls="", marker=f"${label}$", ms=5, mew=0, color=colour, rasterized=True)
+            axes.plot(x, y, ls="", marker=f"${label}$", ms=5, mew=0, color=colour)
         axes.set_title(title, fontsize=8)
         axes.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
     save(figure, path)
@@ -126,7 +127,7 @@ def heat_map_figure(
     figure, axes = make_axes(2.2 + 0.95 * len(column_names), 1.6 + 0.5 * len(row_names))
     largest = max(abs(value) for row in cells for value in row) or 1.0
     # Orange to purple: told apart by people of any colour vision, and white at 0.
-    axes.imshow(cells, cmap="PuOr_r", vmin=-largest, vmax=largest, aspect="auto")
+    colour_cells(axes, cells, cmap="PuOr_r", vmin=-largest, vmax=largest)
     for i, row in enumerate(cells):
         for j, value in enumerate(row):
             strong = abs(value) > 0.6 * largest

@@ -10,6 +10,7 @@ from dsink_jax.report.canvas import (
     LINES,
     MARKERS,
     PALETTE,
+    colour_cells,
     count_on_x,
     legend_below,
     make_axes,
@@ -136,8 +137,13 @@ def confusion_matrix_figure(
     named = len(counts) <= _MOST_NAMED
     side = 1.6 + 0.42 * len(counts) if named else 6.5
     figure, axes = make_axes(side + 0.9, side)
-    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, interpolation="none")
-    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+    colours = {"cmap": "Blues", "vmin": 0, "vmax": 100}
+    if named:
+        drawn = colour_cells(axes, 100 * shares, **colours)
+    else:  # thousands of shapes would make a page of megabytes
+        drawn = axes.imshow(100 * shares, interpolation="none", **colours)
+    scale = figure.colorbar(drawn, ax=axes, label="share of the true class (%)", shrink=0.8)
+    scale.solids.set(rasterized=False, edgecolor="face")
     if named:
         _name_classes(axes, class_names)
         axes.set_yticks(range(len(counts)), [plain(_short(name)) for name in class_names], fontsize=8)

@@ -1,12 +1,12 @@
 """What a fresh process measures of itself, as one line of JSON; started by `startup`."""
 
-import contextlib
 import json
 import pathlib
-import resource
 import sys
 import tempfile
 import time
+
+from experiments.benchmark.memory import peak_mib, resident_mib
 
 
 def first_step(kind: str, quick: bool, started: float) -> dict[str, float]:
@@ -48,7 +48,7 @@ def long_run(quick: bool) -> dict[str, float]:
     memory, counts = {}, {}
 
     def note(record):
-        memory[record["epoch"]] = _resident_mib()
+        memory[record["epoch"]] = resident_mib()
         counts[record["epoch"]] = compilations.count
 
     with tempfile.TemporaryDirectory() as folder:
@@ -74,25 +74,8 @@ def long_run(quick: bool) -> dict[str, float]:
         "half": memory[epochs // 2],
         "last": memory[epochs],
         # The system notes a new peak a moment late.
-        "peak": max(_peak_mib(), *memory.values()),
+        "peak": max(peak_mib(), *memory.values()),
     }
-
-
-def whole_run(data_dir: str, quick: bool) -> dict[str, object]:
-    """Memory of `python -m experiments.cifar` on all images, or on some if quick."""
-    from experiments.command_line import main as run_command
-    from experiments.config import CIFAR
-
-    model = "small_cnn" if quick else "resnet20"
-    with tempfile.TemporaryDirectory() as folder:
-        run = pathlib.Path(folder) / "run"
-        sys.argv = ["cifar", "--data-dir", data_dir, "--run-dir", str(run), "--model", model]
-        sys.argv += ["--imbalance-ratio", "1", "--epochs", "1", "--baselines", "none"]
-        sys.argv += ["--limit-train", "200", "--limit-test", "100"] if quick else []
-        with contextlib.redirect_stdout(sys.stderr):
-            run_command(CIFAR)
-        data = json.loads((run / "results.json").read_text())["data"]
-    return {"images": data["train_images"], "model": model, "peak": _peak_mib()}
 
 
 class _Compilations:
@@ -110,24 +93,11 @@ class _Compilations:
             self.count += event.endswith("backend_compile_duration")
 
 
-def _resident_mib():
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def _peak_mib():
-    # Not getrusage: its peak is carried over from the process that started this one.
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
 def main() -> None:
-    """Arguments: what to measure, of which kind or on what data, whether quick, when it was started."""
+    """Arguments: what to measure, of which kind, whether quick, when it was started."""
     what, kind, quick, started = sys.argv[1:]
     if what == "first_step":
         found = first_step(kind, quick == "True", float(started))
-    elif what == "whole_run":
-        found = whole_run(kind, quick == "True")
     else:
         found = long_run(quick == "True")
     print(json.dumps(found))

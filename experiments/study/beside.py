@@ -33,6 +33,10 @@ class Beside(NamedTuple):
         return [max(values) for values in zip(*self.parts, strict=True)]
 
 
+# What the best of so many models is called.
+_OF_THEM = {1: "it", 2: "the better of the two", 3: "the best of the three"}
+
+
 def beside(study: Study, rows: Sequence[Row]) -> list[Beside]:
     """The models of one setting that have been run, with what they are held against."""
     found = []
@@ -49,7 +53,7 @@ def beside(study: Study, rows: Sequence[Row]) -> list[Beside]:
 
 def verdict(pairs: Sequence[Beside]) -> str:
     """How often and by how much the models are ahead of what they are held against, and where not."""
-    better = "the better of the two" if len(pairs[0].others) > 1 else "it"
+    better = _OF_THEM[len(pairs[0].others)]
     means = [pair.ahead.mean for pair in pairs]
     behind = [
         f"`{pair.model}` beside {' and '.join(f'`{name}`' for name in pair.others)} ({pair.ahead.mean:+.1f})"
@@ -66,9 +70,9 @@ def verdict(pairs: Sequence[Beside]) -> str:
 
 def table(pairs: Sequence[Beside]) -> str:
     """A line for each model."""
-    two = len(pairs[0].others) > 1
-    heads = ("beside", "accuracy", "and", "accuracy") if two else ("beside", "accuracy")
-    last = "ahead of the better by" if two else "ahead by"
+    count = len(pairs[0].others)
+    heads = ("beside", "accuracy", *("and", "accuracy") * (count - 1))
+    last = "ahead by" if count == 1 else f"ahead of {_OF_THEM[count]} by"
     lines = [("model", "accuracy", *heads, last)]
     for pair in pairs:
         theirs = zip(pair.others, map(spread, pair.parts), strict=True)

@@ -146,7 +146,7 @@ def _pairs(folder, study, budget, rows):
 
 
 def _quality(folder, study, budget, rows):
-    """How far D-SINK is ahead of the better of its auxiliaries as these get worse, a panel for each way."""
+    """How far D-SINK is ahead of its auxiliaries and its base as those get worse, a panel for each way."""
     path = folder / f"quality-{budget}.svg"
     undamaged, lines = None, {way: {} for way in _WORSE}
     for pair in beside.beside(study, rows):
@@ -166,10 +166,12 @@ def _quality(folder, study, budget, rows):
         panels[title] = {
             f"worse: {which}": _line({**start, **values}) for which, values in lines[way].items()
         }
-    label = "ahead of the better\nof f_L and f_N (points)"
+    label = "ahead of the best of f_L,\nf_N and the base (points)"
     figures.lines_figure(panels, path, x_label="share", y_label=label, level=0.0)
-    shown = "points by which D-SINK is ahead of the better of its auxiliaries as these get worse, by the "
-    return [(path.name, f"{shown}epochs, the data and the labels that they have")]
+    shown = (
+        "points by which D-SINK is ahead of the best of its auxiliaries and its base as the auxiliaries get"
+    )
+    return [(path.name, f"{shown} worse, by the epochs, the data and the labels that they have")]
 
 
 # Ways to make an auxiliary worse: the title of the panel, and the share at which it is as good as ever.
@@ -222,6 +224,26 @@ def _allocation(folder, study, budget, rows):
     return [(path.name, f"{label} over the batch size, with the marginal of: {', '.join(panel)}")]
 
 
+def _exactness(folder, study, budget, rows):
+    """Error of the surrogate labels by the settings of the solver."""
+    del study, rows
+    points = records.read(folder, "exactness.csv", budget)
+    if not points:
+        return []
+    solvers, settings = _names(points, "solver"), _names(points, "setting")
+    values = {
+        setting: [
+            [100 * p["error"] for p in points if (p["setting"], p["solver"]) == (setting, solver)]
+            for solver in solvers
+        ]
+        for setting in settings
+    }
+    path = folder / f"exactness-{budget}.svg"
+    label = "total variation to the exact Q of the batch (%)"
+    figures.points_figure(values, solvers, path, value_label=label, group_label="solver")
+    return [(path.name, f"{label} with {', '.join(solvers)}, a point for each seed")]
+
+
 def _percent(rows, model):
     return [100 * row["last"] for row in rows if row["model"] == model]
 
@@ -240,4 +262,5 @@ FIGURES: dict[str, Draw] = {
     "quality": _quality,
     "features": _features,
     "allocation": _allocation,
+    "exactness": _exactness,
 }

@@ -23,6 +23,14 @@ _BATCH_SIZES = (8, 16, 32, 64, 128, 256)
 _QUEUE = 256
 _EXAMPLES = 2048  # in batches of each size, drawn anew
 _DATA_SET_ITERATIONS = 2000
+# What the solver is given instead of its defaults, and how exactly Q is solved for to hold them against.
+_SOLVER_SETTINGS: tuple[dict[str, Any], ...] = (
+    {},
+    *({"max_iterations": limit} for limit in (10, 20, 50)),
+    *({"threshold": threshold} for threshold in (1e-3, 1e-1)),
+    *({"epsilon": epsilon} for epsilon in (0.5, 1.0, 4.0, 8.0)),
+)
+_EXACT = {"threshold": 3e-7, "max_iterations": 5000}
 
 
 class Measurement(NamedTuple):
@@ -44,8 +52,9 @@ class Measurement(NamedTuple):
 def features(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
     """t-SNE of the features of test images for cross-entropy, the best model without D-SINK, and D-SINK.
 
-    With each point the share of its nearest neighbours among all test images, by the features themselves,
-    that are of its class: what the picture only suggests. The paper's figure 2 is such a picture.
+    The best is by accuracy in this run, among all single networks of the study. With each point the share of
+    its nearest neighbours among all test images, by the features themselves, that are of its class: what the
+    picture only suggests. The paper's figure 2 is such a picture.
     """
     from sklearn.manifold import TSNE
     from sklearn.neighbors import NearestNeighbors
@@ -53,10 +62,7 @@ def features(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
 
     rows = []
     with _trained(cell, should_stop) as run:
-        best = max(
-            (name for name, entry in run.results["models"].items() if entry["role"] == "auxiliary"),
-            key=lambda name: run.results["models"][name]["accuracy"]["last"],
-        )
+        best = _best_rival(run)
         labels = run.problem.data.test.labels
         for name in ("cross_entropy", best, "dsink"):
             found = run.features(name, run.problem.data.test.images)
@@ -87,10 +93,7 @@ def allocation(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
     f_L's mean over the batch, as published. `dataset`: its mean over the training set. `queue`: the batch is
     solved together with the predictions for 256 other examples, as a queue of past batches would hold them.
     """
-    with _trained(cell, should_stop) as run:
-        images = run.problem.images
-        f, f_n, f_l = (jnp.asarray(run.logits(name, images)) for name in ("dsink", *_auxiliaries(run)))
-        observed, true = run.problem.corruption.noisy_labels, run.problem.corruption.clean_labels
+    f, f_n, f_l, observed, true = _training_logits(cell, should_stop)
     whole = class_marginal(f_l)
     reference = surrogate_labels(f, f_n, whole, max_iterations=_DATA_SET_ITERATIONS).labels
     solve = jax.jit(lambda at, marginal: surrogate_labels(f[at], f_n[at], marginal).labels)
@@ -118,6 +121,41 @@ def allocation(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
     return rows
 
 
+def exactness(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
+    """How far Q of a batch is from its exact solution where the solver does less, or has another epsilon.
+
+    For the trained target, in batches of the run's size. `error` of a label is the total variation, half the
+    L1 distance, to Q of the same batch solved to 3e-7, in [0, 1]; `worst` is the largest; `marginal_error` is
+    the mean L1 error of the class marginal.
+    """
+    f, f_n, f_l, observed, true = _training_logits(cell, should_stop)
+    size, rng = cell.config.batch_size, np.random.default_rng((cell.seed, 6))
+    batches = [rng.permutation(len(observed))[:size] for _ in range(-(-_EXAMPLES // size))]
+
+    def solved(**settings):
+        solve = jax.jit(lambda at: surrogate_labels(f[at], f_n[at], class_marginal(f_l[at]), **settings))
+        found = [jax.device_get(solve(at)) for at in batches]
+        return np.concatenate([one.labels for one in found]), found
+
+    at = np.concatenate(batches)
+    exact, _ = solved(**_EXACT)
+    rows = []
+    for settings in _SOLVER_SETTINGS:
+        labels, found = solved(**settings)
+        error = 0.5 * np.abs(labels - exact).sum(1)
+        rows.append(
+            {
+                "solver": ", ".join(f"{name}={value:g}" for name, value in settings.items()) or "default",
+                "error": float(error.mean()),
+                "worst": float(error.max()),
+                "marginal_error": float(np.mean([one.marginal_error for one in found])),
+                "iterations": float(np.mean([one.iterations for one in found])),
+                "noisy_corrected": noisy_corrected(labels.argmax(1), observed[at], true[at]),
+            }
+        )
+    return rows
+
+
 MEASUREMENTS = {
     "features": Measurement(
         "features.csv", ("model", "image", "label", "x", "y", "same_class"), ("model", "image"), features
@@ -127,6 +165,12 @@ MEASUREMENTS = {
         ("batch_size", "marginal", "error", "noisy_corrected"),
         ("batch_size", "marginal"),
         allocation,
+    ),
+    "exactness": Measurement(
+        "exactness.csv",
+        ("solver", "error", "worst", "marginal_error", "iterations", "noisy_corrected"),
+        ("solver",),
+        exactness,
     ),
 }
 
@@ -140,6 +184,22 @@ def _trained(cell: Cell, should_stop) -> Iterator[Trained]:
         yield run
 
 
-def _auxiliaries(run):
-    """Names of the target's f_N and f_L."""
-    return run.specs["dsink"].auxiliaries
+def _best_rival(run):
+    """The single network that is most accurate of those that are no D-SINK."""
+    models = run.results["models"]
+    rivals = [
+        name
+        for name, spec in run.specs.items()
+        if spec.role != "target"
+        and spec.is_trained
+        and run.problem.model_for(spec.method).features is not None
+    ]
+    return max(rivals, key=lambda name: models[name]["accuracy"]["last"])
+
+
+def _training_logits(cell, should_stop):
+    """Logits of the target, its f_N and its f_L for the training images, their observed and true labels."""
+    with _trained(cell, should_stop) as run:
+        names = ("dsink", *run.specs["dsink"].auxiliaries)
+        logits = [jnp.asarray(run.logits(name, run.problem.images)) for name in names]
+        return *logits, run.problem.corruption.noisy_labels, run.problem.corruption.clean_labels

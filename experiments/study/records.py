@@ -163,7 +163,18 @@ def _write(path, text):
     os.replace(partial, path)
 
 
-_WORDS = {"budget", "setting", "model", "role", "method", "dataset", "noise", "environment", "marginal"}
+_WORDS = {
+    "budget",
+    "setting",
+    "model",
+    "role",
+    "method",
+    "dataset",
+    "noise",
+    "environment",
+    "marginal",
+    "solver",
+}
 _COUNTS = {"seed", "epoch", "train_images", "image", "label", "batch_size"}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dsink_jax.errors import InputError
 from experiments.benchmark import __main__ as command
-from experiments.benchmark import cifar10, probe, solvers
+from experiments.benchmark import cifar10, memory, probe, solvers
 from experiments.benchmark.settings import Settings
 from experiments.benchmark.solvers import growth, make_task, marginal_error, with_pot_iterations
 from experiments.benchmark.steps import QUICK_WORKLOADS
@@ -144,9 +144,24 @@ def test_nothing_is_compiled_after_the_first_epoch():
 )
 def test_memory_of_a_run_on_cifar10():
     folder = pathlib.Path(os.environ["TFDS_DATA_DIR"])
-    (row,), remarks = cifar10.measure(Settings(("cifar10",), quick=True, data_dir=folder))
-    assert row.case.startswith("200 images, small_cnn") and not remarks
-    assert 200 < row.value < 3072 and row.met  # JAX alone has more than 200 MiB
+    (peak, growth), remarks = cifar10.measure(Settings(("cifar10",), quick=True, data_dir=folder))
+    case = "200 images, small_cnn, 3 epochs each of imbalance_robust, noise_robust and target: "
+    assert peak.case.startswith(case) and growth.case.startswith(case) and not remarks
+    assert 200 < peak.value < 3072 and peak.met  # JAX alone has more than 200 MiB
+    assert abs(growth.value) < peak.value
+
+
+def test_a_run_on_cifar10_that_fails_is_said_to(tmp_path):
+    with pytest.raises(InputError, match=r"The run on CIFAR-10 failed: .*nothing-here"):
+        cifar10.watch(["--data-dir", str(tmp_path / "nothing-here")], tmp_path)
+
+
+def test_memory_is_what_the_process_holds():
+    before = memory.resident_mib()
+    block = np.ones(2**25)  # 256 MiB
+    assert 240 < memory.resident_mib() - before < 300 and block[0] == 1
+    assert memory.peak_mib() > 240
+    assert memory.resident_mib(2**22 + 1) == memory.peak_mib(2**22 + 1) == 0  # no such process
 
 
 def test_without_the_data_there_is_a_remark():

@@ -37,7 +37,10 @@ def draw(tmp_path, study, rows):
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(drawings.figures, "save", lambda figure, path: saved.append(figure))
+    save = drawings.figures.save
+    monkeypatch.setattr(
+        drawings.figures, "save", lambda figure, path: (saved.append(figure), save(figure, path))
+    )
     study = STUDIES[name]
     models = {model.name: 0.5 for one in study.models for model in (*one.needs, one)}
     rows = two_seeds(models, next(iter(study.settings.values()))[0].name)
@@ -53,13 +56,18 @@ def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
         {**key[0], "batch_size": size, "marginal": "batch", "error": 0.1, "noisy_corrected": 0.5}
         for size in (8, 16)
     ]
-    for measured, found in (("features", placed), ("allocation", errors)):
+    exact = [
+        {**key[0], **dict.fromkeys(MEASUREMENTS["exactness"].fields, 0.1), "solver": solver}
+        for solver in ("default", "epsilon=1")
+    ]
+    for measured, found in (("features", placed), ("allocation", errors), ("exactness", exact)):
         file, fields, of_row, _ = MEASUREMENTS[measured]
         place = records._KEY[:3]
         records.merge(tmp_path / file, (*place, *fields), (*place, *of_row), found)
     drawn = drawings.draw(tmp_path, study, "small", rows)
     assert len(drawn) == len(saved) >= len(study.figures) > 0
     assert all(said and "\n" not in said for _, said in drawn)
+    assert not [name for name, _ in drawn if "<image" in (tmp_path / name).read_text()]  # shapes, no pixels
     for axes in (axes for figure in saved for axes in figure.axes if axes.get_visible()):
         assert axes.get_xlabel() and axes.get_ylabel()
 
@@ -81,7 +89,7 @@ def test_worse_auxiliaries_are_panels_by_how_they_were_made_worse(tmp_path, monk
         drawings.figures, "lines_figure", lambda panels, path, **how: shown.update(panels=panels, **how)
     )
     accuracies = {
-        **{"f_L-logit_adjustment": 0.6, "f_N-elr": 0.8, "dsink": 0.88},
+        **{"f_L-logit_adjustment": 0.6, "f_N-elr": 0.8, "dsink": 0.88, "logit_adjustment": 0.62},
         **{"f_N-elr-data=0.1": 0.3, "dsink-f_N=elr-data=0.1": 0.5},
         **{"f_L-logit_adjustment-noise=0.5": 0.4, "dsink-f_L=logit_adjustment-noise=0.5": 0.86},
         **{"f_N-elr-noise=0.5": 0.45, "f_N-elr-noise=0.5-draw=1": 0.5},
@@ -97,10 +105,10 @@ def test_worse_auxiliaries_are_panels_by_how_they_were_made_worse(tmp_path, monk
         assert band == pytest.approx([0.0] * len(x), abs=1e-9)  # both seeds are one point apart in all
         return dict(zip(x, (round(value, 6) for value in y), strict=True))
 
-    # By hand: less the better of the two, 80 or 60 % where one is intact.
-    assert {name: points(line) for name, line in data.items()} == {"worse: f_N": {0.1: -10.0, 1.0: 8.0}}
+    # By hand: less the best of the two and the base; 80 % where f_N is intact, else the base's 62.
+    assert {name: points(line) for name, line in data.items()} == {"worse: f_N": {0.1: -12.0, 1.0: 8.0}}
     assert {name: points(line) for name, line in noise.items()} == {
         "worse: f_L": {0.0: 8.0, 0.5: 6.0},
-        "worse: both, on the same": {0.0: 8.0, 0.5: 25.0},
-        "worse: both, each on its own": {0.0: 8.0, 0.5: 15.0},
+        "worse: both, on the same": {0.0: 8.0, 0.5: 8.0},
+        "worse: both, each on its own": {0.0: 8.0, 0.5: 3.0},
     }
