@@ -9,6 +9,8 @@
 
 trains what is missing under --runs-dir, adds the numbers to results/STUDY/*.csv and draws tables and figures
 from those files. The same command again goes on where it stopped; studies share what they have in common.
+Where a corrupted set cannot be had or a training diverges, the rest is done and shown, and the command ends
+with what failed.
 """
 
 import dataclasses
@@ -22,6 +24,7 @@ import tyro
 
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.flags import read_flags
+from dsink_jax.training import TrainingDivergedError
 from experiments import overhead
 from experiments.command_line import errors_for_people, stopping_when_asked
 from experiments.compiled import keep_compiled
@@ -106,22 +109,27 @@ def main() -> None:
         return
     with errors_for_people(), stopping_when_asked() as should_stop:
         asked = read_flags(Flags, description=__doc__)
+        failed: list[Exception] = []
         for flags in asked.each:
             if asked.study == ALL:
                 print(f"\n=== {flags.study}")
-            _run(flags, should_stop)
+            failed += _run(flags, should_stop)
+        if failed:
+            count = f"{len(failed)} cell{'s' * (len(failed) != 1)} failed, the others are done"
+            first = str(failed[0]).replace("\n", " ")
+            raise type(failed[0])(f"{count}. {first}")
 
 
 def _run(flags, should_stop):
+    """Does one study as far as it can be done; returns the errors of the cells that failed."""
     study = STUDIES[flags.study]
     cells = make_cells(study, flags.budget, flags.settings, flags.all_seeds, flags.runs_dir, flags.data_dir)
     if flags.dry_run:
         print(describe(flags, cells))
-        return
+        return []
     make_output(flags.folder)
     keep_compiled(flags.runs_dir / "compiled")
-    if flags.steps in ("all", "train"):
-        _train(flags, cells, should_stop)
+    failed = _train(flags, cells, should_stop) if flags.steps in ("all", "train") else []
     with writing_output(flags.folder):
         if flags.steps in ("all", "gather"):
             for name in records.gather(flags.folder, flags.budget, cells):
@@ -129,6 +137,7 @@ def _run(flags, should_stop):
             _measure(flags, study, cells, should_stop)
         if flags.steps != "train":
             print(f"\n{render.render(flags.folder, study, flags.study)}")
+    return failed
 
 
 def describe(flags: Flags, cells: list) -> str:
@@ -157,12 +166,17 @@ def _doubts(flags, cells):
 
 def _train(flags, cells, should_stop):
     if flags.jobs == 1:
+        failed = []
         for cell in cells:
             print(f"\n== {cell.name}")
-            train(cell, should_stop)
+            try:
+                train(cell, should_stop)
+            except (InputError, TrainingDivergedError) as error:
+                print(f"failed: {error}")
+                failed.append(type(error)(f"{cell.name}: {error}"))
             print(_how_far(flags, cells), flush=True)
             jax.clear_caches()  # what was compiled for one cell is of no use to the next, and adds up
-        return
+        return failed
     said = None
 
     def tell():
@@ -172,7 +186,10 @@ def _train(flags, cells, should_stop):
             said = now
             print(f"{time.strftime('%H:%M')}  {_how_far(flags, cells)}", flush=True)
 
-    jobs.run_all([_command(flags, cell) for cell in cells], flags.jobs, should_stop, tell)
+    return [
+        InputError(message)
+        for message in jobs.run_all([_command(flags, cell) for cell in cells], flags.jobs, should_stop, tell)
+    ]
 
 
 def _measure(flags, study, cells, should_stop):

@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
-from dsink_jax.errors import InputError
 from dsink_jax.training.loop import TrainingStoppedError
 from experiments.interruption import StopRequest
 
@@ -19,11 +18,11 @@ def run_all(
     jobs: int,
     should_stop: StopRequest,
     on_change: Callable[[], None],
-) -> None:
+) -> list[str]:
     """Runs commands, `jobs` at a time.
 
-    A job has its share of the CPU cores, and one GPU where there are any. When one fails, those that run are
-    finished and no further ones begun.
+    A job has its share of the CPU cores, and one GPU where there are any. When one fails, the others are run
+    all the same.
 
     Args:
       commands: where the output goes, and what to run, in order.
@@ -31,14 +30,16 @@ def run_all(
       should_stop: asked between; the jobs are then told to save and end.
       on_change: called from time to time.
 
+    Returns:
+      For each job that failed its log file and the end of its output.
+
     Raises:
-      InputError: if a job failed, with the end of its output.
       TrainingStoppedError: if `should_stop` said so.
     """
     waiting, running, failed = list(commands), {}, []
     try:
-        while running or (waiting and not failed):
-            while waiting and not failed and len(running) < jobs:
+        while running or waiting:
+            while waiting and len(running) < jobs:
                 slot = next(i for i in range(jobs) if i not in running)
                 log, command = waiting.pop(0)
                 running[slot] = (_start(command, log, slot, jobs), log)
@@ -56,9 +57,12 @@ def run_all(
             process.terminate()  # saves and ends
         for process, _ in running.values():
             process.wait()
-    if failed:
-        last = failed[0].read_text(encoding="utf-8", errors="replace").strip().splitlines()[-2:]
-        raise InputError(f"{failed[0]}: " + " ".join(last or ["no output"]))
+    return [f"{log}: {_end_of(log)}" for log in failed]
+
+
+def _end_of(log):
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-2:]
+    return " ".join(lines or ["no output"])
 
 
 def _start(command, log, slot, jobs):

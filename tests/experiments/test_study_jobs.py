@@ -2,11 +2,11 @@
 
 import json
 import os
+import pathlib
 import sys
 
 import pytest
 
-from dsink_jax.errors import InputError
 from dsink_jax.training.loop import TrainingStoppedError
 from experiments.study import jobs
 
@@ -32,16 +32,38 @@ def test_jobs_run_side_by_side_on_their_share(tmp_path):
     assert set(shares[0]) | set(shares[1]) == os.sched_getaffinity(0)
 
 
-def test_a_failed_job_lets_the_others_end_and_is_named(tmp_path):
-    ended = tmp_path / "ended"
+def test_a_failed_job_is_named_and_the_others_are_run(tmp_path):
+    ended, begun = tmp_path / "ended", tmp_path / "begun"
     commands = [
         (tmp_path / "bad.log", script("import sys; print('error: no such data'); sys.exit(2)")),
         (tmp_path / "good.log", script(f"import time; time.sleep(4); open({str(ended)!r}, 'w')")),
-        (tmp_path / "never.log", script("print('begun')")),
+        (tmp_path / "later.log", script(f"open({str(begun)!r}, 'w')")),
     ]
-    with pytest.raises(InputError, match=r"bad\.log: error: no such data"):
-        jobs.run_all(commands, 2, NEVER, lambda: None)
-    assert ended.exists() and not (tmp_path / "never.log").exists()
+    failed = jobs.run_all(commands, 2, NEVER, lambda: None)
+    assert failed == [f"{tmp_path / 'bad.log'}: error: no such data"]
+    assert ended.exists() and begun.exists()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "at_once", "expected"),
+    [
+        (0, None, 2, [{}, {}]),
+        (2, None, 2, [("0", "0.90"), ("1", "0.90")]),
+        (4, None, 2, [("0", "0.90"), ("1", "0.90")]),
+        (2, None, 3, [("0", "0.45"), ("1", "0.45"), ("0", "0.45")]),
+        (8, "5,7", 3, [("5", "0.45"), ("7", "0.45"), ("5", "0.45")]),
+        (4, "GPU-3c", 1, [("GPU-3c", "0.90")]),
+    ],
+)
+def test_jobs_have_a_gpu_each_or_a_part_of_one(monkeypatch, gpus, visible, at_once, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    files = [pathlib.Path(f"/dev/nvidia{i}") for i in range(gpus)]
+    monkeypatch.setattr(jobs.pathlib.Path, "glob", lambda _, pattern: iter(files))
+    names = ("CUDA_VISIBLE_DEVICES", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+    wanted = [one and dict(zip(names, one, strict=True)) for one in expected]
+    assert [jobs._gpu(slot, at_once) for slot in range(at_once)] == wanted
 
 
 def test_jobs_are_told_to_stop_and_waited_for(tmp_path):

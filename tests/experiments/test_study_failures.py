@@ -1,0 +1,74 @@
+"""Studies some of whose cells fail: what can be done is done, shown, and the command says what failed."""
+
+import dataclasses
+import sys
+
+import pytest
+
+from dsink_jax.training import TrainingDivergedError
+from experiments.study import __main__ as study_command
+from experiments.study import budgets, records
+
+_SETTING = "digits-ratio-10-symmetric-0.4"
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """A folder for runs and results, with the budget `small` of one epoch."""
+    preset = dataclasses.replace(budgets.BUDGETS["small"].preset, epochs=1, evaluate_every=1, devices=1)
+    small = dataclasses.replace(budgets.BUDGETS["small"], preset=preset)
+    monkeypatch.setitem(budgets.BUDGETS, "small", small)
+    return tmp_path
+
+
+def call(monkeypatch, capsys, folder, *more):
+    """Runs a study of three seeds in this process: its exit code and what it printed on standard error."""
+    places = ("--runs-dir", folder / "runs", "--output", folder / "results", "--settings", _SETTING)
+    arguments = ("correction", "--seeds", 1, 2, 3, *places, *more)
+    monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
+    try:
+        study_command.main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    return code, capsys.readouterr().err
+
+
+def seeds(folder):
+    return {row["seed"] for row in records.read(folder / "results" / "correction", "results.csv")}
+
+
+def test_a_damaged_cell_keeps_none_of_the_others(folder, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    damaged = folder / "runs" / "small" / _SETTING / "seed-2" / "config.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    code, said = call(monkeypatch, capsys, folder)
+    assert code == 2
+    last = said.strip().splitlines()[-1]
+    assert last.startswith(f"error: 1 cell failed, the others are done. {_SETTING} seed 2: ")
+    assert "config.json" in last
+    assert seeds(folder) == {1, 3}
+    assert (folder / "results" / "correction" / "README.md").exists()
+    # Mended, the same command does what is left.
+    damaged.unlink()
+    assert call(monkeypatch, capsys, folder)[0] == 0
+    assert seeds(folder) == {1, 2, 3}
+
+
+def test_a_training_that_diverges_keeps_none_of_the_others(folder, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    train = study_command.train
+
+    def diverging(cell, should_stop):
+        if cell.seed < 3:
+            raise TrainingDivergedError("f_N-elr: the loss is nan")
+        return train(cell, should_stop)
+
+    monkeypatch.setattr(study_command, "train", diverging)
+    code, said = call(monkeypatch, capsys, folder)
+    assert code == 1
+    assert said.strip().splitlines()[-1] == (
+        f"error: 2 cells failed, the others are done. {_SETTING} seed 1: f_N-elr: the loss is nan"
+    )
+    assert seeds(folder) == {3}
