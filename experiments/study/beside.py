@@ -55,11 +55,7 @@ def verdict(pairs: Sequence[Beside]) -> str:
     """How often and by how much the models are ahead of what they are held against, and where not."""
     better = _OF_THEM[len(pairs[0].others)]
     means = [pair.ahead.mean for pair in pairs]
-    behind = [
-        f"`{pair.model}` beside {' and '.join(f'`{name}`' for name in pair.others)} ({pair.ahead.mean:+.1f})"
-        for pair in pairs
-        if not pair.ahead.mean > 0
-    ]
+    behind = [f"`{pair.model}` ({pair.ahead.mean:+.1f})" for pair in pairs if not pair.ahead.mean > 0]
     runs = sum(pair.ahead.ahead for pair in pairs), sum(pair.ahead.seeds for pair in pairs)
     return (
         f"ahead of {better} in {len(pairs) - len(behind)} of {len(pairs)} cases on average over seeds and in "

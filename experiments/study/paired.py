@@ -1,7 +1,7 @@
 """Numbers of models side by side: means, spreads, and differences that are paired by seed."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from scipy import stats
@@ -54,7 +54,7 @@ def ahead(ones: dict[int, float], others: dict[int, float]) -> str:
     return str(paired([ones[seed] for seed in seeds], [others[seed] for seed in seeds])) if seeds else "-"
 
 
-def spread(shares: Sequence[float | None]) -> str:
+def spread(shares: Iterable[float | None]) -> str:
     """Mean and standard deviation in percent; `-` if nothing is known."""
     shares = [100 * share for share in shares if share is not None]
     if not shares:

@@ -121,11 +121,10 @@ def _best_rival(study, rows):
         return "not complete"
     means = {name: statistics.mean(known[seed] for seed in target) for name, known in rivals.items()}
     best = max(means, key=means.get)
-    mean = 100 * statistics.mean(target.values())
     best_of_each = {seed: max(known[seed] for known in rivals.values()) for seed in target}
     return (
-        f"`{study.target}` {mean:.1f}, the best that is no D-SINK, `{best}`, "
-        f"{100 * means[best]:.1f}: ahead by {ahead(target, rivals[best])}; "
+        f"`{study.target}` {spread(target.values())}, the best that is no D-SINK, `{best}`, "
+        f"{spread([rivals[best][seed] for seed in target])}: ahead by {ahead(target, rivals[best])}; "
         f"of whichever is best in each seed by {ahead(target, best_of_each)}"
     )
 
