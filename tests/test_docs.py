@@ -143,18 +143,17 @@ def beside_the_others(found):
     ]
 
 
+_FIVE = ("cross_entropy", "f_L-logit_adjustment", "f_N-elr", "naive-noise_weight=0.7", "ensemble")
+
+
 def test_real_cifar_is_that_of_the_main_study():
     found = study("main", ("last", "noisy_memorised"), budget="cpu")
     lines = re.findall(r"^\| (\d+), (.*?) \| (.*) \|$", block("cifar", README), re.M)
     assert len(lines) == len(found) == 3
     for ratio, noise, cells in lines:
         models = found[f"cifar10-ratio-{ratio}-{noise.replace(' ', '-')}"]
-        memorised = statistics.mean(models["cross_entropy", "noisy_memorised"])
-        alone = [
-            statistics.mean(models[model, "last"])
-            for model in ("cross_entropy", "f_L-logit_adjustment", "f_N-elr")
-        ]
-        expected = [memorised, *alone, *beside_the_others(models)]
+        shown = [models["cross_entropy", "noisy_memorised"], *(models[model, "last"] for model in _FIVE)]
+        expected = [number for values in shown for number in told(values)] + beside_the_others(models)
         assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
 
 
@@ -165,7 +164,7 @@ def test_wrong_labels_seen_through_are_those_of_the_study():
     for noise, rate, cells in lines:
         models = found[f"digits-ratio-10-{noise}-{rate}"]
         seen = {name: models[name, "noisy_corrected"] for name in ("cross_entropy", "f_N-elr", "dsink")}
-        expected = [statistics.mean(values) for values in seen.values()]
+        expected = [number for values in seen.values() for number in told(values)]
         for measure in ("noisy_corrected", "last"):
             expected += behind(models["dsink", measure], models["f_N-elr", measure])
         numbers = numbers_in(cells)
@@ -181,6 +180,15 @@ def test_auxiliaries_worse_together_are_those_of_the_study():
         same, own = found[name, "last"], found[f"{name}-draw=1", "last"]
         base = found["logit_adjustment", "last"]
         expected = [*told(same), *behind(same, base), *told(own), *behind(own, base), *behind(same, own)]
+        assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
+
+
+def test_accuracy_over_alpha_is_that_of_the_study():
+    (found,) = study("alpha").values()
+    for base, start in (("logit_adjustment", "dsink"), ("cross_entropy", "dsink-base=cross_entropy")):
+        (cells,) = re.findall(rf"^\| `{base}` \| (.*) \|$", block("alpha", RESULTS), re.M)
+        models = [start if alpha == 10 else f"{start}-alpha={alpha}" for alpha in (1, 3, 10, 30, 100)]
+        expected = [number for model in models for number in told(found[model, "last"])]
         assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
 
 
@@ -227,7 +235,7 @@ def test_changes_under_asymmetric_noise_are_those_of_the_study():
         expected = []
         for models in found.values():
             expected += behind(models[f"dsink-{changed}", "last"], models["dsink", "last"])
-            expected.append(statistics.mean(models[f"dsink-{changed}", "noisy_corrected"]))
+            expected += told(models[f"dsink-{changed}", "noisy_corrected"])
         numbers = numbers_in(cells)
         assert numbers == pytest.approx(expected, abs=0.051)
 
@@ -250,7 +258,7 @@ def test_changes_at_ratio_100_are_those_of_the_study():
     assert {f"dsink-{changed}" for changed, _ in lines} == names
     for changed, cells in lines:
         expected = behind(found[f"dsink-{changed}", "last"], found["dsink", "last"])
-        expected.append(statistics.mean(found[f"dsink-{changed}", "noisy_corrected"]))
+        expected += told(found[f"dsink-{changed}", "noisy_corrected"])
         assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
 
 
