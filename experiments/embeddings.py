@@ -21,7 +21,7 @@ from experiments.command_line import errors_for_people
 from experiments.compiled import keep_compiled
 from experiments.embedded import Task, fit_logistic_regression, make_task
 from experiments.embedded_cells import CellFlags, Comparison, run_cells
-from experiments.run_directory import device_description, versions_in_words
+from experiments.provenance import device_description, versions_in_words
 from experiments.study.catalogue import STUDIES
 from experiments.study.paired import paired, spread
 

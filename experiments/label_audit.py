@@ -25,7 +25,7 @@ from dsink_jax.report import align
 from experiments.command_line import errors_for_people
 from experiments.embedded import Task, fit_logistic_regression, make_task
 from experiments.embedded_cells import CellFlags, Comparison, run_cells
-from experiments.run_directory import device_description, versions_in_words
+from experiments.provenance import device_description, versions_in_words
 from experiments.study.budgets import setting
 from experiments.study.catalogue import STUDIES
 

@@ -24,7 +24,7 @@ from experiments.benchmark.timing import alternate, ratio
 from experiments.benchmark.workload import BASE, DSINK, Stepper, Workload
 from experiments.command_line import errors_for_people
 from experiments.output_folder import make_output, writing_output
-from experiments.run_directory import device_description, versions_in_words
+from experiments.provenance import device_description, versions_in_words
 
 FIELDS = (
     *("case", "examples", "classes", "batch", "training", "seconds_per_epoch", "of_base"),

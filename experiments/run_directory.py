@@ -2,26 +2,22 @@
 
 import contextlib
 import fcntl
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import socket
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from dsink_jax.data.corruption import Corruption, load_corruption, save_corruption
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.training.processes import from_first, is_first
 from experiments.config import PLACE, Config, default_settings
+from experiments.provenance import device_description, versions
 
 _LOCK = ".lock"
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint", "numpy")
 
 
 class RunDirectory:
@@ -219,31 +215,6 @@ class RunDirectory:
 def known(number: float) -> float | None:
     """JSON has no NaN: a share of nothing is null."""
     return None if number != number else number
-
-
-def versions(*more: str) -> dict[str, str]:
-    """Versions of Python, of this library, of what it computes with, and of `more` packages."""
-    found = {"python": platform.python_version()}
-    for package in ("dsink-jax", *_PACKAGES, *more):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def versions_in_words(*more: str) -> str:
-    """The same on one line."""
-    return ", ".join(f"{name} {version}" for name, version in versions(*more).items())
-
-
-def device_description(devices: Sequence[jax.Device]) -> str:
-    """The devices in words, such as `1 x cpu (x86_64, 2 cores)`."""
-    device = devices[0]
-    detail = (
-        f"{platform.machine()}, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
-    )
-    return f"{len(devices)} x {device.platform} ({detail})"
 
 
 def _read_json(path):

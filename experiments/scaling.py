@@ -16,7 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dsink_jax import dsink_loss, surrogate_labels
 from dsink_jax.allocation import DISTRIBUTE_FROM
-from experiments.run_directory import device_description, versions
+from experiments.provenance import device_description, versions
 
 FLOAT = 4
 # Arithmetic on a number of the cost in a half step: two sums, a scaling, a comparison, a difference, an

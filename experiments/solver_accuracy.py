@@ -20,7 +20,7 @@ from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
 from experiments.output_folder import make_output, writing_output
-from experiments.run_directory import device_description, versions_in_words
+from experiments.provenance import device_description, versions_in_words
 
 SHAPES = ((64, 10), (128, 10), (128, 100), (1000, 10), (1000, 100))
 SCALES = (1.0, 2.0, 5.0, 10.0, 12.0)

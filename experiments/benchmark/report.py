@@ -8,7 +8,7 @@ import jax
 
 from experiments.benchmark.settings import Settings
 from experiments.benchmark.table import Row, as_text, write_csv
-from experiments.run_directory import device_description, versions_in_words
+from experiments.provenance import device_description, versions_in_words
 
 _LEGEND = (
     "`measured` and `other` are medians over rounds in which every contestant of a case has a turn, in an "

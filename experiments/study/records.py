@@ -54,7 +54,7 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
         if results is None:
             continue
         key = {"budget": budget, "setting": cell.setting.name, "seed": cell.seed}
-        environment, evaluated = _environment(cell), cells.curves(cell)
+        environment, evaluated = {"budget": budget, **_environment(cell)}, cells.curves(cell)
         identity = hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:8]
         made = [
             {
@@ -123,8 +123,18 @@ def read_environments(folder: pathlib.Path, rows: Iterable[Row]) -> list[dict[st
 
 
 def _environment(cell):
+    """Device and versions of a run, each with those of whoever went on with it."""
     config = json.loads((cell.config.run_dir / "config.json").read_text(encoding="utf-8"))
-    return {"device": config["device"], "versions": config["versions"]}
+    parts = [config, *config.get("continued", [])]
+    names = dict.fromkeys(name for part in parts for name in part["versions"])
+    return {
+        "device": _in_turn(part["device"] for part in parts),
+        "versions": {name: _in_turn(part["versions"].get(name) for part in parts) for name in names},
+    }
+
+
+def _in_turn(values):
+    return " and ".join(dict.fromkeys(value for value in values if value is not None))
 
 
 def _facts(data):

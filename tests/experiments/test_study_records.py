@@ -61,3 +61,23 @@ def test_rows_of_a_cell_are_never_of_two_trainings(tmp_path):
     assert records.gather(folder, "small", [new]) == []
     assert shares() == [0.55, 0.75, 0.65, 0.85]
     assert [row["seed"] for row in records.read(folder, "features.csv")] == [1]
+
+
+def test_a_run_that_was_gone_on_with_elsewhere_says_so(tmp_path):
+    (cell,) = cells.make_cells(STUDIES["features"], "small", (), (0,), tmp_path)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    stored_run(cell, cross_entropy=(0.5, 1.0))
+    records.gather(folder, "small", [cell])
+    path = cell.config.run_dir / "config.json"
+    later = {"device": "another device", "versions": {"jax": "1"}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "continued": [later]}))
+    config = path.read_text()
+    stored_run(cell, cross_entropy=(0.5, 1.0), f_N=(0.7, 2.0))
+    path.write_text(config)
+    records.gather(folder, "small", [cell])
+    rows = records.read(folder, "results.csv")
+    (place,) = records.read_environments(folder, rows)
+    assert (place["device"], place["versions"]) == ("a device and another device", {"jax": "0 and 1"})
+    # Another budget is another place: its dates are its own.
+    assert place["budget"] == "small"
