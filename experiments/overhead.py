@@ -27,9 +27,11 @@ from experiments.output_folder import make_output, writing_output
 from experiments.provenance import device_description, versions_in_words
 
 FIELDS = (
-    *("case", "examples", "classes", "batch", "training", "seconds_per_epoch", "of_base"),
-    *("step_megabytes", "stored_megabytes", "rounds"),
+    *("case", "examples", "classes", "batch", "training", "seconds_per_epoch"),
+    *("of_base", "of_base_low", "of_base_high", "rounds"),
+    *("step_megabytes", "kept_megabytes", "device", "versions", "date"),
 )
+_ROUNDS = 8  # of each case at least
 _VECTORS = (1, 1, 2048)
 # Each with the training examples of the data set whose shape it has; the workload's own are a few batches.
 CASES = (
@@ -56,20 +58,24 @@ class Flags:
     """Measures what D-SINK adds to an epoch."""
 
     seconds: float = 30.0
-    """Time for each case, at least three rounds."""
+    """Time for each case, at least eight rounds."""
     output: pathlib.Path = pathlib.Path("results/overhead")
     """Where overhead.csv and overhead.md go."""
     quick: bool = False
     """One round of the smallest case, to see that it works."""
     steps: Literal["all", "render"] = "all"
-    """render: only draw the figure, from overhead.csv."""
+    """render: only write the table and draw the figure, from overhead.csv."""
+    dry_run: bool = False
+    """Print the cases and how long they take, and end."""
 
     def __post_init__(self):
         if not 0 <= self.seconds < float("inf"):
             raise InputError(f"--seconds must be at least 0, got {self.seconds}.")
 
 
-def measure(workload: Workload, examples: int, seconds: float, rounds: int = 3) -> list[dict[str, object]]:
+def measure(
+    workload: Workload, examples: int, seconds: float, rounds: int = _ROUNDS
+) -> list[dict[str, object]]:
     """Rows of one case: the trainings in turn, on one device."""
     devices = jax.local_devices()[:1]
     steppers = {
@@ -81,8 +87,13 @@ def measure(workload: Workload, examples: int, seconds: float, rounds: int = 3) 
     times = alternate(steppers, rounds=rounds, seconds=seconds, at_most=200)
     base = times["cross-entropy"]
     steps = -(-examples // workload.batch_size)
-    # Two tables of logits, float32, where they are looked up.
-    stored = {"cached": 2 * 4 * examples * workload.num_classes}
+    # Two tables of logits of the whole training set, float32, where they are looked up.
+    logits = {"cached": 2 * 4 * examples * workload.num_classes}
+    place = {
+        "device": device_description(devices),
+        "versions": versions_in_words(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
     return [
         {
             "case": workload.title,
@@ -92,16 +103,25 @@ def measure(workload: Workload, examples: int, seconds: float, rounds: int = 3) 
             "training": name,
             "seconds_per_epoch": steps * statistics.median(times[name]),
             "of_base": ratio(times[name], base),
-            "step_megabytes": stepper.memory() / 1e6,
-            "stored_megabytes": stored.get(TRAININGS[name], 0) / 1e6,
+            **dict(zip(("of_base_low", "of_base_high"), _quartiles(times[name], base), strict=True)),
             "rounds": len(base),
+            "step_megabytes": stepper.memory() / 1e6,
+            "kept_megabytes": (stepper.kept() + logits.get(TRAININGS[name], 0)) / 1e6,
+            **place,
         }
         for name, stepper in steppers.items()
     ]
 
 
+def _quartiles(times, base):
+    """The quartiles of the ratio within a round."""
+    ratios = [one / other for one, other in zip(times, base, strict=True)]
+    low, _, high = statistics.quantiles(ratios, method="inclusive") if len(ratios) > 1 else 3 * ratios
+    return low, high
+
+
 def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
-    """Writes overhead.csv and overhead.md."""
+    """Writes overhead.csv."""
     with open(folder / "overhead.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
@@ -109,56 +129,70 @@ def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
             {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
             for row in rows
         )
-    table = [("case", "training", "s / epoch", "of base", "MB in a step", "MB stored", "rounds")]
+
+
+def render(folder: pathlib.Path) -> None:
+    """Writes overhead.md and draws overhead.svg from overhead.csv.
+
+    Raises:
+      InputError: if there is no overhead.csv.
+    """
+    rows = _read(folder)
+    head = ("case", "training", "s / epoch", "of base", "quartiles", "rounds", "MB in a step", "MB kept")
+    table = [head]
     for row in rows:
         first = row["training"] == "cross-entropy"
-        case = f"{row['case']}; M {row['examples']:,}, C {row['classes']}, batch {row['batch']}"
+        case = f"{row['case']}; M {int(row['examples']):,}, C {row['classes']}, batch {row['batch']}"
+        low, high = float(row["of_base_low"]), float(row["of_base_high"])
         table.append(
             (
                 case if first else "",
                 row["training"],
-                f"{row['seconds_per_epoch']:.3g}",
-                f"{row['of_base']:.2f}",
-                f"{row['step_megabytes']:.1f}",
-                f"{row['stored_megabytes']:.1f}",
-                str(row["rounds"]),
+                f"{float(row['seconds_per_epoch']):.3g}",
+                f"{float(row['of_base']):.2f}",
+                "" if first else f"{low:.2f} to {high:.2f}",
+                row["rounds"],
+                f"{float(row['step_megabytes']):.1f}",
+                f"{float(row['kept_megabytes']):.1f}",
             )
         )
+    places = dict.fromkeys(f"{row['device']}, {row['date']}; {row['versions']}" for row in rows)
     lines = [
         "# What D-SINK adds to an epoch",
         "",
         "Made-up tensors of the shapes named. Seconds of an epoch: steps of an epoch times the median step, "
         "one device; `of base`: median over the rounds of the step's time next to cross-entropy's in the "
-        "same round. `MB in a step`: what the compiled step needs beside parameters and data; `MB stored`: "
-        "the auxiliaries' logits of the whole training set where they are looked up. Training the two "
-        "auxiliaries themselves is not in it: each costs about as much as the base.",
+        "same round, with its quartiles. `MB in a step`: what the compiled step needs beside what it is "
+        "given; `MB kept`: parameters, statistics and momentum of the network, with both auxiliaries' "
+        "parameters where they are run, or their logits of the whole training set where they are looked up. "
+        "Images are not in it, and training the two auxiliaries themselves is not: each costs about as much "
+        "as the base.",
         "",
-        f"By `python -m experiments.overhead` on {device_description(jax.local_devices())}, "
-        f"{time.strftime('%Y-%m-%d')}; {versions_in_words()}.",
+        f"By `python -m experiments.overhead` on {'. '.join(places)}.",
         *("", "![time of an epoch next to cross-entropy's, for each case](overhead.svg)"),
         *("", "```", align(table, left=2), "```", ""),
     ]
     (folder / "overhead.md").write_text("\n".join(lines), encoding="utf-8")
+    with contextlib.suppress(MissingMatplotlibError):
+        draw(folder, rows)
 
 
-def draw(folder: pathlib.Path) -> None:
-    """Draws overhead.svg from overhead.csv, where matplotlib is installed.
-
-    Raises:
-      InputError: if there is no overhead.csv.
-    """
+def _read(folder):
     try:
         with open(folder / "overhead.csv", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            return list(csv.DictReader(file))
     except FileNotFoundError as error:
         raise InputError(f"There is no overhead.csv in {folder}: leave --steps out to measure.") from error
+
+
+def draw(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
+    """Draws overhead.svg."""
     ratios = {(row["case"], row["batch"], row["training"]): float(row["of_base"]) for row in rows}
     cases = list(dict.fromkeys(key[:2] for key in ratios))
     values = {training: [[ratios[*case, training]] for case in cases] for training in TRAININGS}
     names = [f"{case}\nbatch {batch}" for case, batch in cases]
     path, label = folder / "overhead.svg", "time of an epoch next to cross-entropy's"
-    with contextlib.suppress(MissingMatplotlibError):
-        figures.points_figure(values, names, path, value_label=label, group_label="shapes")
+    figures.points_figure(values, names, path, value_label=label, group_label="shapes")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -169,19 +203,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     with errors_for_people():
         flags = read_flags(Flags, arguments, description=__doc__)
+        seconds, rounds = (0.0, 1) if flags.quick else (flags.seconds, _ROUNDS)
+        cases = CASES[:1] if flags.quick else CASES
+        if flags.dry_run:
+            for workload, examples in cases:
+                print(f"{workload.case}: {examples:,} examples, {seconds:g} s or {rounds} rounds")
+            return
         make_output(flags.output)
         if flags.steps == "render":
-            draw(flags.output)
+            render(flags.output)
             return
         rows = []
-        seconds, rounds = (0.0, 1) if flags.quick else (flags.seconds, 3)
-        for workload, examples in CASES[:1] if flags.quick else CASES:
+        for workload, examples in cases:
             rows += measure(workload, examples, seconds, rounds)
             looked_up, run = (row["of_base"] for row in rows[-2:])
             print(f"{workload.case}: {looked_up:.2f}, {run:.2f} of base", flush=True)
             with writing_output(flags.output):
                 write(flags.output, rows)
-                draw(flags.output)
+                render(flags.output)
         print(flags.output / "overhead.md")
 
 

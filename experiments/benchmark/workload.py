@@ -126,7 +126,7 @@ class Stepper:
             axis_name=AXIS,
         )
         self._step = parallel_train_step(step, devices)
-        self._order, self._number = order, 0
+        self._order, self._number, self._devices = order, 0, len(devices)
         self._state, self._data, self._variables, self._key = replicate(
             (state, data, variables, jax.random.key(1)), devices
         )
@@ -145,6 +145,10 @@ class Stepper:
         first = self._order.index[0], self._order.where[0]
         lowered = self._step.lower(self._state, self._data, self._variables, self._key, *first)
         return int(lowered.compile().memory_analysis().temp_size_in_bytes)
+
+    def kept(self) -> int:
+        """Bytes of the training state and of the auxiliaries' parameters, on one device."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves((self._state, self._variables))) // self._devices
 
     def epoch_indices(self) -> list[np.ndarray]:
         """Positions in the training set, step by step, of all devices together."""

@@ -114,6 +114,8 @@ def main() -> None:
             if asked.study == ALL:
                 print(f"\n=== {flags.study}")
             failed += _run(flags, should_stop)
+        if asked.study == ALL and asked.steps == "render" and (asked.output / "overhead").exists():
+            overhead.render(asked.output / "overhead")
         if failed:
             count = f"{len(failed)} cell{'s' * (len(failed) != 1)} failed, the others are done"
             first = str(failed[0]).replace("\n", " ")

@@ -23,11 +23,18 @@ def test_numbers_of_a_tiny_case(rows):
         assert row["rounds"] == 2
         assert row["seconds_per_epoch"] > 0  # of 13 steps, the last not full
         assert row["step_megabytes"] > 0
-    assert [row["stored_megabytes"] for row in rows] == [0, 2 * 4 * 100 * 6 / 1e6, 0]
+        assert row["of_base_low"] <= row["of_base"] <= row["of_base_high"]
+    # A linear layer of 5 x 6 and 6 with momentum, one step counter or so; two more of them; logits of 100.
+    alone, cached, online = (1e6 * row["kept_megabytes"] for row in rows)
+    assert 2 * 4 * 36 <= alone < 2 * 4 * 36 + 40
+    assert cached == pytest.approx(alone + 2 * 4 * 100 * 6)
+    assert online == pytest.approx(alone + 2 * 4 * 36)
 
 
 def test_table_and_file(rows, tmp_path):
+    pytest.importorskip("matplotlib")
     overhead.write(tmp_path, rows)
+    overhead.render(tmp_path)
     with open(tmp_path / "overhead.csv", newline="") as file:
         read = list(csv.DictReader(file))
     assert [row["training"] for row in read] == list(overhead.TRAININGS)
@@ -35,7 +42,14 @@ def test_table_and_file(rows, tmp_path):
         assert float(one["seconds_per_epoch"]) == pytest.approx(other["seconds_per_epoch"], rel=1e-4)
     text = (tmp_path / "overhead.md").read_text()
     assert text.count("tiny; M 100, C 6, batch 8") == 1
-    assert "jax" in text
+    assert "jax" in text and "cores)" in text
+
+
+def test_dry_run_lists_the_cases_and_makes_nothing(tmp_path, capsys):
+    overhead.main(["--dry-run", "--output", str(tmp_path / "none")])
+    said = capsys.readouterr().out
+    assert said.count("examples, 30 s or 8 rounds") == len(overhead.CASES) == said.count("\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_figure_is_drawn_from_the_file_alone(rows, tmp_path, monkeypatch, capsys):
