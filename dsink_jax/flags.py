@@ -34,6 +34,7 @@ def read_flags(settings: type[T], arguments: Sequence[str] | None = None, **how:
       SystemExit: with code 0 after `--help`.
     """
     errors = io.StringIO()
+    how.setdefault("prog", _command())
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(settings, args=arguments, **how)
@@ -43,6 +44,12 @@ def read_flags(settings: type[T], arguments: Sequence[str] | None = None, **how:
         if isinstance(exit_.__context__, InputError):  # found by the dataclass itself
             raise exit_.__context__ from None
         raise InputError(_plain(errors.getvalue())) from None
+
+
+def _command():
+    """How this command is started, such as `python -m experiments.cifar`; None if not by `-m`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
 
 
 def tell(message: str) -> None:
@@ -69,4 +76,5 @@ def _plain(text):
     message = " ".join(line for line in lines if not re.fullmatch(r"[╭╰].*|[─-]*", line))
     message = re.sub(rf"^({'|'.join(_HEADINGS)}) ", "", message)
     message = re.sub(r"\s*(Argument helptext:|For full helptext,).*$", "", message)
+    message = re.sub(r"\s*Perhaps you meant:?\s*(--[\w-]+).*$", r". Did you mean \1?", message)
     return message[:1].upper() + message[1:] + " See --help."

@@ -120,7 +120,7 @@ class Config:
     """Method of the noise-robust auxiliary model f_N."""
     base: str = "logit_adjustment"
     """Method whose loss D-SINK and naive distillation are added to: any."""
-    baselines: str = "cross_entropy,naive"
+    baselines: str = "cross_entropy,naive,noise_robust_adjusted"
     """Further models, separated by commas: any method, naive, naive_tuned (weights chosen on other seeds),
     noise_robust_adjusted (f_N with adjusted logits), ensemble (of f_L and f_N). none for none."""
     alpha: float = 10.0

@@ -146,7 +146,11 @@ class RunDirectory:
         def load():
             if not (self.path / "config.json").exists():
                 return None
-            return load_corruption(self.path / "corruption.npz")
+            try:
+                return load_corruption(self.path / "corruption.npz")
+            except InputError as error:
+                what = str(error).splitlines()[0]
+                raise InputError(f"{what}\nGive another --run-dir, or remove this one.") from None
 
         return from_first(load)
 

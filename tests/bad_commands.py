@@ -24,7 +24,7 @@ FLAGS = {
     "unknown baseline": ("--baselines cross_entropy,nave", "Unknown method 'nave'"),
     "misspelt combination": ("--baselines ensembel", "Did you mean 'ensemble'"),
     "unknown noise": ("--noise pink", "pink"),
-    "unknown flag": ("--alpah 3", "--alpha"),
+    "unknown flag": ("--alpah 3", "Did you mean --alpha? See --help."),
     "no flag": ("digits", "digits"),
     "not a number": ("--epochs many", "--epochs"),
     "half an epoch": ("--epochs 1.5", "--epochs"),

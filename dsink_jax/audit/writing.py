@@ -55,7 +55,7 @@ def summary(data: Labelled, found: LabelErrors, shown: int = 10) -> str:
         f"{wrong:,} of {count:,} labels are probably wrong ({percent(wrong / count)} %); "
         f"expected in all: {percent(expected)} %",
         "",
-        align([("given label", "examples", "wrong", "share", "true"), *by_class(data, found)], left=1),
+        align([("given label", "examples", "wrong", "share", "est. true"), *by_class(data, found)], left=1),
     ]
     if wrong:
         rows = [_HEAD, *_worst(data, found, found.ranking[: min(shown, wrong)])]

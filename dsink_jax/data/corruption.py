@@ -107,7 +107,8 @@ def long_tail_counts(max_count: int, num_classes: int, imbalance_ratio: float) -
         empty = int((counts < 1).sum())
         raise InputError(
             f"Imbalance ratio {imbalance_ratio:g} leaves {empty} of {num_classes} classes empty: "
-            f"the largest class has {max_count} examples. Use a ratio of at most {max_count}."
+            f"the largest class has {max_count} examples.\nUse a ratio of at most {max_count}, or 1 for "
+            "the classes as they are."
         )
     return counts
 
@@ -235,7 +236,9 @@ def load_corruption(path: pathlib.Path) -> Corruption:
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.\n{remedy}") from None
     except UNREADABLE as error:
-        raise InputError(f"{path} is not a readable corrupted set: {first_line(error)}\n{remedy}") from None
+        # NumPy takes what is no archive for a pickle, and would tell how to trust it.
+        reason = "it is no .npz file" if "pickle" in str(error) else first_line(error)
+        raise InputError(f"{path} is not a readable corrupted set: {reason}.\n{remedy}") from None
     if not is_whole:
         raise InputError(f"{path} is damaged: its content does not match its digest.\n{remedy}")
     if not _is_sound(corruption):
@@ -265,7 +268,9 @@ def describe(corruption: Corruption) -> str:
     lines = [
         f"{len(corruption.index):,} training images, imbalance ratio {corruption.imbalance_ratio:g}, "
         f"data seed {corruption.data_seed}",
-        f"noise {corruption.noise}: nominal rate {nominal}, "
+        "noise none: the labels are taken as they are"
+        if corruption.noise == "none"
+        else f"noise {corruption.noise}: nominal rate {nominal}, "
         f"realised {100 * corruption.realised_rate:.1f} % wrong labels",
         f"images by true label      {_shorten(corruption.clean_counts)}"
         f"  (of {_shorten(corruption.counts_before)})",

@@ -1,5 +1,6 @@
 """Networks by name, as the command lines choose them."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -59,6 +60,13 @@ def build_model(
     check_model_name(name)
     if compute_dtype not in COMPUTE_DTYPES:
         raise InputError(f"Unknown compute type {compute_dtype!r}. Known types: {', '.join(COMPUTE_DTYPES)}.")
+    return _build(name, num_classes, compute_dtype, final_norm, classifier, axis_name)
+
+
+# The same functions each time, so that what is compiled for one training serves the next: to compile the
+# initialisation of a small CNN takes longer than its first epochs.
+@functools.cache
+def _build(name, num_classes, compute_dtype, final_norm, classifier, axis_name):
     options: dict[str, Any] = {
         "num_classes": num_classes,
         "dtype": COMPUTE_DTYPES[compute_dtype],

@@ -98,15 +98,22 @@ def batch_table(examples: dict[str, Any]) -> str:
     return '<div class="wide"><table>' + "\n".join(rows) + "</table></div>"
 
 
-def suspects_gallery(examples: dict[str, Any]) -> str:
-    """The training images whose given label has the least mass in Q, least first, as HTML."""
+def suspects_gallery(examples: dict[str, Any], *, corrupted: bool = True) -> str:
+    """The training images whose given label has the least mass in Q, least first, as HTML.
+
+    Args:
+      examples: of a run.
+      corrupted: whether labels were made wrong, so that the true ones are known.
+    """
     names = examples["class_names"]
     columns = ("index", "images", "true", "given", "proposed", "confidence", "given_share")
     items = []
     for index, image, true, given, proposed, confidence, share in zip(
         *(examples[f"suspect_{column}"] for column in columns), strict=True
     ):
-        if true == proposed:
+        if not corrupted:
+            verdict = ""
+        elif true == proposed:
             verdict = '<span class="agrees">✓ is the true label</span>'
         elif true == given:
             verdict = '<span class="differs">✗ the given label is true</span>'
@@ -119,11 +126,16 @@ def suspects_gallery(examples: dict[str, Any]) -> str:
         )
     true, given, proposed = (examples[f"suspect_{name}"] for name in ("true", "given", "proposed"))
     count = len(true)
+    told = "No label was made wrong on purpose: whether they are right is not known here."
+    if corrupted:
+        told = (
+            f"{int((true != given).sum())} of the {count} given labels are wrong; "
+            f"{int((true == proposed).sum())} of the {count} proposed labels are true."
+        )
+    last = ", and whether that is the true one" if corrupted else ""
     return (
         f"<p>The {count} training images with the least Q of the label they were given, least first: "
-        f"the given label and its share in Q, the label with the largest share, and whether that is the true "
-        f"one. {int((true != given).sum())} of the {count} given labels are wrong; "
-        f"{int((true == proposed).sum())} of the {count} proposed labels are true.</p>\n"
+        f"the given label and its share in Q, and the label with the largest share{last}. {told}</p>\n"
         '<ul class="gallery">' + "\n".join(items) + "</ul>"
     )
 

@@ -56,7 +56,7 @@ def _page(config, results, metrics, examples, folder):
         _results(results["models"]),
         *_charts(results, metrics, folder),
         *_solver(metrics, folder),
-        *([] if examples is None else _examples(examples, folder)),
+        *([] if examples is None else _examples(examples, folder, corrupted=data["noise"] != "none")),
         "<h2>Settings</h2>",
         _pairs(config["settings"]),
         "<h2>Versions</h2>",
@@ -91,7 +91,7 @@ def _solver(metrics, folder):
         yield _figure("Mean over the batches of each epoch", path, words)
 
 
-def _examples(examples, folder):
+def _examples(examples, folder, corrupted):
     path = folder / "batch_shares.svg"
     count = len(examples["batch_given"])
     words = figures.batch_shares_figure(
@@ -107,12 +107,12 @@ def _examples(examples, folder):
     )
     yield _figure("Share of each class in the batch", path, words)
     yield (
-        "<p>Some of them, with the class each model holds most likely, and how much so. Where a row is "
-        "shaded, the given label is wrong.</p>"
+        "<p>Some of them, with the class each model holds most likely, and how much so."
+        + (" Where a row is shaded, the given label is wrong.</p>" if corrupted else "</p>")
     )
     yield batch_table(examples)
     yield "<h2>The most suspicious labels</h2>"
-    yield suspects_gallery(examples)
+    yield suspects_gallery(examples, corrupted=corrupted)
 
 
 def _results(models):

@@ -1,5 +1,6 @@
 """Predictions of a trained model on many images."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,15 @@ from dsink_jax.methods.base import Method
 from dsink_jax.models.interface import Model, Variables
 from dsink_jax.training import parallel
 from dsink_jax.training.step import Preprocessing, make_predict_step
+
+
+@functools.lru_cache(maxsize=8)  # compiled once for all trainings of one kind, such as the folds of an audit
+def _steps(model, method, preprocessing, devices):
+    predict_step = make_predict_step(model, method, preprocessing)
+    return (
+        parallel.parallel_predict_step(predict_step, devices),
+        parallel.streamed_predict_step(predict_step, devices),
+    )
 
 
 def make_predictor(
@@ -32,9 +42,7 @@ def make_predictor(
       devices: devices of this process to predict on.
       batch_size: largest number of images on each device at once.
     """
-    predict_step = make_predict_step(model, method, preprocessing)
-    step = parallel.parallel_predict_step(predict_step, devices)
-    streamed_step = parallel.streamed_predict_step(predict_step, devices)
+    step, streamed_step = _steps(model, method, preprocessing, tuple(devices))
 
     def dispatches(variables, images, order):
         if streaming.is_streamed(images):

@@ -239,6 +239,8 @@ def test_describe_shortens_many_classes(cifar100_labels):
 
 def test_describe_without_a_nominal_rate():
     labels = np.arange(100) % 10
+    untouched = describe(drawn(labels, 10, noise="none", imbalance_ratio=1.0))
+    assert "noise none: the labels are taken as they are\n" in untouched and "rate" not in untouched
     text = describe(drawn(labels, 10, noise="human_aggre", human_labels=labels, imbalance_ratio=1.0))
     assert "human_aggre" in text
     assert "realised 0.0 %" in text

@@ -27,6 +27,14 @@ from model_references import (
 )
 
 
+def test_a_network_of_one_kind_is_one_object():
+    """So that what is compiled for it once serves every training."""
+    made = build_model("small_cnn", 7)
+    assert build_model("small_cnn", 7) is made
+    others = [build_model("small_cnn", 8), build_model("small_cnn", 7, axis_name="batch")]
+    assert made not in others and len({id(one.init) for one in (made, *others)}) == 3
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
     ("compute_dtype", "size", "channels", "classes"), [("float32", 32, 3, 100), ("bfloat16", 8, 1, 10)]

@@ -143,6 +143,17 @@ def test_rows_of_the_batch(page):
         assert cells == expected
 
 
+def test_nothing_is_said_of_true_labels_where_none_was_made_wrong(tmp_path):
+    directory = write_whole_run(tmp_path)
+    results = json.loads((directory / "results.json").read_text())
+    results["data"]["noise"] = "none"
+    (directory / "results.json").write_text(json.dumps(results))
+    text = "".join(page_of(directory).text)
+    assert "No label was made wrong on purpose: whether they are right is not known here." in text
+    for verdict in ("labels are wrong", "label is wrong", "labels are true", "label is true", "✓", "✗"):
+        assert verdict not in text, verdict
+
+
 def test_gallery_in_its_order(page):
     text = "".join(page.text)
     assert "3 of the 4 given labels are wrong; 2 of the 4 proposed labels are true." in text
