@@ -182,8 +182,15 @@ _WORSE = {
 }
 
 
+# Models that have a panel of their own.
+_PANEL = {"cross_entropy": "cross_entropy", "dsink": "dsink"}
+
+
 def _features(folder, study, budget, rows):
-    """t-SNE of the features of each model, for the first seed of each setting."""
+    """t-SNE of the features of each model, for the first seed of each setting.
+
+    Which model is the strongest that is no D-SINK differs from seed to seed: together they are one panel.
+    """
     del study, rows
     points = records.read(folder, "features.csv", budget)
     drawn = []
@@ -191,12 +198,14 @@ def _features(folder, study, budget, rows):
         of_setting = [point for point in points if point["setting"] == setting]
         seed = of_setting[0]["seed"]
         panels = {}
-        for model in _names(of_setting, "model"):
-            of_model = [point for point in of_setting if point["model"] == model]
-            same = 100 * statistics.mean(point["same_class"] for point in of_model)
-            placed = [(p["x"], p["y"], p["label"]) for p in of_model if p["seed"] == seed]
-            seeds = _names(of_model, "seed")
-            panels[f"{model}\n{same:.0f} % of neighbours alike, mean of {_count(seeds, 'seed')}"] = placed
+        for which in dict.fromkeys(_PANEL.get(point["model"]) for point in of_setting):
+            of_panel = [point for point in of_setting if _PANEL.get(point["model"]) == which]
+            same = 100 * statistics.mean(point["same_class"] for point in of_panel)
+            shown = [point for point in of_panel if point["seed"] == seed]
+            named = which or f"the best without D-SINK, here {shown[0]['model']}"
+            seeds = _names(of_panel, "seed")
+            title = f"{named}\n{same:.0f} % of neighbours alike, mean of {_count(seeds, 'seed')}"
+            panels[title] = [(p["x"], p["y"], p["label"]) for p in shown]
         path = folder / f"features-{setting}.svg"
         figures.classes_figure(panels, path, x_label="t-SNE 1", y_label="t-SNE 2")
         shown = "; ".join(title.replace("\n", ", ") for title in panels)
