@@ -262,6 +262,24 @@ def test_changes_at_ratio_100_are_those_of_the_study():
         assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
 
 
+def test_changes_of_the_solver_are_those_of_the_study():
+    found = study("solver")
+    of_batch = [f"digits-ratio-10-symmetric-0.4{size}" for size in ("-batch-16", "", "-batch-256")]
+    off = collections.defaultdict(list)
+    with open(ROOT / "results" / "solver" / "exactness.csv") as file:
+        for row in csv.DictReader(file):
+            if row["setting"] == of_batch[1]:
+                off[row["solver"]].append(100 * float(row["error"]))
+    lines = re.findall(r"^\| `(\S+)` \| (.*) \|$", block("solver", RESULTS), re.M)
+    names = {model for model, _ in found[of_batch[1]] if model.startswith("dsink-")}
+    assert {f"dsink-{changed}" for changed, _ in lines} == names
+    for changed, cells in lines:
+        expected = [statistics.mean(off[changed])] if changed in off else []
+        for setting in of_batch:
+            expected += behind(found[setting][f"dsink-{changed}", "last"], found[setting]["dsink", "last"])
+        assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
+
+
 def test_what_the_solver_took_is_that_of_the_main_study():
     found = study("main", ("iterations", "converged", "marginal_error"), empty="nan")
     lines = re.findall(
