@@ -23,12 +23,12 @@ from run_commands import run
 
 ARGUMENTS = (
     *("--epochs", "3", "--checkpoint-every", "3", "--devices", "1"),
-    *("--baselines", f"{DIGITS.baselines},naive_tuned,noise_robust_adjusted,ensemble,crt"),
+    *("--baselines", f"{DIGITS.baselines},naive_tuned,ensemble,crt"),
     *("--noise-method", "coteaching", "--coteaching-noise-rate", "estimated"),
 )
 MODELS = [
     *("imbalance_robust", "noise_robust", "cross_entropy", "naive_distillation"),
-    *("naive_tuned", "noise_robust_adjusted", "ensemble", "crt", "target"),
+    *("noise_robust_adjusted", "naive_tuned", "ensemble", "crt", "target"),
 ]
 
 
