@@ -107,8 +107,8 @@ def long_tail_counts(max_count: int, num_classes: int, imbalance_ratio: float) -
         empty = int((counts < 1).sum())
         raise InputError(
             f"Imbalance ratio {imbalance_ratio:g} leaves {empty} of {num_classes} classes empty: "
-            f"the largest class has {max_count} examples.\nUse a ratio of at most {max_count}, or 1 for "
-            "the classes as they are."
+            f"the largest class has {max_count} examples. Use a ratio of at most {max_count}, or 1 for the "
+            "classes as they are."
         )
     return counts
 
