@@ -13,6 +13,7 @@ from typing import NamedTuple
 from dsink_jax.errors import InputError
 from experiments.benchmark.memory import peak_mib, resident_mib
 from experiments.benchmark.settings import Settings
+from experiments.benchmark.startup import environment
 from experiments.benchmark.table import Row, Target
 
 PEAK_MIB = 3 * 1024.0
@@ -86,10 +87,9 @@ def watch(flags: Sequence[str], run: pathlib.Path) -> Memory:
       InputError: if the command fails.
     """
     command = [sys.executable, "-W", "ignore", "-m", "experiments.cifar", *flags]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     peak, epochs = 0.0, {}
     with tempfile.TemporaryFile("w+") as output:
-        with subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
+        with subprocess.Popen(command, env=environment(), stdout=output, stderr=output) as process:
             while process.poll() is None:
                 resident = resident_mib(process.pid)
                 peak = max(peak, resident, peak_mib(process.pid))

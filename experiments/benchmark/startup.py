@@ -113,10 +113,15 @@ def probe(*arguments: object) -> dict:
     return json.loads(_run("-m", "experiments.benchmark.probe", *words, str(started)).splitlines()[-1])
 
 
+def environment() -> dict[str, str]:
+    """That of a process of its own, which finds the modules that this one finds."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def _run(*arguments):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
