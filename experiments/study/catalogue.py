@@ -227,13 +227,16 @@ STUDIES: dict[str, Study] = {
     ),
     "long-tail": Study(
         "Imbalance ratio 100, where D-SINK is ahead by less",
-        "Is it the marginal of the batch, or an f_L that has learned wrong labels by heart?",
+        "Is it the class marginal, an f_L that has learned wrong labels by heart, f_N, alpha or the base?",
         {budget: (setting("cifar10", 100),) for budget in ("cpu", "paper")},
         (
             *_PARTS,
             dsink(),
             dsink(f_L=imbalance_robust(weakening=Weakening(epochs=0.3))),
             dsink(marginal="dataset"),
+            dsink(alpha=30.0),
+            dsink(base="cross_entropy"),
+            dsink(f_N=noise_robust("mixup")),
         ),
         figures=("accuracy",),
     ),
