@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from experiments.embedded import check_data
+from experiments.environments import COLUMN, environment_here, identify, remember
 from experiments.kept_rows import read_rows, write_rows
 from experiments.output_folder import make_output, writing_output
 from experiments.seeds import check_seeds
@@ -32,12 +33,13 @@ class Comparison:
 
     Attributes:
       name: of its files.
-      fields: of a row; `setting` and `seed` among them.
+      fields: of a row; `setting`, `seed` and `environment` among them.
       digits: corrupted sets of the digits.
       cifar: those of CIFAR-10.
       rows_in_a_cell: how many rows a corrupted set has when it is complete.
       compare: makes them, from a set and a seed.
       text: a number as it is written.
+      packages: that rows are computed with beside what every run is.
       write_table: writes the tables into a folder, from all rows.
     """
 
@@ -48,6 +50,7 @@ class Comparison:
     rows_in_a_cell: int
     compare: Callable[[Setting, int], Iterable[Row]]
     text: Callable[[object], str]
+    packages: Sequence[str]
     write_table: Callable[[pathlib.Path, list[dict[str, str]]], None]
 
 
@@ -68,16 +71,18 @@ def run_cells(comparison: Comparison, flags: CellFlags, output: pathlib.Path) ->
     places = [(row["setting"], row["seed"]) for row in rows]
     done = {place for place in places if places.count(place) == comparison.rows_in_a_cell}
     rows = [row for row, place in zip(rows, places, strict=True) if place in done]
+    environment = environment_here(*comparison.packages)
     for setting, seed in cells:
         place = {"setting": setting.name, "seed": str(seed)}
         if tuple(place.values()) in done:
             continue
         print(f"{setting.name} seed {seed}", flush=True)
         for row in comparison.compare(setting, seed):
-            whole = place | row
+            whole = {**place, **row, COLUMN: identify(environment)}
             rows.append({field: comparison.text(whole.get(field, "")) for field in comparison.fields})
         done.add(tuple(place.values()))
         with writing_output(output):
+            remember(output, [environment])
             write_rows(file, comparison.fields, rows)
     with writing_output(output):
         comparison.write_table(output, rows)

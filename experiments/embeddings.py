@@ -8,7 +8,6 @@ where it stopped.
 import dataclasses
 import pathlib
 import tempfile
-import time
 from collections.abc import Iterator
 
 import jax
@@ -21,7 +20,7 @@ from experiments.command_line import errors_for_people
 from experiments.compiled import keep_compiled
 from experiments.embedded import Task, fit_logistic_regression, make_task
 from experiments.embedded_cells import CellFlags, Comparison, run_cells
-from experiments.provenance import device_description, versions_in_words
+from experiments.environments import COLUMN, environments_in_words
 from experiments.study.catalogue import STUDIES
 from experiments.study.paired import paired, spread
 
@@ -35,7 +34,10 @@ _ROLES = {
 }
 _OTHER_F_L = "D-SINK, f_L by cross-entropy"
 _LOGISTIC = {"logistic regression": None, "logistic regression, balanced": "balanced"}
-FIELDS = ("setting", "seed", "head", "model", "examples", "wrong", "accuracy", "few", "marginal_off")
+FIELDS = (
+    *("setting", "seed", "head", "model", "examples", "wrong"),
+    *("accuracy", "few", "marginal_off", COLUMN),
+)
 _DIGITS = STUDIES["main"].settings["small"]
 _CIFAR = STUDIES["main"].settings["cpu"]
 
@@ -96,8 +98,7 @@ def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
         "its 95 % interval, and in how many seeds; `marginal off`: L1 distance of f_L's mean prediction from "
         "the true shares of the classes.",
         "",
-        f"By `python -m experiments.embeddings` on {device_description(jax.local_devices())}, "
-        f"{time.strftime('%Y-%m-%d')}; {versions_in_words('scikit-learn')}.",
+        f"By `python -m experiments.embeddings` on {environments_in_words(folder, rows)}.",
         *("", "## Points by which D-SINK is ahead", ""),
     ]
     others = [*_LOGISTIC, *(name for name in _ROLES if name != DSINK), _OTHER_F_L]
@@ -155,7 +156,8 @@ def main() -> None:
         keep_compiled(directory)
         in_a_cell = len(_LOGISTIC) + len(HEADS) * (len(_ROLES) + 1)
         comparison = Comparison(
-            "embeddings", FIELDS, _DIGITS, _CIFAR, in_a_cell, _cell_of(flags), _text, write_table
+            *("embeddings", FIELDS, _DIGITS, _CIFAR, in_a_cell, _cell_of(flags), _text),
+            *(("scikit-learn",), write_table),
         )
         run_cells(comparison, flags, flags.output)
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from scipy.special import softmax
 
@@ -25,7 +24,7 @@ from dsink_jax.report import align
 from experiments.command_line import errors_for_people
 from experiments.embedded import Task, fit_logistic_regression, make_task
 from experiments.embedded_cells import CellFlags, Comparison, run_cells
-from experiments.provenance import device_description, versions_in_words
+from experiments.environments import COLUMN, environments_in_words
 from experiments.study.budgets import setting
 from experiments.study.catalogue import STUDIES
 
@@ -35,6 +34,7 @@ FIELDS = (
     *("setting", "seed", "method", "examples", "wrong"),
     *("auroc", "auroc_tail", "auprc", "auprc_tail", "precision", "precision_tail"),
     *("recall", "recall_tail", "f1", "f1_tail", "proposed", "proposed_tail", "seconds"),
+    COLUMN,
 )
 _DIGITS = STUDIES["main"].settings["small"]
 _CIFAR = tuple(setting("cifar10", ratio, "human_worse") for ratio in (10, 1))
@@ -121,7 +121,7 @@ def measures(task: Task, score: np.ndarray, flagged: np.ndarray, proposed: np.nd
 
 def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
     """Writes audit.md: mean and standard deviation over seeds, and how often the audit is ahead."""
-    shown = [field for field in FIELDS[5:] if field != "seconds"]
+    shown = FIELDS[FIELDS.index("auroc") : FIELDS.index("seconds")]
     lines = [
         "# Wrong labels found",
         "",
@@ -132,8 +132,7 @@ def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
         "third of the classes. All are judged from linear models that have not seen the example, five folds; "
         "cleanlab on f_N has the audit's own predictions. The audit's rule was chosen on seeds 100 and 101.",
         "",
-        f"By `python -m experiments.label_audit` on {device_description(jax.local_devices())}, "
-        f"{time.strftime('%Y-%m-%d')}; {versions_in_words('scikit-learn', 'cleanlab')}.",
+        f"By `python -m experiments.label_audit` on {environments_in_words(folder, rows)}.",
     ]
     settings = list(dict.fromkeys(row["setting"] for row in rows))
     for name in settings:
@@ -193,6 +192,7 @@ def main() -> None:
             *(FIELDS, _DIGITS, _CIFAR, _WAYS),
             lambda setting, seed: compare(make_task(setting, seed, flags.data_dir), seed),
             str,
+            ("scikit-learn", "cleanlab"),
             write_table,
         )
         run_cells(comparison, flags, flags.output)

@@ -10,7 +10,6 @@ import csv
 import dataclasses
 import pathlib
 import statistics
-import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -23,13 +22,13 @@ from dsink_jax.report.canvas import MissingMatplotlibError
 from experiments.benchmark.timing import alternate, ratio
 from experiments.benchmark.workload import BASE, DSINK, Stepper, Workload
 from experiments.command_line import errors_for_people
+from experiments.environments import COLUMN, environment_here, environments_in_words, identify, remember
 from experiments.output_folder import make_output, writing_output
-from experiments.provenance import device_description, versions_in_words
 
 FIELDS = (
     *("case", "examples", "classes", "batch", "training", "seconds_per_epoch"),
     *("of_base", "of_base_low", "of_base_high", "rounds"),
-    *("step_megabytes", "kept_megabytes", "device", "versions", "date"),
+    *("step_megabytes", "kept_megabytes", COLUMN),
 )
 _ROUNDS = 8  # of each case at least
 _VECTORS = (1, 1, 2048)
@@ -89,11 +88,6 @@ def measure(
     steps = -(-examples // workload.batch_size)
     # Two tables of logits of the whole training set, float32, where they are looked up.
     logits = {"cached": 2 * 4 * examples * workload.num_classes}
-    place = {
-        "device": device_description(devices),
-        "versions": versions_in_words(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
     return [
         {
             "case": workload.title,
@@ -107,7 +101,6 @@ def measure(
             "rounds": len(base),
             "step_megabytes": stepper.memory() / 1e6,
             "kept_megabytes": (stepper.kept() + logits.get(TRAININGS[name], 0)) / 1e6,
-            **place,
         }
         for name, stepper in steppers.items()
     ]
@@ -121,12 +114,15 @@ def _quartiles(times, base):
 
 
 def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
-    """Writes overhead.csv."""
+    """Writes overhead.csv, of rows measured here and now, and adds to environments.json."""
+    environment = environment_here()
+    remember(folder, [environment])
     with open(folder / "overhead.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(
             {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+            | {COLUMN: identify(environment)}
             for row in rows
         )
 
@@ -156,7 +152,6 @@ def render(folder: pathlib.Path) -> None:
                 f"{float(row['kept_megabytes']):.1f}",
             )
         )
-    places = dict.fromkeys(f"{row['device']}, {row['date']}; {row['versions']}" for row in rows)
     lines = [
         "# What D-SINK adds to an epoch",
         "",
@@ -168,7 +163,7 @@ def render(folder: pathlib.Path) -> None:
         "Images are not in it, and training the two auxiliaries themselves is not: each costs about as much "
         "as the base.",
         "",
-        f"By `python -m experiments.overhead` on {'. '.join(places)}.",
+        f"By `python -m experiments.overhead` on {environments_in_words(folder, rows)}.",
         *("", "![time of an epoch next to cross-entropy's, for each case](overhead.svg)"),
         *("", "```", align(table, left=2), "```", ""),
     ]

@@ -6,8 +6,10 @@ is long-tailed, ratio 100. Needs POT (`pip install ".[benchmark]"`).
 
 import dataclasses
 import importlib.util
+import itertools
 import pathlib
-import time
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +21,22 @@ from dsink_jax.errors import InputError
 from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
+from experiments.environments import (
+    COLUMN,
+    environment_here,
+    environments_in_words,
+    identify,
+    remember,
+)
+from experiments.kept_rows import read_rows, write_rows
 from experiments.output_folder import make_output, writing_output
-from experiments.provenance import device_description, versions_in_words
 
+FIELDS = ("examples", "classes", "scale", "seed", "limit", "iterations", "error", COLUMN)
 SHAPES = ((64, 10), (128, 10), (128, 100), (1000, 10), (1000, 100))
 SCALES = (1.0, 2.0, 5.0, 10.0, 12.0)
 SEEDS = 3
 UNLIMITED = 100_000
+_FILE = "accuracy.csv"
 
 
 def problem(key: jax.Array, shape: tuple[int, int], scale: float) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -62,56 +73,88 @@ def reference(logits: jax.Array, noise_robust_logits: jax.Array, marginal: jax.A
     return count * plan
 
 
-def measure(shape: tuple[int, int], scale: float) -> tuple[str, ...]:
-    """One row: worst over seeds of iterations and error, unlimited and by default."""
-    found = {UNLIMITED: [], DEFAULT_MAX_ITERATIONS: []}
+def measure(shape: tuple[int, int], scale: float) -> Iterator[dict[str, object]]:
+    """Rows of each seed: iterations and largest error of a label, unlimited and by default."""
     for seed in range(SEEDS):
         arrays = problem(jax.random.key(seed), shape, scale)
         exact = reference(*arrays)
-        for limit, values in found.items():
+        for limit in (UNLIMITED, DEFAULT_MAX_ITERATIONS):
             allocation = surrogate_labels(*arrays, max_iterations=limit)
-            error = float(np.abs(np.asarray(allocation.labels) - exact).max())
-            values.append((int(allocation.iterations), error))
-    cells = [f"{shape[0]} x {shape[1]}", f"{scale:g}"]
-    for values in found.values():
-        cells += [str(max(i for i, _ in values)), f"{max(e for _, e in values):.1e}"]
-    return tuple(cells)
+            yield {
+                **dict(zip(("examples", "classes"), shape, strict=True)),
+                **{"scale": scale, "seed": seed, "limit": limit},
+                "iterations": int(allocation.iterations),
+                "error": float(np.abs(np.asarray(allocation.labels) - exact).max()),
+            }
+
+
+def render(folder: pathlib.Path) -> None:
+    """Writes accuracy.md from accuracy.csv.
+
+    Raises:
+      InputError: if there is no accuracy.csv, or it is of something else.
+    """
+    rows = read_rows(folder / _FILE, FIELDS)
+    if not rows:
+        raise InputError(f"There is no {_FILE} in {folder}: leave --steps out to measure.")
+    seeds = len({row["seed"] for row in rows})
+    table = [("N x C", "scale", "iterations", "error", "iterations (default)", "error (default)")]
+    for place in dict.fromkeys((row["examples"], row["classes"], row["scale"]) for row in rows):
+        cells = [f"{place[0]} x {place[1]}", f"{float(place[2]):g}"]
+        for limit in (UNLIMITED, DEFAULT_MAX_ITERATIONS):
+            here = [
+                row
+                for row in rows
+                if (row["examples"], row["classes"], row["scale"], row["limit"]) == (*place, str(limit))
+            ]
+            cells.append(str(max(int(row["iterations"]) for row in here)))
+            cells.append(f"{max(float(row['error']) for row in here):.1e}")
+        table.append(tuple(cells))
+    text = (
+        "# Error of the surrogate labels\n\n"
+        "Largest absolute error of a label against POT's `sinkhorn_log` in float64, worst of "
+        f"{seeds} seeds, threshold 1e-6: with iterations as many as it takes, and with the default limit of "
+        f"{DEFAULT_MAX_ITERATIONS}. `scale` is the standard deviation of the logits.\n\n"
+        f"```\n{align(table, left=1)}\n```\n\n"
+        f"`python -m experiments.solver_accuracy`; {environments_in_words(folder, rows)}.\n"
+    )
+    (folder / "accuracy.md").write_text(text, encoding="utf-8")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Measures the error of the surrogate labels against POT in float64."""
 
-    output: pathlib.Path = pathlib.Path("results/solver")
-    """Where the table goes."""
+    output: pathlib.Path = pathlib.Path("results/solver-accuracy")
+    """Where accuracy.csv and accuracy.md go."""
+    steps: Literal["all", "render"] = "all"
+    """render: only write the table, from accuracy.csv."""
 
 
-def main() -> None:
-    """Writes accuracy.md to the folder given."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures from the command line.
+
+    Args:
+      arguments: the flags; those of this process if left out.
+    """
     with errors_for_people():
-        output = read_flags(Settings, description=__doc__).output
-        if importlib.util.find_spec("ot") is None:
+        settings = read_flags(Settings, arguments, description=__doc__)
+        folder = settings.output
+        if settings.steps == "all" and importlib.util.find_spec("ot") is None:
             raise InputError("The comparison needs POT: pip install '.[benchmark]'")
-        make_output(output)
-        text = _table()
-        with writing_output(output):
-            (output / "accuracy.md").write_text(text, encoding="utf-8")
-    print(text)
-
-
-def _table():
-    header = ("N x C", "scale", "iterations", "error", "iterations (default)", "error (default)")
-    rows = [header, *(measure(shape, scale) for scale in SCALES for shape in SHAPES)]
-    return (
-        "# Error of the surrogate labels\n\n"
-        "Largest absolute error of a label against POT's `sinkhorn_log` in float64, worst of "
-        f"{SEEDS} seeds, threshold 1e-6: with iterations as many as it takes, and with the default limit of "
-        f"{DEFAULT_MAX_ITERATIONS}. `scale` is the standard deviation of the logits.\n\n"
-        f"```\n{align(rows, left=1)}\n```\n\n"
-        f"`python -m experiments.solver_accuracy`; {device_description(jax.local_devices())}; "
-        f"{versions_in_words()}; "
-        f"{time.strftime('%Y-%m-%d')}.\n"
-    )
+        make_output(folder)
+        environment = environment_here("POT")
+        rows = []
+        for scale, shape in itertools.product(SCALES, SHAPES) if settings.steps == "all" else ():
+            rows += measure(shape, scale)
+            print(f"{shape[0]} x {shape[1]}, scale {scale:g}: {float(rows[-1]['error']):.1e}", flush=True)
+        with writing_output(folder):
+            if rows:
+                remember(folder, [environment])
+                name = identify(environment)
+                write_rows(folder / _FILE, FIELDS, ({**row, COLUMN: name} for row in rows))
+            render(folder)
+        print(folder / "accuracy.md")
 
 
 if __name__ == "__main__":

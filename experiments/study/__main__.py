@@ -25,7 +25,7 @@ import tyro
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.flags import read_flags
 from dsink_jax.training import TrainingDivergedError
-from experiments import overhead
+from experiments import overhead, solver_accuracy
 from experiments.command_line import errors_for_people, stopping_when_asked
 from experiments.compiled import keep_compiled
 from experiments.output_folder import make_output, writing_output
@@ -38,6 +38,8 @@ from experiments.study.measurements import MEASUREMENTS
 
 Steps = Literal["all", "train", "gather", "render"]
 ALL = "all"
+# Measured by commands of their own; drawn with the studies.
+_OTHERS = {"overhead": overhead.render, "solver-accuracy": solver_accuracy.render}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +116,10 @@ def main() -> None:
             if asked.study == ALL:
                 print(f"\n=== {flags.study}")
             failed += _run(flags, should_stop)
-        if asked.study == ALL and asked.steps == "render" and (asked.output / "overhead").exists():
-            overhead.render(asked.output / "overhead")
+        if asked.study == ALL and asked.steps == "render":
+            for name, draw in _OTHERS.items():
+                if (asked.output / name).exists():
+                    draw(asked.output / name)
         if failed:
             count = f"{len(failed)} cell{'s' * (len(failed) != 1)} failed, the others are done"
             first = str(failed[0]).replace("\n", " ")

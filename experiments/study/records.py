@@ -1,15 +1,13 @@
 """Results of studies as tidy CSV files, one row a model and seed, which accumulate from call to call."""
 
 import csv
-import hashlib
 import json
-import os
 import pathlib
 import statistics
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from experiments.environments import COLUMN, identify, remember
 from experiments.kept_rows import write_lines
 from experiments.study import cells
 from experiments.study.cells import Cell
@@ -32,7 +30,7 @@ RESULT_FIELDS = (
     *("role", "method", "dataset", "train_images", "imbalance_ratio", "noise", "noise_rate", "wrong_labels"),
     *_MEASURES,
     *_SOLVER,
-    *("seconds", "environment"),
+    *("seconds", COLUMN),
 )
 CURVE_FIELDS = (*_KEY, "epoch", "accuracy", "few", "noisy_corrected", "noisy_memorised")
 
@@ -46,7 +44,7 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
     Returns:
       Names of the cells that were left as they are.
     """
-    rows, points, environments = [], [], {}
+    rows, points, environments = [], [], []
     kept, replaced, added = [], set(), set()
     there = read(folder, "results.csv", budget)
     for cell in studied:
@@ -55,10 +53,10 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
             continue
         key = {"budget": budget, "setting": cell.setting.name, "seed": cell.seed}
         environment, evaluated = {"budget": budget, **_environment(cell)}, cells.curves(cell)
-        identity = hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:8]
+        identity = identify(environment)
         made = [
             {
-                **{**key, "model": name, "environment": identity},
+                **{**key, "model": name, COLUMN: identity},
                 **{**_facts(results["data"]), **_measures(entry), **_solver(name, evaluated)},
             }
             for name, entry in results["models"].items()
@@ -71,7 +69,7 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
                 kept.append(cell.name)
                 continue
             replaced.add(tuple(key.values()))
-        environments[identity] = environment
+        environments.append(environment)
         if new or other:
             added.add(identity)
         rows += made
@@ -79,14 +77,7 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
     _drop(folder, replaced)
     merge(folder / "results.csv", RESULT_FIELDS, _KEY, rows)
     merge(folder / "curves.csv", CURVE_FIELDS, (*_KEY, "epoch"), points)
-    path = folder / "environments.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for identity, environment in environments.items():
-        today = time.strftime("%Y-%m-%d")
-        place = known.setdefault(identity, {**environment, "date": today})
-        if identity in added:
-            place["last_date"] = today
-    _write(path, json.dumps(known, indent=1) + "\n")
+    remember(folder, environments, added)
     return kept
 
 
@@ -114,12 +105,6 @@ def read(folder: pathlib.Path, file: str, budget: str | None = None) -> list[Row
     except FileNotFoundError:
         return []
     return [row for row in rows if budget in (None, row["budget"])]
-
-
-def read_environments(folder: pathlib.Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Where the rows come from: device, versions, the dates of the first and the last row."""
-    known = json.loads((folder / "environments.json").read_text(encoding="utf-8"))
-    return [known[name] for name in sorted({row["environment"] for row in rows})]
 
 
 def _environment(cell):
@@ -167,12 +152,6 @@ def merge(path: pathlib.Path, fields: Sequence[str], key: Sequence[str], rows: I
     write_lines(path, [fields, *([_text(row.get(name)) for name in fields] for row in merged.values())])
 
 
-def _write(path, text):
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 _WORDS = {
     "budget",
     "setting",
@@ -181,7 +160,7 @@ _WORDS = {
     "method",
     "dataset",
     "noise",
-    "environment",
+    COLUMN,
     "marginal",
     "solver",
 }

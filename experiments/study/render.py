@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dsink_jax.report import align
+from experiments.environments import environments_in_words
 from experiments.study import beside, drawings, records
 from experiments.study.catalogue import Study
 from experiments.study.paired import ahead, by_seed, spread
@@ -148,18 +149,7 @@ def _provenance(folder, name, budget, rows):
     """The command, the time it took, the device, the versions and the date."""
     seeds = " ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
     hours = sum(row["seconds"] for row in rows) / 3600
-    places = [
-        f"{place['device']}; "
-        + ", ".join(f"{name} {version}" for name, version in place["versions"].items())
-        + f"; {_dates(place)}"
-        for place in records.read_environments(folder, rows)
-    ]
     return (
         f"`python -m experiments.study {name} --budget {budget} --seeds {seeds}`; {hours:.1f} hours of "
-        f"training in all. {'. '.join(places)}."
+        f"training in all. {environments_in_words(folder, rows)}."
     )
-
-
-def _dates(place):
-    first, last = place["date"], place.get("last_date", place["date"])
-    return first if first == last else f"{first} to {last}"

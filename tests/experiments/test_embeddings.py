@@ -7,6 +7,7 @@ import pytest
 
 from experiments import embeddings
 from experiments.embedded import Task
+from experiments.environments import environment_here, identify, remember
 
 OTHERS = ["logistic regression", "logistic regression, balanced"]
 MODELS = ["f_L", "f_N", "f_N, adjusted", "D-SINK", "D-SINK, f_L by cross-entropy"]
@@ -51,7 +52,10 @@ def test_table_says_where_dsink_is_behind(tmp_path):
         for model in OTHERS:
             yield {"head": "", "model": model, "accuracy": "0.5", "marginal_off": ""}
 
+    environment = environment_here()
+    remember(tmp_path, [environment])
     common = {"setting": "s", "examples": "9", "wrong": "0.4", "few": "0.25"}
+    common["environment"] = identify(environment)
     written = [
         {**common, "seed": str(seed), **row}
         for seed, accuracy in ((0, 0.8), (1, 0.6))

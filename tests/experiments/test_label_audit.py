@@ -8,6 +8,7 @@ import pytest
 from dsink_jax.errors import InputError
 from experiments import label_audit
 from experiments.embedded import Task
+from experiments.environments import environment_here, identify, remember
 from experiments.label_audit import Flags, measures, write_table
 from experiments.patch_features import PatchEncoder, learn_patch_encoder
 
@@ -85,6 +86,9 @@ def test_a_small_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 
 def test_table_says_where_the_audit_is_behind(tmp_path):
+    environment = environment_here()
+    remember(tmp_path, [environment])
+
     def row(seed, method, auroc):
         values = dict.fromkeys(label_audit.FIELDS, "") | {
             "setting": "s",
@@ -94,6 +98,7 @@ def test_table_says_where_the_audit_is_behind(tmp_path):
             "wrong": "0.5",
             "auroc": str(auroc),
             "seconds": "1",
+            "environment": identify(environment),
         }
         return {key: str(value) for key, value in values.items()}
 
@@ -102,6 +107,7 @@ def test_table_says_where_the_audit_is_behind(tmp_path):
     text = (tmp_path / "audit.md").read_text()
     assert "-5.0 (1 of 2)" in text
     assert "80.0 ± 14.1" in text
+    assert environment["device"] in text
 
 
 def test_cleanlab_has_to_be_there(monkeypatch):

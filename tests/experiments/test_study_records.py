@@ -2,6 +2,7 @@
 
 import json
 
+from experiments import environments
 from experiments.study import cells, records
 from experiments.study.catalogue import STUDIES
 
@@ -77,7 +78,7 @@ def test_a_run_that_was_gone_on_with_elsewhere_says_so(tmp_path):
     path.write_text(config)
     records.gather(folder, "small", [cell])
     rows = records.read(folder, "results.csv")
-    (place,) = records.read_environments(folder, rows)
+    (place,) = environments.recall(folder, rows)
     assert (place["device"], place["versions"]) == ("a device and another device", {"jax": "0 and 1"})
     # Another budget is another place: its dates are its own.
     assert place["budget"] == "small"

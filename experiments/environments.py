@@ -1,0 +1,72 @@
+"""Where and when rows of results were computed: a column `environment` beside environments.json."""
+
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import jax
+
+from experiments.provenance import device_description, versions
+
+COLUMN = "environment"
+_FILE = "environments.json"
+Environment = dict[str, Any]
+
+
+def environment_here(*packages: str) -> Environment:
+    """Device and versions of this process, with those of `packages` beside what every run computes with."""
+    return {"device": device_description(jax.local_devices()), "versions": versions(*packages)}
+
+
+def identify(environment: Environment) -> str:
+    """A short name, for the column of a row."""
+    return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def remember(
+    folder: pathlib.Path, environments: Iterable[Environment], added: Collection[str] | None = None
+) -> None:
+    """Adds environments to environments.json, with the dates of their first and their last rows.
+
+    Args:
+      folder: of the results.
+      environments: where rows come from.
+      added: names of those that have new rows today; all of them if left out.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    path, today = folder / _FILE, time.strftime("%Y-%m-%d")
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for environment in environments:
+        name = identify(environment)
+        place = known.setdefault(name, {**environment, "date": today})
+        if added is None or name in added:
+            place["last_date"] = today
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def recall(folder: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> list[Environment]:
+    """Where the rows come from: device, versions, the dates of the first and the last row."""
+    known = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    return [known[name] for name in sorted({row[COLUMN] for row in rows})]
+
+
+def environments_in_words(folder: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    """The same as a text: device; versions; dates, and all that again for the next."""
+    return ". ".join(
+        f"{place['device']}; "
+        f"{', '.join(f'{name} {version}' for name, version in place['versions'].items())}; {_dates(place)}"
+        for place in recall(folder, rows)
+    )
+
+
+def _dates(place):
+    first, last = place["date"], place.get("last_date", place["date"])
+    return first if first == last else f"{first} to {last}"
