@@ -3,6 +3,8 @@
 import html.parser
 import json
 
+import numpy as np
+
 NAN = float("nan")
 HOSTILE = '<script>alert("1")</script>&\'--><b>'
 
@@ -87,6 +89,57 @@ def write_run(directory, results=None, settings=None):
     (directory / "config.json").write_text(json.dumps(config, indent=2))
     (directory / "results.json").write_text(json.dumps(results, indent=2))
     (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return directory
+
+
+NAMES = ["aeroplane", "car", "bird"]
+CONFUSION = [[8, 2, 0], [1, 7, 2], [0, 5, 5]]
+
+
+def some_examples(names=NAMES, channels=3, suspects=4):
+    """What a run leaves in examples.npz: a batch of 6, 3 of them shown, and suspicious labels."""
+    rng = np.random.default_rng(0)
+    models = {
+        f"batch_{name}": rng.dirichlet(np.ones(3), 6).astype(np.float32)
+        for name in ("target", "noise_robust", "imbalance_robust", "surrogate")
+    }
+    return {
+        "class_names": np.array(names),
+        "batch_index": np.arange(6),
+        "batch_true": np.array([0, 0, 0, 1, 1, 2]),
+        "batch_given": np.array([0, 1, 0, 1, 1, 0]),
+        **models,
+        "shown_rows": np.array([1, 5, 0]),
+        "shown_index": np.array([101, 105, 100]),
+        "shown_images": rng.integers(0, 256, (3, 5, 4, channels), np.uint8),
+        "suspect_index": np.arange(200, 200 + suspects),
+        "suspect_images": rng.integers(0, 256, (suspects, 5, 4, channels), np.uint8),
+        "suspect_true": np.array([0, 1, 2, 0])[:suspects],
+        "suspect_given": np.array([1, 1, 0, 2])[:suspects],
+        "suspect_proposed": np.array([0, 2, 1, 0])[:suspects],
+        "suspect_confidence": np.array([0.991, 0.752, 0.5, 0.4])[:suspects],
+        "suspect_given_share": np.array([0.00002, 0.011, 0.02, 0.3])[:suspects],
+    }
+
+
+def write_whole_run(directory, examples=None, names=NAMES):
+    """A run directory with all that the page can show."""
+    results = some_results()
+    results["data"]["class_names"] = names
+    results["models"]["target"]["confusion_matrix"] = CONFUSION
+    write_run(directory, results)
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["model"] == "target":
+            line["train"] |= {
+                "sinkhorn_iterations": 10.0 * line["epoch"],
+                "marginal_error": 1e-6 / line["epoch"],
+                "sinkhorn_converged": 1 - 0.25 * (line["epoch"] == 1),
+            }
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    np.savez_compressed(
+        directory / "examples.npz", **(some_examples(names) if examples is None else examples)
+    )
     return directory
 
 

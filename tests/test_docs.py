@@ -5,11 +5,14 @@ import csv
 import doctest
 import pathlib
 import re
+import shutil
 import statistics
 
 import jax
 import pytest
 
+from experiments import embeddings, label_audit
+from experiments.study import __main__ as study_command
 from experiments.study.budgets import BUDGETS
 from experiments.study.catalogue import STUDIES
 from experiments.study.models import DEFAULT_ALPHA
@@ -92,6 +95,26 @@ def told(values, factor=1.0):
 
 def behind(ones, others):
     return told([one - other for one, other in zip(ones, others, strict=True)], HALF_WIDTH[len(ones)])
+
+
+def test_pages_of_results_are_what_their_files_give(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    there = shutil.copytree(ROOT / "results", tmp_path / "results")
+    pages = {page: page.read_text() for page in there.rglob("*.md")}
+    monkeypatch.setattr("sys.argv", ["study", "all", "--steps", "render", "--output", str(there)])
+    study_command.main()
+    rows = {"audit": label_audit.write_table, "embeddings": embeddings.write_table}
+    for name, write_table in rows.items():
+        with open(there / name / f"{name}.csv", newline="") as file:
+            write_table(there / name, list(csv.DictReader(file)))
+    assert {page.parent.name for page in pages} == {
+        *STUDIES,
+        *rows,
+        "overhead",
+        "solver-accuracy",
+        "benchmark",
+    }
+    assert {page.parent.name for page, text in pages.items() if page.read_text() != text} == set()
 
 
 def test_first_table_is_that_of_the_naive_study():

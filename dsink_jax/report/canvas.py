@@ -9,10 +9,10 @@ from dsink_jax.errors import InputError
 
 # Okabe and Ito's palette, told apart by people of any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Ten of Paul Tol's, for the same, where there are more classes than these.
+# Nine of Paul Tol's and black, for the same, where there are more classes than these.
 CLASSES = (
     *("#332288", "#88CCEE", "#117733", "#DDCC77", "#CC6677"),
-    *("#AA4499", "#44AA99", "#999933", "#882255", "#777777"),
+    *("#AA4499", "#44AA99", "#999933", "#882255", "#000000"),
 )
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")

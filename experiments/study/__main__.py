@@ -76,6 +76,8 @@ class Flags:
             if self.settings:
                 raise InputError("--settings goes with one study: name it instead of all.")
             return
+        if self.steps == "render":  # what there is of any budget
+            return
         known = STUDIES[self.study].settings
         if self.budget not in known:
             raise InputError(f"{self.study} has no --budget {self.budget}. It has: {', '.join(known)}.")
@@ -87,11 +89,11 @@ class Flags:
         """The same flags for each study that is asked for."""
         if self.study != ALL:
             return [self]
-        names = [name for name, study in STUDIES.items() if self.budget in study.settings]
-        each = [dataclasses.replace(self, study=name) for name in names]
         if self.steps == "render":
-            return [one for one in each if (one.folder / "results.csv").exists()]
-        return each
+            names = [name for name in STUDIES if (self.output / name / "results.csv").exists()]
+        else:
+            names = [name for name, study in STUDIES.items() if self.budget in study.settings]
+        return [dataclasses.replace(self, study=name) for name in names]
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -129,7 +131,8 @@ def main() -> None:
 def _run(flags, should_stop):
     """Does one study as far as it can be done; returns the errors of the cells that failed."""
     study = STUDIES[flags.study]
-    cells = make_cells(study, flags.budget, flags.settings, flags.all_seeds, flags.runs_dir, flags.data_dir)
+    place = flags.settings, flags.all_seeds, flags.runs_dir, flags.data_dir
+    cells = [] if flags.steps == "render" else make_cells(study, flags.budget, *place)
     if flags.dry_run:
         print(describe(flags, cells))
         return []

@@ -3,12 +3,14 @@
 import json
 import os
 import pathlib
+import re
 import sys
 
 import pytest
 
 from dsink_jax.training.loop import TrainingStoppedError
-from experiments.study import jobs
+from experiments.study import __main__ as study
+from experiments.study import jobs, records
 
 NEVER = lambda _: False  # noqa: E731
 
@@ -77,3 +79,37 @@ def test_jobs_are_told_to_stop_and_waited_for(tmp_path):
     with pytest.raises(TrainingStoppedError):
         jobs.run_all([(log, script(text))], 1, lambda _: "ready" in log.read_text(), lambda: None)
     assert saved.exists()
+
+
+_TWO_EPOCHS = """
+import dataclasses
+from experiments.study import __main__ as study, budgets
+small = budgets.BUDGETS["small"]
+preset = dataclasses.replace(small.preset, epochs=2, evaluate_every=1, devices=1)
+budgets.BUDGETS["small"] = dataclasses.replace(small, preset=preset)
+study.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_study_of_two_jobs_tells_how_far_it_is_and_ends_with_all_rows(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    whole = study._command
+
+    def command(flags, cell):
+        log, (python, _, _, *arguments) = whole(flags, cell)
+        return log, [python, "-c", _TWO_EPOCHS, *arguments]
+
+    monkeypatch.setattr(study, "_command", command)
+    places = ["--runs-dir", str(tmp_path / "runs"), "--output", str(tmp_path / "results")]
+    asked = ["correction", "--settings", "digits-ratio-10-symmetric-0.4", "--seeds", "7", "8", "--jobs", "2"]
+    monkeypatch.setattr(sys, "argv", ["study", *asked, *places])
+    study.main()
+    said = re.findall(
+        r"^\d\d:\d\d  (\d) of 8 models trained; about \d+ min left$", capsys.readouterr().out, re.M
+    )
+    assert said == sorted(set(said)) and said[0] == "0" and said[-1] == "8" and len(said) > 2
+    rows = records.read(tmp_path / "results" / "correction", "results.csv")
+    assert [row["seed"] for row in rows] == [7] * 4 + [8] * 4
+    assert len({row["model"] for row in rows}) == 4
+    assert (tmp_path / "results" / "correction" / "README.md").exists()
