@@ -6,7 +6,6 @@ the data sets named, and a few batches of them stand for all.
 """
 
 import contextlib
-import csv
 import dataclasses
 import pathlib
 import statistics
@@ -23,6 +22,7 @@ from experiments.benchmark.timing import alternate, ratio
 from experiments.benchmark.workload import BASE, DSINK, Stepper, Workload
 from experiments.command_line import errors_for_people
 from experiments.environments import COLUMN, environment_here, environments_in_words, identify, remember
+from experiments.kept_rows import read_rows, write_rows
 from experiments.output_folder import make_output, writing_output
 
 FIELDS = (
@@ -30,21 +30,42 @@ FIELDS = (
     *("of_base", "of_base_low", "of_base_high", "rounds"),
     *("step_megabytes", "kept_megabytes", COLUMN),
 )
+_FILE = "overhead.csv"
+_KEY = ("case", "batch", "training")
 _ROUNDS = 8  # of each case at least
 _VECTORS = (1, 1, 2048)
-# Each with the training examples of the data set whose shape it has; the workload's own are a few batches.
-CASES = (
-    (Workload("small_cnn", "digits, small CNN", 64, 256, 10, (8, 8, 1)), 544),
-    (Workload("resnet20", "CIFAR-10 ratio 10, ResNet-20", 128, 512), 20_431),
-    (Workload("resnet20", "CIFAR-100 ratio 10, ResNet-20", 128, 512, 100), 19_573),
-    (Workload("linear", "ImageNet-LT, linear on 2,048 features", 256, 1024, 1000, _VECTORS), 115_846),
-    (Workload("linear", "ImageNet-LT, linear on 2,048 features", 1024, 4096, 1000, _VECTORS), 115_846),
-    (Workload("mlp", "ImageNet-LT, MLP on 2,048 features", 256, 1024, 1000, _VECTORS), 115_846),
-    (
-        Workload("preact_resnet18", "ImageNet-LT, PreAct-ResNet-18", 16, 48, 1000, (64, 64, 3)),
-        115_846,
-    ),
+_IMAGENET_LT = 115_846  # images
+_DIGITS = ((Workload("small_cnn", "digits, small CNN", 64, 256, 10, (8, 8, 1)), 544),)
+_FEATURES = (
+    (Workload("linear", "ImageNet-LT, linear on 2,048 features", 256, 1024, 1000, _VECTORS), _IMAGENET_LT),
+    (Workload("linear", "ImageNet-LT, linear on 2,048 features", 1024, 4096, 1000, _VECTORS), _IMAGENET_LT),
+    (Workload("mlp", "ImageNet-LT, MLP on 2,048 features", 256, 1024, 1000, _VECTORS), _IMAGENET_LT),
 )
+# Each with the training examples of the data set whose shape it has; the workload's own are a few batches.
+CASES = {
+    "small": _DIGITS,
+    "cpu": (
+        *_DIGITS,
+        (Workload("resnet20", "CIFAR-10 ratio 10, ResNet-20", 128, 512), 20_431),
+        (Workload("resnet20", "CIFAR-100 ratio 10, ResNet-20", 128, 512, 100), 19_573),
+        *_FEATURES,
+        (
+            Workload("preact_resnet18", "ImageNet-LT, PreAct-ResNet-18", 16, 48, 1000, (64, 64, 3)),
+            _IMAGENET_LT,
+        ),
+    ),
+    "paper": (
+        (Workload("preact_resnet18", "CIFAR-10 ratio 10, PreAct-ResNet-18", 64, 512), 20_431),
+        (Workload("preact_resnet18", "CIFAR-100 ratio 10, PreAct-ResNet-18", 64, 512, 100), 19_573),
+        *_FEATURES,
+        (
+            Workload(
+                "preact_resnet18", "ImageNet-LT, PreAct-ResNet-18, 224 pixels", 64, 192, 1000, (224, 224, 3)
+            ),
+            _IMAGENET_LT,
+        ),
+    ),
+}
 TRAININGS = {
     "cross-entropy": "none",
     "D-SINK, logits looked up": "cached",
@@ -56,12 +77,15 @@ TRAININGS = {
 class Flags:
     """Measures what D-SINK adds to an epoch."""
 
+    budget: Literal[tuple(CASES)] = "cpu"
+    """small: the shape of digits. cpu: up to those of ImageNet-LT, as far as a few cores can. paper: CIFAR's
+    and ImageNet-LT's, for an accelerator."""
     seconds: float = 30.0
     """Time for each case, at least eight rounds."""
     output: pathlib.Path = pathlib.Path("results/overhead")
     """Where overhead.csv and overhead.md go."""
     quick: bool = False
-    """One round of the smallest case, to see that it works."""
+    """One round of the first case, to see that it works."""
     steps: Literal["all", "render"] = "all"
     """render: only write the table and draw the figure, from overhead.csv."""
     dry_run: bool = False
@@ -114,26 +138,27 @@ def _quartiles(times, base):
 
 
 def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
-    """Writes overhead.csv, of rows measured here and now, and adds to environments.json."""
+    """Adds rows measured here and now to overhead.csv, over those of the same case there."""
     environment = environment_here()
     remember(folder, [environment])
-    with open(folder / "overhead.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
-            | {COLUMN: identify(environment)}
-            for row in rows
-        )
+    made = [
+        {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in row.items()}
+        | {COLUMN: identify(environment)}
+        for row in rows
+    ]
+    merged = {tuple(row[name] for name in _KEY): row for row in (*read_rows(folder / _FILE, FIELDS), *made)}
+    write_rows(folder / _FILE, FIELDS, merged.values())
 
 
 def render(folder: pathlib.Path) -> None:
     """Writes overhead.md and draws overhead.svg from overhead.csv.
 
     Raises:
-      InputError: if there is no overhead.csv.
+      InputError: if there is no overhead.csv, or it is of something else.
     """
-    rows = _read(folder)
+    rows = read_rows(folder / _FILE, FIELDS)
+    if not rows:
+        raise InputError(f"There is no {_FILE} in {folder}: leave --steps out to measure.")
     head = ("case", "training", "s / epoch", "of base", "quartiles", "rounds", "MB in a step", "MB kept")
     table = [head]
     for row in rows:
@@ -172,14 +197,6 @@ def render(folder: pathlib.Path) -> None:
         draw(folder, rows)
 
 
-def _read(folder):
-    try:
-        with open(folder / "overhead.csv", newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError as error:
-        raise InputError(f"There is no overhead.csv in {folder}: leave --steps out to measure.") from error
-
-
 def draw(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
     """Draws overhead.svg."""
     ratios = {(row["case"], row["batch"], row["training"]): float(row["of_base"]) for row in rows}
@@ -199,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with errors_for_people():
         flags = read_flags(Flags, arguments, description=__doc__)
         seconds, rounds = (0.0, 1) if flags.quick else (flags.seconds, _ROUNDS)
-        cases = CASES[:1] if flags.quick else CASES
+        cases = CASES[flags.budget][: 1 if flags.quick else None]
         if flags.dry_run:
             for workload, examples in cases:
                 print(f"{workload.case}: {examples:,} examples, {seconds:g} s or {rounds} rounds")
@@ -208,9 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if flags.steps == "render":
             render(flags.output)
             return
-        rows = []
         for workload, examples in cases:
-            rows += measure(workload, examples, seconds, rounds)
+            rows = measure(workload, examples, seconds, rounds)
             looked_up, run = (row["of_base"] for row in rows[-2:])
             print(f"{workload.case}: {looked_up:.2f}, {run:.2f} of base", flush=True)
             with writing_output(flags.output):

@@ -48,7 +48,9 @@ def test_table_and_file(rows, tmp_path):
 def test_dry_run_lists_the_cases_and_makes_nothing(tmp_path, capsys):
     overhead.main(["--dry-run", "--output", str(tmp_path / "none")])
     said = capsys.readouterr().out
-    assert said.count("examples, 30 s or 8 rounds") == len(overhead.CASES) == said.count("\n")
+    assert said.count("examples, 30 s or 8 rounds") == len(overhead.CASES["cpu"]) == said.count("\n")
+    overhead.main(["--budget", "small", "--dry-run"])
+    assert capsys.readouterr().out == "digits, small CNN, batch 64: 544 examples, 30 s or 8 rounds\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -66,6 +68,24 @@ def test_figure_is_drawn_from_the_file_alone(rows, tmp_path, monkeypatch, capsys
     assert ended.value.code == 2 and "There is no overhead.csv" in capsys.readouterr().err
 
 
+def test_another_budget_adds_its_cases(rows, tmp_path):
+    pytest.importorskip("matplotlib")
+    overhead.write(tmp_path, rows)
+    overhead.write(tmp_path, [{**row, "case": "another"} for row in rows])
+    overhead.write(tmp_path, [{**row, "seconds_per_epoch": 7.0} for row in rows])  # the first, anew
+    overhead.render(tmp_path)
+    with open(tmp_path / "overhead.csv", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["case"] for row in read] == ["tiny"] * 3 + ["another"] * 3
+    assert [row["seconds_per_epoch"] for row in read[:3]] == ["7"] * 3
+    text = (tmp_path / "overhead.md").read_text()
+    assert text.count("tiny; M 100") == text.count("another; M 100") == 1
+
+
 def test_shapes_go_from_small_to_imagenet_lt():
-    assert {workload.num_classes for workload, _ in overhead.CASES} == {10, 100, 1000}
-    assert all(examples >= workload.batch_size for workload, examples in overhead.CASES)
+    cases = [case for budget in overhead.CASES.values() for case in budget]
+    assert {workload.num_classes for workload, _ in cases} == {10, 100, 1000}
+    assert all(examples >= workload.batch_size for workload, examples in cases)
+    for budget in overhead.CASES.values():
+        named = [(workload.title, workload.batch_size) for workload, _ in budget]
+        assert len(set(named)) == len(named)
