@@ -77,4 +77,5 @@ def _plain(text):
     message = re.sub(rf"^({'|'.join(_HEADINGS)}) ", "", message)
     message = re.sub(r"\s*(Argument helptext:|For full helptext,).*$", "", message)
     message = re.sub(r"\s*Perhaps you meant:?\s*(--[\w-]+).*$", r". Did you mean \1?", message)
-    return message[:1].upper() + message[1:] + " See --help."
+    end = "" if message.endswith((".", "?", "!")) else "."
+    return f"{message[:1].upper()}{message[1:]}{end} See --help."

@@ -144,7 +144,7 @@ def run(flags: Flags) -> int:
     found = audit.find_label_errors(
         data.labels, logits.noise_robust, logits.imbalance_robust, judged=logits.judged
     )
-    cautions = audit.cautions(data, logits.noise_robust, flags.folds)
+    cautions = audit.cautions(data, found, logits.noise_robust, flags.folds)
     _write(flags.folder / "labels.csv", audit.table(data, found))
     title = f"Labels of {flags.data.resolve().name}"
     _write(flags.folder / "labels.html", audit.page(data, found, title, flags.shown, cautions))

@@ -14,6 +14,8 @@ from dsink_jax.errors import InputError, nearest
 
 _INPUTS, _LABELS = ("features", "embeddings", "images", "x", "X"), ("labels", "y")
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+_NOT_FINITE = "which is no number or too large for float32"
+_MISSING = "Fill in missing values, or leave out the lines or columns that have them."
 LABEL_COLUMN = "label"
 ID_COLUMN = "id"
 
@@ -101,7 +103,9 @@ def _read_arrays(path):
             raise InputError(f"{path}: the labels must be in 0..{len(given) - 1}, as there are class_names.")
         return Labelled(inputs, labels.astype(np.int64), tuple(map(str, given)), names)
     if labels.dtype.kind not in "iuUSb":
-        raise InputError(f"{path}: the labels must be integers or words, got {labels.dtype}.")
+        raise InputError(
+            f"{path}: the labels must be integers or words, got {labels.dtype}. Save labels.astype(int)."
+        )
     return Labelled(inputs, *_numbered(labels), names)
 
 
@@ -114,8 +118,12 @@ def _read_table(path, label_column, id_column):
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from None
     if label_column not in header:
-        raise InputError(f"{path} has no column {label_column!r}{_about(header, label_column)}")
+        raise InputError(
+            f"{path} has no column {label_column!r}{_about(header, label_column, '--label-column')}"
+        )
     at_label = header.index(label_column)
+    if id_column != ID_COLUMN and id_column not in header:
+        raise InputError(f"{path} has no column {id_column!r}{_about(header, id_column, '--id-column')}")
     # A column without a name is the index that pandas writes, under the name it gives when it reads it.
     unnamed = [i for i, name in enumerate(header) if re.fullmatch(r"(Unnamed: \d+)?", name)]
     at_id = header.index(id_column) if id_column in header else next(iter(unnamed), None)
@@ -134,14 +142,20 @@ def _read_table(path, label_column, id_column):
         except ValueError:
             name, value = next((header[i], row[i]) for i in others if not _is_number(row[i]))
             if not value.strip():
-                raise InputError(
-                    f"{path}, line {number}: column {name!r} is empty.\n"
-                    "Fill in missing values, or leave out the lines or columns that have them."
-                ) from None
+                raise InputError(f"{path}, line {number}: column {name!r} is empty.\n{_MISSING}") from None
             raise InputError(
                 f"{path}, line {number}: column {name!r} holds {value!r}, which is no number.\n"
                 "All columns but the labels and --id-column must be features."
             ) from None
+    with np.errstate(over="ignore"):
+        bad = np.argwhere(~np.isfinite(inputs.astype(np.float32)))
+    if len(bad):
+        place, column = bad[0]
+        number, row = lines[place]
+        name, value = header[others[column]], row[others[column]].strip()
+        raise InputError(
+            f"{path}, line {number}: column {name!r} holds {value!r}, {_NOT_FINITE}.\n{_MISSING}"
+        )
     if counting := [header[i] for i, column in zip(others, inputs.T, strict=True) if _counts(column)]:
         raise InputError(
             f"{path}: column {counting[0]!r} numbers the lines, which is no feature.\n"
@@ -151,20 +165,20 @@ def _read_table(path, label_column, id_column):
     return Labelled(inputs, *_numbered(np.array([row[at_label].strip() for _, row in lines])), tuple(names))
 
 
-def _about(header, label_column):
+def _about(header, column, flag):
     """What there is instead of the column, and what to do."""
-    if (near := nearest(label_column, header)) is not None:
-        return f". Did you mean {near!r}? Give --label-column {near!r}."
+    if (near := nearest(column, header)) is not None:
+        return f". Did you mean {near!r}? Give {flag} {near!r}."
     if len(header) == 1 and (mark := next((mark for mark in (";", "\t", "|") if mark in header[0]), None)):
         return f": its columns are parted by {mark!r}.\nSave it with commas between them."
     shown = ", ".join(header[:5] + ["..."] * (len(header) > 10) + header[5:][-5:])
-    return f"; its first line says: {shown or 'nothing'}.\nName that of the labels with --label-column."
+    return f"; its first line says: {shown or 'nothing'}.\nName the right one with {flag}."
 
 
 def _counts(column):
-    """Whether it is 0, 1, 2 ... or 1, 2, 3 ..., of more lines than could be so by chance."""
+    """Whether it is integers one after the other, of more lines than could be so by chance."""
     return (
-        len(column) > 9 and np.array_equal(column - column[0], np.arange(len(column))) and column[0] in (0, 1)
+        len(column) > 9 and column[0] % 1 == 0 and np.array_equal(column - column[0], np.arange(len(column)))
     )
 
 

@@ -1,5 +1,6 @@
 """What an audit found, as text, as a table for programs, and as a page for people."""
 
+import collections
 import csv
 import html
 import io
@@ -14,6 +15,7 @@ from dsink_jax.report.document import document
 from dsink_jax.report.gallery import displayable, png_data_uri
 
 COLUMNS = ("rank", "example", "given", "proposed", "wrong_probability", "confidence", "wrong")
+_MOST_WRONG = 0.75  # of a class, from which on it is doubted
 _HEAD = ("example", "given", "proposed", "wrong with probability")
 
 
@@ -63,29 +65,57 @@ def summary(data: Labelled, found: LabelErrors, shown: int = 10) -> str:
     return "\n".join(lines)
 
 
-def cautions(data: Labelled, noise_robust_logits: np.ndarray, folds: int) -> list[str]:
+def cautions(data: Labelled, found: LabelErrors, noise_robust_logits: np.ndarray, folds: int) -> list[str]:
     """Why what was found may be worth little, one line each; none if nothing speaks against it.
 
     Args:
       data: the examples.
+      found: what was found of their labels.
       noise_robust_logits: floating `[M, C]`, f_N's for examples that it has not seen.
       folds: parts that the data was split into.
     """
     given = np.bincount(data.labels, minlength=len(data.class_names))
-    found = []
-    agreed, largest = np.mean(noise_robust_logits.argmax(-1) == data.labels), given.max() / given.sum()
+    told = []
+    predicted = noise_robust_logits.argmax(-1)
+    agreed, largest = np.mean(predicted == data.labels), given.max() / given.sum()
     if agreed <= largest:
-        found.append(
+        told.append(
             f"f_N predicts {percent(float(agreed))} % of the given labels, no more than naming the largest "
             f"class each time would: {percent(float(largest))} %. Train longer, or give other features."
         )
     if few := [name for name, count in zip(data.class_names, given, strict=True) if 0 < count < folds]:
-        names = ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")
-        found.append(
+        told.append(
             f"Too few examples to judge well, fewer than the {folds} folds (the only one of a class is "
-            f"not judged at all): {names}."
+            f"not judged at all): {_listed(few)}."
         )
-    return found
+    # f_N may have given a rare class up, and then calls its labels wrong, right or not.
+    flagged = np.bincount(data.labels[found.is_wrong], minlength=len(given))
+    kept = np.bincount(data.labels[predicted == data.labels], minlength=len(given))
+    lost = [
+        name
+        for name, g, w, k in zip(data.class_names, given, flagged, kept, strict=True)
+        if g >= folds and w > _MOST_WRONG * g and k < (1 - _MOST_WRONG) * g
+    ]
+    if lost:
+        told.append(
+            f"Nearly all labels of some classes are called wrong, and f_N hardly predicts these classes: "
+            f"{_listed(lost)}. Either that is so, or it has not learned them: look at some before you "
+            "believe it, and try --noise-method cross_entropy or better features."
+        )
+    if repeated := [name for name, count in collections.Counter(data.names).items() if count > 1]:
+        told.append(f"Several examples have the same id: {_listed(repeated)}.")
+    alike: dict[str, list[str]] = {}
+    for name in data.class_names:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    if same := [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]:
+        told.append(
+            f"Classes that differ in capitals or spaces alone are taken as different: {_listed(same)}."
+        )
+    return told
+
+
+def _listed(names):
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def by_class(data: Labelled, found: LabelErrors) -> list[tuple[str, ...]]:

@@ -19,7 +19,7 @@ from dsink_jax.data.corruption import (
 from dsink_jax.data.human_labels import load_human_labels
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.data.noise import NOISE_KINDS, draw_labels, random_class_map, transition_matrix
-from dsink_jax.data.sources import ImageData, Split, from_arrays, load
+from dsink_jax.data.sources import ImageData, Split, from_arrays, is_there, load
 from dsink_jax.data.streaming import ImageSource, Selected
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "evaluation_order",
     "example_keys",
     "from_arrays",
+    "is_there",
     "load",
     "load_corruption",
     "load_human_labels",

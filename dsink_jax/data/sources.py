@@ -95,6 +95,27 @@ def load(
     raise InputError(f"{unknown('data set', dataset, DATASETS)}\nOr give the path of an .npz file.")
 
 
+def is_there(dataset: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> bool:
+    """Whether a data set is on this machine, so that `load` downloads nothing. Nothing is read.
+
+    Args:
+        dataset: As for `load`.
+        data_dir: Where CIFAR is, see `data_directory`.
+
+    Raises:
+        InputError: The folder is a file.
+    """
+    dataset = os.fspath(dataset)
+    if dataset not in cifar_files.NUM_CLASSES:
+        return dataset == "digits" or _expanded(dataset).is_file()
+    folder = data_directory(data_dir)
+    return bool(
+        cifar_tfds.find_prepared(dataset, folder)
+        or cifar_files.find_files(dataset, folder)
+        or (folder / f"{dataset}.npz").is_file()
+    )
+
+
 def data_directory(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Resolves where data sets are kept.
 

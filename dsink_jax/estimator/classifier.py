@@ -78,8 +78,14 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
           ValueError: for anything else, or parameters out of range.
         """
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
-        check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        try:
+            check_classification_targets(y)
+            self.classes_, labels = np.unique(y, return_inverse=True)
+        except TypeError:  # they cannot be sorted
+            kinds = sorted({type(label).__name__ for label in y.tolist()})
+            raise ValueError(
+                f"The labels must be of one kind, got {' and '.join(kinds)}. Leave out what is not labelled."
+            ) from None
         if len(self.classes_) < 2:
             raise ValueError(
                 f"A classifier needs at least 2 classes, and the labels are of one class: {y[0]}."

@@ -50,6 +50,11 @@ def check_inputs(inputs: Any, kind: InputKind | None = None) -> np.ndarray:
             "The inputs must be numbers, vectors [M, D] or images [M, H, W, channels], got "
             f"{array.dtype} {list(array.shape)}."
         )
+    if array.ndim == 4 and array.shape[1] in (1, 3) and 4 < array.shape[2] == array.shape[3]:
+        raise InputError(
+            f"The images seem to be [M, channels, H, W], got {list(array.shape)}: they must be "
+            "[M, H, W, channels].\nnumpy.moveaxis(images, 1, -1) makes them so."
+        )
     if kind is not None and array.shape[1:] != kind.shape:
         raise InputError(
             f"The inputs must be {list(kind.shape)} each, as in training, got {list(array.shape[1:])}."
@@ -106,11 +111,16 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
         )
     if num_classes is None:
         present = np.unique(labels)
+        if len(present) == 1:
+            raise InputError(
+                f"All {count} labels are {present[0]}: two classes at least are needed.\n"
+                "If others exist that have no example here, give num_classes."
+            )
         num_classes = max(len(present), 2)
         if not np.array_equal(present, np.arange(num_classes)):
             raise InputError(
                 f"The {count} labels have {len(present)} different values, {present[0]} to {present[-1]}: "
-                "number the classes from 0 without gaps, two at least.\n"
+                "number the classes from 0 without gaps.\n"
                 "numpy.unique(labels, return_inverse=True) does; or give num_classes."
             )
     if not isinstance(num_classes, int | np.integer) or num_classes < 2:

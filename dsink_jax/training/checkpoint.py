@@ -245,10 +245,12 @@ def load_variables(directory: str | os.PathLike[str]) -> Variables:
             with ocp.StandardCheckpointer() as arrays:
                 packed = arrays.restore(checkpoint / "state", _abstract(structure))
             return nested(structure, unpack(packed, structure), ("params", "batch_stats"))
-    raise InputError(
-        f"There is no whole checkpoint in {folder}.\n"
-        "Give the folder of one model of a run, such as RUN/checkpoints/target."
-    )
+    remedy = "Give the folder of one model of a run, such as RUN/checkpoints/target."
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}.\n{remedy}")
+    if integrity.is_sealed(folder):
+        raise InputError(f"{folder} is one checkpoint of a model.\n{remedy[:-1]}: here {folder.parent}.")
+    raise InputError(f"There is no whole checkpoint in {folder}.\n{remedy}")
 
 
 def _steps(folder):

@@ -68,8 +68,8 @@ class EpochMetrics:
             f"Training diverged: {what} was not finite in epoch {self._epoch}, step {step} "
             f"({', '.join(f'{name} {value:.4g}' for name, value in terms.items())}). "
             f"Last good checkpoint: {last_good()}.\n"
-            "Try a lower learning rate or, for D-SINK, a lower alpha. Experiments also have "
-            "--loss-scale bounded and --on-nan skip."
+            f"Try a lower learning rate{' or a lower alpha' if 'sinkhorn_iterations' in names else ''}; "
+            "experiments also have --on-nan skip."
         )
 
 

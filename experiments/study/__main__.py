@@ -22,6 +22,8 @@ from typing import Annotated, Literal
 import jax
 import tyro
 
+from dsink_jax.data import is_there, load
+from dsink_jax.data.sources import data_directory
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.flags import read_flags
 from dsink_jax.training import TrainingDivergedError
@@ -114,31 +116,35 @@ def main() -> None:
     with errors_for_people(), stopping_when_asked() as should_stop:
         asked = read_flags(Flags, description=__doc__)
         failed: list[Exception] = []
+        tried = 0
         for flags in asked.each:
             if asked.study == ALL:
                 print(f"\n=== {flags.study}")
-            failed += _run(flags, should_stop)
+            errors, cells = _run(flags, should_stop)
+            failed, tried = failed + errors, tried + cells
         if asked.study == ALL and asked.steps == "render":
             for name, draw in _OTHERS.items():
                 if (asked.output / name).exists():
                     draw(asked.output / name)
         if failed:
-            count = f"{len(failed)} cell{'s' * (len(failed) != 1)} failed, the others are done"
+            count = f"{len(failed)} of {tried} cells failed"
             first = str(failed[0]).replace("\n", " ")
-            raise type(failed[0])(f"{count}. {first}")
+            raise type(failed[0])(f"{count}{', the others are done' * (len(failed) < tried)}. {first}")
 
 
 def _run(flags, should_stop):
-    """Does one study as far as it can be done; returns the errors of the cells that failed."""
+    """Does one study as far as it can be done; returns the errors of its cells, and how many it has."""
     study = STUDIES[flags.study]
     place = flags.settings, flags.all_seeds, flags.runs_dir, flags.data_dir
     cells = [] if flags.steps == "render" else make_cells(study, flags.budget, *place)
     if flags.dry_run:
         print(describe(flags, cells))
-        return []
+        return [], len(cells)
     make_output(flags.folder)
     keep_compiled(flags.runs_dir / "compiled")
     failed = _train(flags, cells, should_stop) if flags.steps in ("all", "train") else []
+    if failed and not any(map(stored, cells)):
+        return failed, len(cells)
     with writing_output(flags.folder):
         if flags.steps in ("all", "gather"):
             for name in records.gather(flags.folder, flags.budget, cells):
@@ -146,7 +152,7 @@ def _run(flags, should_stop):
             _measure(flags, study, cells, should_stop)
         if flags.steps != "train":
             print(f"\n{render.render(flags.folder, study, flags.study)}")
-    return failed
+    return failed, len(cells)
 
 
 def describe(flags: Flags, cells: list) -> str:
@@ -160,7 +166,17 @@ def describe(flags: Flags, cells: list) -> str:
         if left:
             seconds = progress([cell], cells).seconds_left
             lines.append(f"    to do, about {_duration(seconds)}: {', '.join(left)}")
-    return "\n".join([*lines, _how_far(flags, cells), *_doubts(flags, cells)])
+    return "\n".join([*lines, _how_far(flags, cells), *_doubts(flags, cells), *_not_there(cells)])
+
+
+def _not_there(cells):
+    """Which data sets would have to be downloaded."""
+    wanted = dict.fromkeys((cell.config.dataset, cell.config.data_dir) for cell in cells)
+    return [
+        f"{dataset} is not in {data_directory(folder)}: it would be downloaded."
+        for dataset, folder in wanted
+        if not is_there(dataset, folder)
+    ]
 
 
 def _doubts(flags, cells):
@@ -173,7 +189,32 @@ def _doubts(flags, cells):
     return [f"These times are those of {budget.measured_on}: nothing is trained here yet."]
 
 
+def _without_data(cells):
+    """The error of each data set that is not here and cannot be downloaded."""
+    missing = {}
+    for dataset in {cell.config.dataset: None for cell in cells}:
+        folder = cells[0].config.data_dir
+        if not is_there(dataset, folder):
+            try:
+                load(dataset, folder)
+            except InputError as error:
+                print(f"failed: {error}", flush=True)
+                missing[dataset] = error
+    return missing
+
+
 def _train(flags, cells, should_stop):
+    missing = _without_data(cells)
+    failed = [
+        InputError(f"{cell.name}: {missing[cell.config.dataset]}")
+        for cell in cells
+        if cell.config.dataset in missing
+    ]
+    there = [cell for cell in cells if cell.config.dataset not in missing]
+    return failed + _train_each(flags, there, should_stop)
+
+
+def _train_each(flags, cells, should_stop):
     if flags.jobs == 1:
         failed = []
         for cell in cells:

@@ -72,6 +72,11 @@ BAD = {
     "empty table": (lambda d: write(d / "a.csv", ""), "has no column 'label'; its first line says: nothing"),
     "no label column": (lambda d: write(d / "a.csv", "x,y\n1,2\n"), "--label-column"),
     "another case": (lambda d: write(d / "a.csv", "x,Label\n1,2\n"), "Did you mean 'Label'?"),
+    "no column of ids": (
+        lambda d: write(d / "a.csv", "x,label\n1,a\n2,b\n"),
+        "no column 'nope'; its first line says: x, label.\nName the right one with --id-column.",
+        {"id_column": "nope"},
+    ),
     "at the end of many": (
         lambda d: write(d / "a.csv", ",".join([*(f"x{i}" for i in range(50)), "class"]) + "\n"),
         "x0, x1, x2, x3, x4, ..., x46, x47, x48, x49, class",
@@ -103,7 +108,25 @@ BAD = {
         "cannot be read as a table",
     ),
     "one class": (lambda d: write(d / "a.csv", "x,label\n1,a\n2,a\n"), "one class only: a"),
-    "infinity": (lambda d: write(d / "a.csv", "x,label\n1,a\ninf,b\n"), "NaN, infinity"),
+    "infinity": (
+        lambda d: write(d / "a.csv", "x,label\n1,a\ninf,b\n"),
+        "line 3: column 'x' holds 'inf', which is no number",
+    ),
+    "a missing value by pandas": (
+        lambda d: write(d / "a.csv", "x,z,label\n1,2,a\n1,NaN,b\n"),
+        "line 3: column 'z' holds 'NaN', which is no number or too large for float32.\nFill in missing",
+    ),
+    "a huge value": (lambda d: write(d / "a.csv", "x,label\n1e60,a\n"), "line 2: column 'x' holds '1e60'"),
+    "numbers of users": (
+        lambda d: write(d / "a.csv", "n,x,label\n" + "".join(f"{i},5,{i % 2}\n" for i in range(700, 720))),
+        "column 'n' numbers the lines",
+    ),
+    "labels of numbers with a point": (
+        lambda d: (
+            np.savez(d / "a.npz", features=np.zeros((3, 2)), labels=np.array([0.0, 1.0, 1.0])) or d / "a.npz"
+        ),
+        "labels.astype(int)",
+    ),
     "fewer examples than folds": (
         lambda d: write(d / "a.csv", "x,label\n1,a\n2,b\n"),
         "folds must be between",
@@ -114,9 +137,9 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_data_is_named_in_two_lines(case, tmp_path):
-    make, said = BAD[case]
+    make, said, *flags = BAD[case]
     with pytest.raises(InputError) as caught:
-        run(Flags(make(tmp_path), quiet=True, output=tmp_path / "out"))
+        run(Flags(make(tmp_path), quiet=True, output=tmp_path / "out", **dict(*flags)))
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
 

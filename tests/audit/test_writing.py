@@ -58,9 +58,30 @@ def test_what_cannot_be_judged_is_said_to_be_unknown():
 def test_what_speaks_against_a_finding():
     data = labelled([0, 0, 0, 1, 1, 2])
     knowing = np.eye(3)[data.labels]
-    assert audit.cautions(data, knowing, folds=1) == []
-    (few,) = audit.cautions(data, knowing, folds=3)
+    found = audit.find_label_errors(data.labels, knowing, knowing)
+    assert audit.cautions(data, found, knowing, folds=1) == []
+    (few,) = audit.cautions(data, found, knowing, folds=3)
     assert "fewer than the 3 folds" in few and few.endswith(": b, c.")
-    assert few in audit.page(data, audit.find_label_errors(data.labels, knowing, knowing), "", cautions=[few])
-    (ignorant,) = audit.cautions(data, np.eye(3)[[0] * 6], folds=1)
+    assert few in audit.page(data, found, "", cautions=[few])
+    (ignorant,) = audit.cautions(data, found, np.eye(3)[[0] * 6], folds=1)
     assert "50.0 % of the given labels" in ignorant and "Train longer" in ignorant
+
+
+def test_a_class_that_f_n_has_given_up_is_doubted():
+    data = labelled([0] * 20 + [1] * 15 + [2] * 5)
+    blind = 8.0 * np.eye(3)[[0] * 20 + [1] * 15 + [0] * 5]
+    found = audit.find_label_errors(data.labels, blind, blind)
+    assert found.is_wrong[-5:].all() and not found.is_wrong[:-5].any()
+    (doubt,) = audit.cautions(data, found, blind, folds=5)
+    assert "hardly predicts these classes: c. Either" in doubt and "--noise-method" in doubt
+    assert audit.cautions(data, found, blind, folds=6) != [doubt]  # too few to say more than that
+
+
+def test_names_that_are_meant_to_be_one_are_named():
+    data = labelled([0, 1, 2, 0, 1, 2])._replace(
+        class_names=("dog", "hot  Dog", "Hot dog"), names=("u1", "u2", "u1", "u3", "u4", "u5")
+    )
+    sure = 5.0 * np.eye(3)[data.labels]
+    ids, classes = audit.cautions(data, audit.find_label_errors(data.labels, sure, sure), sure, folds=2)
+    assert ids == "Several examples have the same id: u1."
+    assert classes.endswith(": 'hot  Dog' and 'Hot dog'.") and "capitals or spaces" in classes

@@ -76,6 +76,12 @@ def test_another_role_predicts_and_needs_no_target(iris, classifier):
         DSinkClassifier(**QUICK, role="teacher").fit(features, labels)
 
 
+def test_labels_of_two_kinds_are_named(iris):
+    features, labels = iris
+    with pytest.raises(ValueError, match=r"of one kind, got NoneType and str_?\. Leave out"):
+        DSinkClassifier(**QUICK).fit(features[:3], np.array([labels[0], None, labels[2]], object))
+
+
 def test_it_is_fit_with_numbered_labels(iris, classifier):
     features, _ = iris
     numbered = fit(features.astype(np.float32), load_iris().target, **QUICK)

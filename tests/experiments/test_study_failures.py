@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from dsink_jax.errors import InputError
 from dsink_jax.training import TrainingDivergedError
 from experiments.study import __main__ as study_command
 from experiments.study import budgets, records
@@ -46,7 +47,7 @@ def test_a_damaged_cell_keeps_none_of_the_others(folder, monkeypatch, capsys):
     code, said = call(monkeypatch, capsys, folder)
     assert code == 2
     last = said.strip().splitlines()[-1]
-    assert last.startswith(f"error: 1 cell failed, the others are done. {_SETTING} seed 2: ")
+    assert last.startswith(f"error: 1 of 3 cells failed, the others are done. {_SETTING} seed 2: ")
     assert "config.json" in last
     assert seeds(folder) == {1, 3}
     assert (folder / "results" / "correction" / "README.md").exists()
@@ -69,6 +70,33 @@ def test_a_training_that_diverges_keeps_none_of_the_others(folder, monkeypatch, 
     code, said = call(monkeypatch, capsys, folder)
     assert code == 1
     assert said.strip().splitlines()[-1] == (
-        f"error: 2 cells failed, the others are done. {_SETTING} seed 1: f_N-elr: the loss is nan"
+        f"error: 2 of 3 cells failed, the others are done. {_SETTING} seed 1: f_N-elr: the loss is nan"
     )
     assert seeds(folder) == {3}
+
+
+def test_data_that_cannot_be_had_is_said_once_and_nothing_is_shown(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("dsink_jax.data.cifar_download.download_cifar", no_network)
+    results = tmp_path / "results" / "main"
+    results.mkdir(parents=True)
+    (results / "results.csv").write_text("numbers of another run")
+    asked = ["main", "--budget", "cpu", "--data-dir", str(tmp_path / "nowhere")]
+    places = ["--runs-dir", str(tmp_path / "runs"), "--output", str(tmp_path / "results")]
+    monkeypatch.setattr(sys, "argv", ["study", *asked, *places, "--dry-run"])
+    study_command.main()
+    plan = capsys.readouterr().out
+    assert plan.endswith(f"cifar10 is not in {tmp_path / 'nowhere'}: it would be downloaded.\n")
+    monkeypatch.setattr(sys, "argv", ["study", *asked, *places])
+    with pytest.raises(SystemExit) as ended:
+        study_command.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == "failed: cifar10 is nowhere.\n"
+    assert said.err.startswith(
+        "error: 9 of 9 cells failed. cifar10-ratio-10-symmetric-0.4 seed 0: cifar10 is nowhere."
+    )
+    assert (results / "results.csv").read_text() == "numbers of another run"
+
+
+def no_network(dataset, data_dir):
+    raise InputError(f"{dataset} is nowhere.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -144,8 +145,12 @@ def test_parameters_are_read_from_the_newest_whole_checkpoint(small_data, cpus, 
     (tmp_path / "4" / "checksums.json").unlink()
     with pytest.raises(InputError, match=r"no whole checkpoint in .*\nGive the folder of one model"):
         load_variables(tmp_path)
-    with pytest.raises(InputError, match="no whole checkpoint"):
+    with pytest.raises(InputError, match=r"There is no folder .*elsewhere"):
         load_variables(tmp_path / "elsewhere")
+    with pytest.raises(
+        InputError, match=rf"is one checkpoint of a model\.\n.*: here {re.escape(str(tmp_path))}."
+    ):
+        load_variables(tmp_path / "8")
     assert (tmp_path / "8").is_dir() and (tmp_path / "4").is_dir(), "nothing is changed"
 
 
@@ -190,6 +195,7 @@ def test_divergence_names_the_step_the_terms_and_the_last_good_checkpoint(small_
     message = str(caught.value)
     assert "epoch 2, step 7 (loss nan, base nan)" in message
     assert "Last good checkpoint: epoch 1." in message and "--on-nan skip" in message
+    assert "alpha" not in message  # it is no D-SINK
     assert len(message.splitlines()) == 2
     assert Checkpointer(tmp_path).newest() == "epoch 1"
 
