@@ -275,13 +275,14 @@ def test_fewer_epochs_are_those_of_the_study():
 
 
 def test_changes_at_ratio_100_are_those_of_the_study():
-    (found,) = study("long-tail", ("last", "noisy_corrected"), budget="cpu").values()
+    (found,) = study("long-tail", ("last", "few", "noisy_corrected"), budget="cpu").values()
     lines = re.findall(r"^\| `(\S+)` \| (.*) \|$", block("long-tail", RESULTS), re.M)
     names = {model for model, _ in found if model.startswith("dsink-")}
     assert {f"dsink-{changed}" for changed, _ in lines} == names
     for changed, cells in lines:
         expected = behind(found[f"dsink-{changed}", "last"], found["dsink", "last"])
-        expected += told(found[f"dsink-{changed}", "noisy_corrected"])
+        for measure in ("few", "noisy_corrected"):
+            expected += told(found[f"dsink-{changed}", measure])
         assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
 
 

@@ -253,6 +253,31 @@ def _exactness(folder, study, budget, rows):
     return [(path.name, f"{label} with {', '.join(solvers)}, a point for each seed")]
 
 
+def _class_shares(folder, study, budget, rows):
+    """Shares of the classes by labels and by models, mean over the seeds with their standard deviation."""
+    del study, rows
+    points = records.read(folder, "class_shares.csv", budget)
+    panels = {}
+    for setting in _names(points, "setting"):
+        here = [point for point in points if point["setting"] == setting]
+        panels[setting] = {}
+        for kind in _names(here, "kind"):
+            classes = sorted({point["class"] for point in here})
+            shares = [
+                [100 * p["share"] for p in here if (p["kind"], p["class"]) == (kind, number)]
+                for number in classes
+            ]
+            spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in shares]
+            panels[setting][kind] = (classes, [statistics.mean(values) for values in shares], spread)
+    if not panels:
+        return []
+    path = folder / f"class-shares-{budget}.svg"
+    label = "share of the training images (%)"
+    figures.lines_figure(panels, path, x_label="class", y_label=label)
+    kinds = ", ".join(_names(points, "kind"))
+    return [(path.name, f"{label} by class, according to: {kinds}")]
+
+
 def _percent(rows, model):
     return [100 * row["last"] for row in rows if row["model"] == model]
 
@@ -272,4 +297,5 @@ FIGURES: dict[str, Draw] = {
     "features": _features,
     "allocation": _allocation,
     "exactness": _exactness,
+    "class-shares": _class_shares,
 }

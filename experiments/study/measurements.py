@@ -156,7 +156,31 @@ def exactness(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
     return rows
 
 
+def class_shares(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
+    """Shares of the classes in the training set: by its labels, and by the mean predictions of the models.
+
+    What f_L predicts of a class on average is what Q has to have of it. Classes are numbered as the labels
+    are, the most frequent first where the imbalance is drawn. The shares of each kind sum to 1.
+    """
+    f, f_n, f_l, observed, true = _training_logits(cell, should_stop)
+    found = {
+        **{
+            kind: np.bincount(labels, minlength=f.shape[1]) / len(labels)
+            for kind, labels in (("true labels", true), ("observed labels", observed))
+        },
+        **{kind: class_marginal(logits) for kind, logits in (("f_N", f_n), ("f_L", f_l), ("D-SINK", f))},
+    }
+    return [
+        {"kind": kind, "class": number, "share": float(share)}
+        for kind, shares in found.items()
+        for number, share in enumerate(shares)
+    ]
+
+
 MEASUREMENTS = {
+    "class-shares": Measurement(
+        "class_shares.csv", ("kind", "class", "share"), ("kind", "class"), class_shares
+    ),
     "features": Measurement(
         "features.csv", ("model", "image", "label", "x", "y", "same_class"), ("model", "image"), features
     ),

@@ -163,8 +163,9 @@ _WORDS = {
     COLUMN,
     "marginal",
     "solver",
+    "kind",
 }
-_COUNTS = {"seed", "epoch", "train_images", "image", "label", "batch_size"}
+_COUNTS = {"seed", "epoch", "train_images", "image", "label", "batch_size", "class"}
 
 
 def _value(name, text):

@@ -60,7 +60,14 @@ def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
         {**key[0], **dict.fromkeys(MEASUREMENTS["exactness"].fields, 0.1), "solver": solver}
         for solver in ("default", "epsilon=1")
     ]
-    for measured, found in (("features", placed), ("allocation", errors), ("exactness", exact)):
+    shares = [
+        {**one, "kind": kind, "class": number, "share": 0.5}
+        for one in key
+        for kind in "ab"
+        for number in (0, 1)
+    ]
+    measured_rows = {"features": placed, "allocation": errors, "exactness": exact, "class-shares": shares}
+    for measured, found in measured_rows.items():
         file, fields, of_row, _ = MEASUREMENTS[measured]
         place = records._KEY[:3]
         records.merge(tmp_path / file, (*place, *fields), (*place, *of_row), found)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from dsink_jax.errors import InputError
 from experiments.study import budgets, cells, measurements, records
@@ -80,6 +81,20 @@ def test_rows_of_the_exactness(cell, measured):
     assert errors == sorted(errors) and errors[-1] < rows["epsilon=0.5"]["error"]
     assert rows["threshold=0.1"]["iterations"] == 10
     assert rows["threshold=0.1"] | {"solver": ""} == rows["max_iterations=10"] | {"solver": ""}
+
+
+def test_rows_of_the_class_shares(cell, measured):
+    rows = measured["class-shares"]
+    shares = {
+        kind: [row["share"] for row in rows if row["kind"] == kind] for kind in {r["kind"] for r in rows}
+    }
+    assert all(sum(values) == pytest.approx(1) for values in shares.values())
+    data = cells.stored(cell)["data"]
+    for kind, counts in (("true labels", "clean_counts"), ("observed labels", "noisy_counts")):
+        np.testing.assert_allclose(shares[kind], np.divide(data[counts], data["train_images"]))
+    with opened(cell) as run:
+        logits = run.logits("f_L-logit_adjustment", run.problem.images)
+    np.testing.assert_allclose(shares["f_L"], softmax(logits, axis=1).mean(0), atol=1e-5)
 
 
 def test_models_that_other_studies_trained_there_are_passed_over(cell):
