@@ -81,8 +81,8 @@ def study(name, measures=("last",), empty=None, budget="small"):
     return found
 
 
-# Student's t of two and four degrees of freedom is the interval's half-width over the standard error.
-HALF_WIDTH = {3: 4.303 / 3**0.5, 5: 2.776 / 5**0.5}
+# Student's t of n - 1 degrees of freedom is the interval's half-width over the standard error.
+HALF_WIDTH = {3: 4.303 / 3**0.5, 5: 2.776 / 5**0.5, 10: 2.262 / 10**0.5, 15: 2.145 / 15**0.5}
 
 
 def numbers_in(cells):
@@ -151,6 +151,13 @@ def test_differences_are_those_of_the_main_study():
     for ratio, noise, rate, cells in lines:
         expected = beside_the_others(found[f"digits-ratio-{ratio}-{noise}-{rate}"])
         assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
+
+
+def test_fifteen_seeds_are_those_of_two_studies():
+    (ten,), five = study("naive").values(), study("main")["digits-ratio-10-symmetric-0.4"]
+    both = {key: [*values, *ten[key]] for key, values in five.items()}
+    expected = beside_the_others(both)[-4:]  # of the best of each, of adjusted f_N
+    assert numbers_in(block("fifteen", README)) == pytest.approx(expected, abs=0.051)
 
 
 def beside_the_others(found):
