@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,9 +17,15 @@ _FILE = "environments.json"
 Environment = dict[str, Any]
 
 
-def environment_here(*packages: str) -> Environment:
-    """Device and versions of this process, with those of `packages` beside what every run computes with."""
-    return {"device": device_description(jax.local_devices()), "versions": versions(*packages)}
+def environment_here(*packages: str, devices: Sequence[jax.Device] | None = None) -> Environment:
+    """Devices and versions of this process.
+
+    Args:
+      packages: whose versions are to be told beside those of what every run computes with.
+      devices: what is computed on; all of this process if left out.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    return {"device": device_description(devices), "versions": versions(*packages)}
 
 
 def identify(environment: Environment) -> str:

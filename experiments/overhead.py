@@ -100,7 +100,7 @@ def measure(
     workload: Workload, examples: int, seconds: float, rounds: int = _ROUNDS
 ) -> list[dict[str, object]]:
     """Rows of one case: the trainings in turn, on one device."""
-    devices = jax.local_devices()[:1]
+    devices = _devices()
     steppers = {
         name: Stepper(
             workload, BASE if auxiliaries == "none" else DSINK, auxiliaries=auxiliaries, devices=devices
@@ -130,6 +130,11 @@ def measure(
     ]
 
 
+def _devices():
+    """One: what is compared is a step."""
+    return jax.local_devices()[:1]
+
+
 def _quartiles(times, base):
     """The quartiles of the ratio within a round."""
     ratios = [one / other for one, other in zip(times, base, strict=True)]
@@ -139,7 +144,7 @@ def _quartiles(times, base):
 
 def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
     """Adds rows measured here and now to overhead.csv, over those of the same case there."""
-    environment = environment_here()
+    environment = environment_here(devices=_devices())
     remember(folder, [environment])
     made = [
         {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in row.items()}
