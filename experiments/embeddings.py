@@ -21,7 +21,7 @@ from experiments.compiled import keep_compiled
 from experiments.embedded import Task, fit_logistic_regression, make_task
 from experiments.embedded_cells import CellFlags, Comparison, run_cells
 from experiments.environments import COLUMN, environments_in_words
-from experiments.study.catalogue import STUDIES
+from experiments.study.catalogue import CIFAR_ON_CPU, STUDIES
 from experiments.study.paired import paired, spread
 
 HEADS = ("linear", "mlp")
@@ -39,7 +39,7 @@ FIELDS = (
     *("accuracy", "few", "marginal_off", COLUMN),
 )
 _DIGITS = STUDIES["main"].settings["small"]
-_CIFAR = STUDIES["main"].settings["cpu"]
+_CIFAR = CIFAR_ON_CPU
 
 
 @dataclasses.dataclass(frozen=True)

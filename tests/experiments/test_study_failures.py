@@ -77,10 +77,10 @@ def test_a_training_that_diverges_keeps_none_of_the_others(folder, monkeypatch, 
 
 def test_data_that_cannot_be_had_is_said_once_and_nothing_is_shown(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("dsink_jax.data.cifar_download.download_cifar", no_network)
-    results = tmp_path / "results" / "main"
+    results = tmp_path / "results" / "early-stopping"
     results.mkdir(parents=True)
     (results / "results.csv").write_text("numbers of another run")
-    asked = ["main", "--budget", "cpu", "--data-dir", str(tmp_path / "nowhere")]
+    asked = ["early-stopping", "--budget", "cpu", "--data-dir", str(tmp_path / "nowhere")]
     places = ["--runs-dir", str(tmp_path / "runs"), "--output", str(tmp_path / "results")]
     monkeypatch.setattr(sys, "argv", ["study", *asked, *places, "--dry-run"])
     study_command.main()
