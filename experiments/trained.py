@@ -29,11 +29,18 @@ class Trained:
         """See `open_trained`."""
         self.problem, self.results, self._trainer = problem, results, trainer
         self.specs = {spec.name: spec for spec in specs}
+        self._training_logits: dict[str, np.ndarray] = {}
 
     def logits(self, name: str, images: Any) -> np.ndarray:
         """float32 `[M, C]`, whose softmax is the prediction of a trained model for images."""
         fitted, predict = self._trainer.fit(self.specs[name])
         return predict(fitted.variables, images)
+
+    def training_logits(self, name: str) -> np.ndarray:
+        """The same for the training images, which are predicted for once."""
+        if name not in self._training_logits:
+            self._training_logits[name] = self.logits(name, self.problem.images)
+        return self._training_logits[name]
 
     def features(self, name: str, images: Any) -> np.ndarray:
         """float32 `[M, D]`, what the last layer of a trained model is given for images.

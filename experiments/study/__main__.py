@@ -36,7 +36,7 @@ from experiments.study import jobs, records, render
 from experiments.study.budgets import BUDGETS
 from experiments.study.catalogue import STUDIES
 from experiments.study.cells import make_cells, progress, stored, train
-from experiments.study.measurements import MEASUREMENTS
+from experiments.study.measurements import MEASUREMENTS, opened
 
 Steps = Literal["all", "train", "gather", "render"]
 ALL = "all"
@@ -243,19 +243,24 @@ def _train_each(flags, cells, should_stop):
 
 
 def _measure(flags, study, cells, should_stop):
-    """Measures the cells that are trained and not measured yet."""
+    """Measures the cells that are trained and not measured yet, each opened once."""
+    place = ("budget", "setting", "seed")
+    measured = {}
     for name in study.measurements:
-        file, fields, key, measure = MEASUREMENTS[name]
-        place = ("budget", "setting", "seed")
-        done = {tuple(row[key] for key in place) for row in records.read(flags.folder, file)}
-        for cell in cells:
-            results = stored(cell)
-            here = (flags.budget, cell.setting.name, cell.seed)
-            if here in done or results is None or len(results["models"]) < len(cell.models):
-                continue
-            print(f"{cell.name}: {name}")
-            rows = [dict(zip(place, here, strict=True)) | row for row in measure(cell, should_stop)]
-            records.merge(flags.folder / file, (*place, *fields), (*place, *key), rows)
+        rows = records.read(flags.folder, MEASUREMENTS[name].file)
+        measured[name] = {tuple(row[key] for key in place) for row in rows}
+    for cell in cells:
+        results = stored(cell)
+        here = (flags.budget, cell.setting.name, cell.seed)
+        left = [name for name, done in measured.items() if here not in done]
+        if not left or results is None or len(results["models"]) < len(cell.models):
+            continue
+        with opened(cell, should_stop) as run:
+            for name in left:
+                file, fields, key, measure = MEASUREMENTS[name]
+                print(f"{cell.name}: {name}", flush=True)
+                rows = [dict(zip(place, here, strict=True)) | row for row in measure(run)]
+                records.merge(flags.folder / file, (*place, *fields), (*place, *key), rows)
 
 
 def _command(flags, cell):

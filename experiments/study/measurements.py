@@ -15,7 +15,7 @@ from experiments.study.cells import Cell
 from experiments.trained import Trained, open_trained
 
 Row = dict[str, Any]
-Measure = Callable[[Cell, ShouldStop], list[Row]]
+Measure = Callable[[Trained], list[Row]]
 
 _MOST_FEATURES = 1000  # test images in a picture of features
 _NEIGHBOURS = 10
@@ -40,7 +40,7 @@ class Measurement(NamedTuple):
       file: where its rows go.
       fields: of a row, behind budget, setting and seed.
       key: the fields that tell rows of a cell apart.
-      measure: makes the rows of a cell that is trained.
+      measure: makes the rows, from the run of a cell that is trained; see `opened`.
     """
 
     file: str
@@ -49,7 +49,17 @@ class Measurement(NamedTuple):
     measure: Measure
 
 
-def features(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
+@contextlib.contextmanager
+def opened(cell: Cell, should_stop: ShouldStop = never) -> Iterator[Trained]:
+    """The run of a cell that is trained, for measurements; see `open_trained`."""
+    options = cell.budget.options
+    with open_trained(
+        cell.config, lambda problem: [model.make(problem, options) for model in cell.models], should_stop
+    ) as run:
+        yield run
+
+
+def features(run: Trained) -> list[Row]:
     """t-SNE of the features of test images for cross-entropy, the best model without D-SINK, and D-SINK.
 
     The best is by accuracy in this run, among all single networks of the study. With each point the share of
@@ -61,43 +71,43 @@ def features(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
     from threadpoolctl import threadpool_limits
 
     rows = []
-    with _trained(cell, should_stop) as run:
-        best = _best_rival(run)
-        labels = run.problem.data.test.labels
-        for name in ("cross_entropy", best, "dsink"):
-            found = run.features(name, run.problem.data.test.images)
-            nearest = NearestNeighbors(n_neighbors=_NEIGHBOURS + 1).fit(found)
-            neighbours = nearest.kneighbors(found[:_MOST_FEATURES], return_distance=False)[:, 1:]
-            purity = (labels[neighbours] == labels[: len(neighbours), None]).mean(1)
-            # Threads that wait for one another in a thousand steps are slow on a busy machine.
-            with threadpool_limits(1):
-                placed = TSNE(random_state=cell.seed, init="pca").fit_transform(found[:_MOST_FEATURES])
-            rows += (
-                {
-                    "model": name,
-                    "image": i,
-                    "label": int(labels[i]),
-                    "x": x,
-                    "y": y,
-                    "same_class": float(purity[i]),
-                }
-                for i, (x, y) in enumerate(placed.tolist())
-            )
+    best = _best_rival(run)
+    labels, images = run.problem.data.test.labels, run.problem.data.test.images
+    for name in ("cross_entropy", best, "dsink"):
+        found = run.features(name, images)
+        nearest = NearestNeighbors(n_neighbors=_NEIGHBOURS + 1).fit(found)
+        neighbours = nearest.kneighbors(found[:_MOST_FEATURES], return_distance=False)[:, 1:]
+        purity = (labels[neighbours] == labels[: len(neighbours), None]).mean(1)
+        placed = TSNE(random_state=run.problem.config.seed, init="pca")
+        # Threads that wait for one another in a thousand steps are slow on a busy machine.
+        with threadpool_limits(1):
+            places = placed.fit_transform(found[:_MOST_FEATURES])
+        rows += (
+            {
+                "model": name,
+                "image": i,
+                "label": int(labels[i]),
+                "x": x,
+                "y": y,
+                "same_class": float(purity[i]),
+            }
+            for i, (x, y) in enumerate(places.tolist())
+        )
     return rows
 
 
-def allocation(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
+def allocation(run: Trained) -> list[Row]:
     """How far Q of small batches is from Q of the whole training set, for the trained target.
 
     The error of a label is the total variation, half the L1 distance, in [0, 1]. `batch`: the marginal is
     f_L's mean over the batch, as published. `dataset`: its mean over the training set. `queue`: the batch is
     solved together with the predictions for 256 other examples, as a queue of past batches would hold them.
     """
-    f, f_n, f_l, observed, true = _training_logits(cell, should_stop)
+    f, f_n, f_l, observed, true = _training_logits(run)
     whole = class_marginal(f_l)
     reference = surrogate_labels(f, f_n, whole, max_iterations=_DATA_SET_ITERATIONS).labels
     solve = jax.jit(lambda at, marginal: surrogate_labels(f[at], f_n[at], marginal).labels)
-    rng = np.random.default_rng((cell.seed, 5))
+    rng = np.random.default_rng((run.problem.config.seed, 5))
     rows = []
     for size in (size for size in _BATCH_SIZES if size + _QUEUE <= len(observed)):
         for kind in ("batch", "dataset", "queue"):
@@ -121,15 +131,16 @@ def allocation(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
     return rows
 
 
-def exactness(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
+def exactness(run: Trained) -> list[Row]:
     """How far Q of a batch is from its exact solution where the solver does less, or has another epsilon.
 
     For the trained target, in batches of the run's size. `error` of a label is the total variation, half the
     L1 distance, to Q of the same batch solved to 3e-7, in [0, 1]; `worst` is the largest; `marginal_error` is
     the mean L1 error of the class marginal.
     """
-    f, f_n, f_l, observed, true = _training_logits(cell, should_stop)
-    size, rng = cell.config.batch_size, np.random.default_rng((cell.seed, 6))
+    f, f_n, f_l, observed, true = _training_logits(run)
+    config = run.problem.config
+    size, rng = config.batch_size, np.random.default_rng((config.seed, 6))
     batches = [rng.permutation(len(observed))[:size] for _ in range(-(-_EXAMPLES // size))]
 
     def solved(**settings):
@@ -156,13 +167,13 @@ def exactness(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
     return rows
 
 
-def class_shares(cell: Cell, should_stop: ShouldStop = never) -> list[Row]:
+def class_shares(run: Trained) -> list[Row]:
     """Shares of the classes in the training set: by its labels, and by the mean predictions of the models.
 
     What f_L predicts of a class on average is what Q has to have of it. Classes are numbered as the labels
     are, the most frequent first where the imbalance is drawn. The shares of each kind sum to 1.
     """
-    f, f_n, f_l, observed, true = _training_logits(cell, should_stop)
+    f, f_n, f_l, observed, true = _training_logits(run)
     found = {
         **{
             kind: np.bincount(labels, minlength=f.shape[1]) / len(labels)
@@ -199,15 +210,6 @@ MEASUREMENTS = {
 }
 
 
-@contextlib.contextmanager
-def _trained(cell: Cell, should_stop) -> Iterator[Trained]:
-    options = cell.budget.options
-    with open_trained(
-        cell.config, lambda problem: [model.make(problem, options) for model in cell.models], should_stop
-    ) as run:
-        yield run
-
-
 def _best_rival(run):
     """The single network that is most accurate of those that are no D-SINK."""
     models = run.results["models"]
@@ -221,9 +223,8 @@ def _best_rival(run):
     return max(rivals, key=lambda name: models[name]["accuracy"]["last"])
 
 
-def _training_logits(cell, should_stop):
+def _training_logits(run):
     """Logits of the target, its f_N and its f_L for the training images, their observed and true labels."""
-    with _trained(cell, should_stop) as run:
-        names = ("dsink", *run.specs["dsink"].auxiliaries)
-        logits = [jnp.asarray(run.logits(name, run.problem.images)) for name in names]
-        return *logits, run.problem.corruption.noisy_labels, run.problem.corruption.clean_labels
+    names = ("dsink", *run.specs["dsink"].auxiliaries)
+    logits = [jnp.asarray(run.training_logits(name)) for name in names]
+    return *logits, run.problem.corruption.noisy_labels, run.problem.corruption.clean_labels

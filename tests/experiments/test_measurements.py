@@ -9,7 +9,7 @@ from scipy.special import softmax
 from dsink_jax.errors import InputError
 from experiments.study import budgets, cells, measurements, records
 from experiments.study.catalogue import STUDIES
-from experiments.trained import open_trained
+from experiments.study.measurements import opened
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,8 @@ def cell(tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(cell):
     """The rows of every measurement."""
-    return {name: one.measure(cell) for name, one in measurements.MEASUREMENTS.items()}
-
-
-def opened(cell):
-    options = cell.budget.options
-    return open_trained(cell.config, lambda problem: [model.make(problem, options) for model in cell.models])
+    with opened(cell) as run:
+        return {name: one.measure(run) for name, one in measurements.MEASUREMENTS.items()}
 
 
 def test_features_are_what_the_last_layer_is_given(cell):
