@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from dsink_jax.errors import InputError
 from experiments.provenance import device_description, versions
 
 COLUMN = "environment"
@@ -59,9 +60,21 @@ def remember(
 
 
 def recall(folder: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> list[Environment]:
-    """Where the rows come from: device, versions, the dates of the first and the last row."""
-    known = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-    return [known[name] for name in sorted({row[COLUMN] for row in rows})]
+    """Where the rows come from: device, versions, the dates of the first and the last row.
+
+    Raises:
+      InputError: if environments.json does not tell.
+    """
+    path = folder / _FILE
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return [known[name] for name in sorted({row[COLUMN] for row in rows})]
+    except (OSError, ValueError, KeyError) as error:
+        reason = f"nothing of {error}" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"{path} does not tell where the rows beside it were computed: {reason}.\n"
+            "It belongs to them: take both from where they were written."
+        ) from None
 
 
 def environments_in_words(folder: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> str:

@@ -85,7 +85,7 @@ class Flags:
     output: pathlib.Path = pathlib.Path("results/overhead")
     """Where overhead.csv and overhead.md go."""
     quick: bool = False
-    """One round of the first case, to see that it works."""
+    """One round of the first case, to see that it works; writes nothing."""
     steps: Literal["all", "render"] = "all"
     """render: only write the table and draw the figure, from overhead.csv."""
     dry_run: bool = False
@@ -226,18 +226,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for workload, examples in cases:
                 print(f"{workload.case}: {examples:,} examples, {seconds:g} s or {rounds} rounds")
             return
-        make_output(flags.output)
         if flags.steps == "render":
             render(flags.output)
             return
+        if not flags.quick:
+            make_output(flags.output)
+            read_rows(flags.output / _FILE, FIELDS)  # of another command? Then before hours of work
         for workload, examples in cases:
             rows = measure(workload, examples, seconds, rounds)
             looked_up, run = (row["of_base"] for row in rows[-2:])
             print(f"{workload.case}: {looked_up:.2f}, {run:.2f} of base", flush=True)
-            with writing_output(flags.output):
-                write(flags.output, rows)
-                render(flags.output)
-        print(flags.output / "overhead.md")
+            if not flags.quick:
+                with writing_output(flags.output):
+                    write(flags.output, rows)
+                    render(flags.output)
+        if not flags.quick:
+            print(flags.output / "overhead.md")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,10 @@ def behind(ones, others):
 def test_pages_of_results_are_what_their_files_give(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     there = shutil.copytree(ROOT / "results", tmp_path / "results")
+    shutil.rmtree(there / "benchmark")  # its page is written where it is measured
     pages = {page: page.read_text() for page in there.rglob("*.md")}
+    for drawn in (*pages, *there.rglob("*.svg")):
+        drawn.unlink()
     monkeypatch.setattr("sys.argv", ["study", "all", "--steps", "render", "--output", str(there)])
     study_command.main()
     rows = {"audit": label_audit.write_table, "embeddings": embeddings.write_table}
@@ -112,9 +115,10 @@ def test_pages_of_results_are_what_their_files_give(tmp_path, monkeypatch):
         *rows,
         "overhead",
         "solver-accuracy",
-        "benchmark",
     }
     assert {page.parent.name for page, text in pages.items() if page.read_text() != text} == set()
+    for page, text in pages.items():
+        assert all((page.parent / figure).exists() for figure in re.findall(r"\]\((\S+\.svg)\)", text))
 
 
 def test_first_table_is_that_of_the_naive_study():
@@ -291,6 +295,18 @@ def test_changes_at_ratio_100_are_those_of_the_study():
         for measure in ("few", "noisy_corrected"):
             expected += told(found[f"dsink-{changed}", measure])
         assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
+
+
+def test_shares_of_the_rarest_classes_are_those_measured():
+    shares = collections.Counter()
+    with open(ROOT / "results" / "long-tail" / "class_shares.csv") as file:
+        for row in csv.DictReader(file):
+            if int(row["class"]) >= 7:
+                shares[row["kind"]] += 100 * float(row["share"]) / 3  # of three seeds
+    text = RESULTS[RESULTS.index("The class marginal decides") : RESULTS.index("None\nis better everywhere")]
+    f_l = [f"f_L-{name}" for name in ("logit_adjustment", "logit_adjustment-epochs=0.3", "cross_entropy")]
+    told = [f_l[0], "true labels", "observed labels", "f_N-elr", *f_l[1:]]
+    assert re.findall(r"\d+\.\d(?= %)", text) == [f"{shares[kind]:.1f}" for kind in told]
 
 
 def test_changes_of_the_solver_are_those_of_the_study():

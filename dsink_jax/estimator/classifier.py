@@ -79,13 +79,13 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         """
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
         try:
-            check_classification_targets(y)
             self.classes_, labels = np.unique(y, return_inverse=True)
         except TypeError:  # they cannot be sorted
             kinds = sorted({type(label).__name__ for label in y.tolist()})
             raise ValueError(
                 f"The labels must be of one kind, got {' and '.join(kinds)}. Leave out what is not labelled."
             ) from None
+        check_classification_targets(y)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"A classifier needs at least 2 classes, and the labels are of one class: {y[0]}."

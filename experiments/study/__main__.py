@@ -22,8 +22,6 @@ from typing import Annotated, Literal
 import jax
 import tyro
 
-from dsink_jax.data import is_there, load
-from dsink_jax.data.sources import data_directory
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.flags import read_flags
 from dsink_jax.training import TrainingDivergedError
@@ -37,11 +35,15 @@ from experiments.study.budgets import BUDGETS
 from experiments.study.catalogue import STUDIES
 from experiments.study.cells import make_cells, progress, stored, train
 from experiments.study.measurements import MEASUREMENTS, opened
+from experiments.study.sources import cannot_be_had, not_here, source_of
 
 Steps = Literal["all", "train", "gather", "render"]
 ALL = "all"
 # Measured by commands of their own; drawn with the studies.
-_OTHERS = {"overhead": overhead.render, "solver-accuracy": solver_accuracy.render}
+_OTHERS = {
+    "overhead": ("overhead.csv", overhead.render),
+    "solver-accuracy": ("accuracy.csv", solver_accuracy.render),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,9 @@ class Flags:
 
     def __post_init__(self):
         check_seeds(self.all_seeds)
+        if self.steps == "render" and (self.settings or self.dry_run):
+            flag = "--settings" if self.settings else "--dry-run"
+            raise InputError(f"{flag} does not go with --steps render, which draws all that is in the files.")
         if self.jobs < 1:
             raise InputError(f"--jobs must be at least 1, got {self.jobs}.")
         if self.study == ALL:
@@ -123,8 +128,8 @@ def main() -> None:
             errors, cells = _run(flags, should_stop)
             failed, tried = failed + errors, tried + cells
         if asked.study == ALL and asked.steps == "render":
-            for name, draw in _OTHERS.items():
-                if (asked.output / name).exists():
+            for name, (file, draw) in _OTHERS.items():
+                if (asked.output / name / file).exists():
                     draw(asked.output / name)
         if failed:
             count = f"{len(failed)} of {tried} cells failed"
@@ -166,17 +171,7 @@ def describe(flags: Flags, cells: list) -> str:
         if left:
             seconds = progress([cell], cells).seconds_left
             lines.append(f"    to do, about {_duration(seconds)}: {', '.join(left)}")
-    return "\n".join([*lines, _how_far(flags, cells), *_doubts(flags, cells), *_not_there(cells)])
-
-
-def _not_there(cells):
-    """Which data sets would have to be downloaded."""
-    wanted = dict.fromkeys((cell.config.dataset, cell.config.data_dir) for cell in cells)
-    return [
-        f"{dataset} is not in {data_directory(folder)}: it would be downloaded."
-        for dataset, folder in wanted
-        if not is_there(dataset, folder)
-    ]
+    return "\n".join([*lines, _how_far(flags, cells), *_doubts(flags, cells), *not_here(cells)])
 
 
 def _doubts(flags, cells):
@@ -189,29 +184,14 @@ def _doubts(flags, cells):
     return [f"These times are those of {budget.measured_on}: nothing is trained here yet."]
 
 
-def _without_data(cells):
-    """The error of each data set that is not here and cannot be downloaded."""
-    missing = {}
-    for dataset in {cell.config.dataset: None for cell in cells}:
-        folder = cells[0].config.data_dir
-        if not is_there(dataset, folder):
-            try:
-                load(dataset, folder)
-            except InputError as error:
-                print(f"failed: {error}", flush=True)
-                missing[dataset] = error
-    return missing
-
-
 def _train(flags, cells, should_stop):
-    missing = _without_data(cells)
-    failed = [
-        InputError(f"{cell.name}: {missing[cell.config.dataset]}")
-        for cell in cells
-        if cell.config.dataset in missing
-    ]
-    there = [cell for cell in cells if cell.config.dataset not in missing]
-    return failed + _train_each(flags, there, should_stop)
+    missing = cannot_be_had(cells)
+    for error in {str(error): error for error in missing.values()}:
+        print(f"failed: {error}", flush=True)
+    bad = [cell for cell in cells if source_of(cell) in missing]
+    good = [cell for cell in cells if source_of(cell) not in missing]
+    failed = [InputError(f"{cell.name}: {missing[source_of(cell)]}") for cell in bad]
+    return failed + _train_each(flags, good, should_stop)
 
 
 def _train_each(flags, cells, should_stop):

@@ -168,19 +168,19 @@ def exactness(run: Trained) -> list[Row]:
 
 
 def class_shares(run: Trained) -> list[Row]:
-    """Shares of the classes in the training set: by its labels, and by the mean predictions of the models.
+    """Shares of the classes in the training set: by its labels, and by the mean predictions of models.
+
+    The models are the target, its f_N, and all that are made to be robust to imbalance.
 
     What f_L predicts of a class on average is what Q has to have of it. Classes are numbered as the labels
     are, the most frequent first where the imbalance is drawn. The shares of each kind sum to 1.
     """
-    f, f_n, f_l, observed, true = _training_logits(run)
-    found = {
-        **{
-            kind: np.bincount(labels, minlength=f.shape[1]) / len(labels)
-            for kind, labels in (("true labels", true), ("observed labels", observed))
-        },
-        **{kind: class_marginal(logits) for kind, logits in (("f_N", f_n), ("f_L", f_l), ("D-SINK", f))},
-    }
+    f, *_, observed, true = _training_logits(run)
+    labels = {"true labels": true, "observed labels": observed}
+    found = {kind: np.bincount(given, minlength=f.shape[1]) / len(given) for kind, given in labels.items()}
+    others = [name for name in run.specs if name.startswith("f_L-")]
+    for name in ("dsink", run.specs["dsink"].auxiliaries[0], *others):
+        found[name] = class_marginal(jnp.asarray(run.training_logits(name)))
     return [
         {"kind": kind, "class": number, "share": float(share)}
         for kind, shares in found.items()

@@ -78,8 +78,9 @@ def test_another_role_predicts_and_needs_no_target(iris, classifier):
 
 def test_labels_of_two_kinds_are_named(iris):
     features, labels = iris
-    with pytest.raises(ValueError, match=r"of one kind, got NoneType and str_?\. Leave out"):
-        DSinkClassifier(**QUICK).fit(features[:3], np.array([labels[0], None, labels[2]], object))
+    for given in ([labels[0], None, labels[2]], [None, labels[0], labels[2]]):
+        with pytest.raises(ValueError, match=r"of one kind, got NoneType and str_?\. Leave out"):
+            DSinkClassifier(**QUICK).fit(features[:3], np.array(given, object))
 
 
 def test_it_is_fit_with_numbered_labels(iris, classifier):

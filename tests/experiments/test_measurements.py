@@ -90,7 +90,7 @@ def test_rows_of_the_class_shares(cell, measured):
         np.testing.assert_allclose(shares[kind], np.divide(data[counts], data["train_images"]))
     with opened(cell) as run:
         logits = run.logits("f_L-logit_adjustment", run.problem.images)
-    np.testing.assert_allclose(shares["f_L"], softmax(logits, axis=1).mean(0), atol=1e-5)
+    np.testing.assert_allclose(shares["f_L-logit_adjustment"], softmax(logits, axis=1).mean(0), atol=1e-5)
 
 
 def test_models_that_other_studies_trained_there_are_passed_over(cell):

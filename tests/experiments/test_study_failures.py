@@ -1,6 +1,8 @@
 """Studies some of whose cells fail: what can be done is done, shown, and the command says what failed."""
 
 import dataclasses
+import pathlib
+import shutil
 import sys
 
 import pytest
@@ -100,3 +102,41 @@ def test_data_that_cannot_be_had_is_said_once_and_nothing_is_shown(monkeypatch, 
 
 def no_network(dataset, data_dir):
     raise InputError(f"{dataset} is nowhere.")
+
+
+def test_human_labels_that_are_missing_are_said_before_any_training(monkeypatch, capsys, tmp_path):
+    (tmp_path / "cifar10.npz").touch()  # whatever is in it: it is not read
+    asked = ["main", "--budget", "cpu", "--settings", "cifar10-ratio-10-human-worse", "--seeds", "1"]
+    places = ["--runs-dir", str(tmp_path / "runs"), "--output", str(tmp_path / "results")]
+    command = ["study", *asked, "--data-dir", str(tmp_path), *places]
+    monkeypatch.setattr(sys, "argv", [*command, "--dry-run"])
+    study_command.main()
+    missing = f"Human labels for cifar10 were not found in {tmp_path}."
+    assert capsys.readouterr().out.endswith(f"{missing}\n")
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        study_command.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and said.out.startswith(f"failed: {missing}\n")
+    assert "1 of 1 cells failed. cifar10-ratio-10-human-worse seed 1: Human labels" in said.err
+    assert not (tmp_path / "runs" / "cpu").exists()
+
+
+@pytest.mark.parametrize("flags", [["--settings", _SETTING], ["--dry-run"]])
+def test_drawing_is_of_all_there_is(flags, monkeypatch, capsys, tmp_path):
+    command = ["study", "main", "--steps", "render", "--output", str(tmp_path), *flags]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        study_command.main()
+    assert ended.value.code == 2
+    assert f"error: {flags[0]} does not go with --steps render" in capsys.readouterr().err
+
+
+def test_rows_without_their_environment_are_named(monkeypatch, capsys, tmp_path):
+    folder = shutil.copytree(pathlib.Path(__file__).parents[2] / "results" / "choices", tmp_path / "choices")
+    (folder / "environments.json").unlink()
+    monkeypatch.setattr(sys, "argv", ["study", "choices", "--steps", "render", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        study_command.main()
+    assert ended.value.code == 2
+    assert "environments.json does not tell where the rows beside it were computed" in capsys.readouterr().err
