@@ -182,10 +182,10 @@ _FIVE = ("cross_entropy", "f_L-logit_adjustment", "f_N-elr", "naive-noise_weight
 
 def test_real_cifar_is_that_of_the_main_study():
     found = study("main", ("last", "noisy_memorised"), budget="cpu")
-    lines = re.findall(r"^\| (\d+), (.*?) \| (.*) \|$", block("cifar", README), re.M)
-    assert len(lines) == len(found) == 3
-    for ratio, noise, cells in lines:
-        models = found[f"cifar10-ratio-{ratio}-{noise.replace(' ', '-')}"]
+    lines = re.findall(r"^\| CIFAR-(\d+): (\d+), (.*?) \| (.*) \|$", block("cifar", README), re.M)
+    assert len(lines) == len(found) == 4
+    for classes, ratio, noise, cells in lines:
+        models = found[f"cifar{classes}-ratio-{ratio}-{noise.replace(' ', '-')}"]
         shown = [models["cross_entropy", "noisy_memorised"], *(models[model, "last"] for model in _FIVE)]
         expected = [number for values in shown for number in told(values)] + beside_the_others(models)
         assert numbers_in(cells) == pytest.approx(expected, abs=0.051)

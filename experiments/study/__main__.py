@@ -1,7 +1,7 @@
 """Every question about D-SINK as one command.
 
     python -m experiments.study main                      # on embedded digits
-    python -m experiments.study main --budget cpu --jobs 2 --data-dir DIR   # real CIFAR-10 on CPU cores
+    python -m experiments.study main --budget cpu --jobs 2 --data-dir DIR   # real CIFAR on CPU cores
     python -m experiments.study main --budget paper --data-dir DIR          # the full protocol
     python -m experiments.study main --dry-run            # what would be trained, and for how long
     python -m experiments.study all --steps render        # all tables and figures anew, from the CSV files
@@ -53,7 +53,7 @@ class Flags:
     study: Annotated[Literal[(*STUDIES, ALL)], tyro.conf.Positional]
     """Which study; all for all that have the budget, one after the other."""
     budget: Literal[tuple(BUDGETS)] = "small"
-    """small: scikit-learn's digits. cpu: real CIFAR-10 on a few cores. paper: the full protocol."""
+    """small: scikit-learn's digits. cpu: real CIFAR on a few cores. paper: the full protocol."""
     seeds: tuple[int, ...] = ()
     """Seeds, each for the corrupted set and the training; default 0 to 4 for small, 0 to 2 for the others."""
     settings: tuple[str, ...] = ()
