@@ -8,6 +8,7 @@ from dsink_jax.report.canvas import (
     MARKERS,
     PALETTE,
     colour_cells,
+    count_on_x,
     legend_beside,
     make_axes,
     make_grid,
@@ -23,6 +24,7 @@ def lines_figure(
     x_label: str,
     y_label: str,
     x_log: bool = False,
+    x_whole: bool = False,
     level: float | None = None,
 ) -> None:
     """Lines by their names, in panels by their titles with one axis of values, as an SVG file.
@@ -33,6 +35,7 @@ def lines_figure(
       x_label: of the horizontal axes.
       y_label: of the axis of values.
       x_log: whether the horizontal axes are logarithmic.
+      x_whole: whether they have ticks at whole numbers alone.
       level: of the axis of values, to be marked.
     """
     columns = min(len(panels), 3)
@@ -52,6 +55,8 @@ def lines_figure(
         axes.set(xlabel=x_label, ylabel=y_label)
         if x_log:
             axes.set_xscale("log")
+        if x_whole:
+            count_on_x(axes)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     handles = {h.get_label(): h for axes in grid for h in axes.get_lines() if h.get_label() in names}

@@ -273,7 +273,7 @@ def _class_shares(folder, study, budget, rows):
         return []
     path = folder / f"class-shares-{budget}.svg"
     label = "share of the training images (%)"
-    figures.lines_figure(panels, path, x_label="class", y_label=label)
+    figures.lines_figure(panels, path, x_label="class", y_label=label, x_whole=True)
     kinds = ", ".join(_names(points, "kind"))
     return [(path.name, f"{label} by class, according to: {kinds}")]
 
