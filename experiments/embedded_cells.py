@@ -72,13 +72,14 @@ def run_cells(comparison: Comparison, flags: CellFlags, output: pathlib.Path) ->
     done = {place for place in places if places.count(place) == comparison.rows_in_a_cell}
     rows = [row for row, place in zip(rows, places, strict=True) if place in done]
     environment = environment_here(*comparison.packages)
+    name = identify(environment)
     for setting, seed in cells:
         place = {"setting": setting.name, "seed": str(seed)}
         if tuple(place.values()) in done:
             continue
         print(f"{setting.name} seed {seed}", flush=True)
         for row in comparison.compare(setting, seed):
-            whole = {**place, **row, COLUMN: identify(environment)}
+            whole = {**place, **row, COLUMN: name}
             rows.append({field: comparison.text(whole.get(field, "")) for field in comparison.fields})
         done.add(tuple(place.values()))
         with writing_output(output):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import jax
 
 from dsink_jax.errors import InputError
+from experiments.kept_rows import replacing
 from experiments.provenance import device_description, versions
 
 COLUMN = "environment"
@@ -54,9 +54,8 @@ def remember(
         place = known.setdefault(name, {**environment, "date": today})
         if added is None or name in added:
             place["last_date"] = today
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as file:
+        file.write(json.dumps(known, indent=1) + "\n")
 
 
 def recall(folder: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> list[Environment]:

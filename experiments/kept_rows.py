@@ -1,9 +1,11 @@
 """Rows of results in a CSV file that grows as they come."""
 
+import contextlib
 import csv
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TextIO
 
 from dsink_jax.errors import InputError
 
@@ -27,6 +29,18 @@ def read_rows(file: pathlib.Path, fields: Sequence[str]) -> list[dict[str, str]]
     return rows
 
 
+def read_measured(file: pathlib.Path, fields: Sequence[str]) -> list[dict[str, str]]:
+    """The rows, which there must be: for a command that draws what it has measured before.
+
+    Raises:
+      InputError: if there are none, or they cannot be read, or have other fields.
+    """
+    rows = read_rows(file, fields)
+    if not rows:
+        raise InputError(f"There is no {file.name} in {file.parent}: leave --steps out to measure.")
+    return rows
+
+
 def write_rows(file: pathlib.Path, fields: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
     """Writes the rows under their fields; see `write_lines`."""
     write_lines(file, [fields, *([row[name] for name in fields] for row in rows)])
@@ -38,7 +52,18 @@ def write_lines(file: pathlib.Path, lines: Iterable[Sequence[object]]) -> None:
     Raises:
       OSError: if it cannot be written.
     """
+    with replacing(file) as handle:
+        csv.writer(handle, lineterminator="\n").writerows(lines)
+
+
+@contextlib.contextmanager
+def replacing(file: pathlib.Path) -> Iterator[TextIO]:
+    """A text file to write; what was there stays whole until it is.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
     partial = file.with_name(file.name + ".partial")
     with open(partial, "w", newline="", encoding="utf-8") as handle:
-        csv.writer(handle, lineterminator="\n").writerows(lines)
+        yield handle
     os.replace(partial, file)

@@ -22,7 +22,7 @@ from experiments.benchmark.timing import alternate, ratio
 from experiments.benchmark.workload import BASE, DSINK, Stepper, Workload
 from experiments.command_line import errors_for_people
 from experiments.environments import COLUMN, environment_here, environments_in_words, identify, remember
-from experiments.kept_rows import read_rows, write_rows
+from experiments.kept_rows import read_measured, read_rows, write_rows
 from experiments.output_folder import make_output, writing_output
 
 FIELDS = (
@@ -161,9 +161,7 @@ def render(folder: pathlib.Path) -> None:
     Raises:
       InputError: if there is no overhead.csv, or it is of something else.
     """
-    rows = read_rows(folder / _FILE, FIELDS)
-    if not rows:
-        raise InputError(f"There is no {_FILE} in {folder}: leave --steps out to measure.")
+    rows = read_measured(folder / _FILE, FIELDS)
     head = ("case", "training", "s / epoch", "of base", "quartiles", "rounds", "MB in a step", "MB kept")
     table = [head]
     for row in rows:
@@ -236,12 +234,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows = measure(workload, examples, seconds, rounds)
             looked_up, run = (row["of_base"] for row in rows[-2:])
             print(f"{workload.case}: {looked_up:.2f}, {run:.2f} of base", flush=True)
-            if not flags.quick:
-                with writing_output(flags.output):
-                    write(flags.output, rows)
-                    render(flags.output)
-        if not flags.quick:
-            print(flags.output / "overhead.md")
+            if flags.quick:
+                return
+            with writing_output(flags.output):
+                write(flags.output, rows)
+                render(flags.output)
+        print(flags.output / "overhead.md")
 
 
 if __name__ == "__main__":

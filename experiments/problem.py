@@ -144,16 +144,21 @@ def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.
     return Problem(config, data, drawn, kept, held, preprocessing, devices)
 
 
+def human_kind(config: Config) -> str | None:
+    """Kind of the human labels that a run has, as `worse`; None where labels are made wrong by chance."""
+    return config.noise.removeprefix("human_") if config.noise.startswith("human_") else None
+
+
 def read_or_draw(config: Config, data: sources.ImageData) -> corruption.Corruption:
     """The corrupted set, from a file or drawn by the data seed."""
     if config.corruption_file is not None:
         return _read(config)
     labels = data.train.labels
-    human = None
-    if config.noise.startswith("human_"):
+    human, kind = None, human_kind(config)
+    if kind is not None:
         human = load_human_labels(
             config.dataset,
-            config.noise.removeprefix("human_"),
+            kind,
             config.data_dir,
             config.human_labels,
             clean_labels=labels,

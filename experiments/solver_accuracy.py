@@ -28,7 +28,7 @@ from experiments.environments import (
     identify,
     remember,
 )
-from experiments.kept_rows import read_rows, write_rows
+from experiments.kept_rows import read_measured, write_rows
 from experiments.output_folder import make_output, writing_output
 
 FIELDS = ("examples", "classes", "scale", "seed", "limit", "iterations", "error", COLUMN)
@@ -94,9 +94,7 @@ def render(folder: pathlib.Path) -> None:
     Raises:
       InputError: if there is no accuracy.csv, or it is of something else.
     """
-    rows = read_rows(folder / _FILE, FIELDS)
-    if not rows:
-        raise InputError(f"There is no {_FILE} in {folder}: leave --steps out to measure.")
+    rows = read_measured(folder / _FILE, FIELDS)
     seeds = len({row["seed"] for row in rows})
     table = [("N x C", "scale", "iterations", "error", "iterations (default)", "error (default)")]
     for place in dict.fromkeys((row["examples"], row["classes"], row["scale"]) for row in rows):

@@ -5,12 +5,14 @@ image in every run and by every route.
 """
 
 import dataclasses
+import functools
 import lzma
 import os
 import pathlib
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -108,12 +110,7 @@ def is_there(dataset: str | os.PathLike[str], data_dir: str | os.PathLike[str] |
     dataset = os.fspath(dataset)
     if dataset not in cifar_files.NUM_CLASSES:
         return dataset == "digits" or _expanded(dataset).is_file()
-    folder = data_directory(data_dir)
-    return bool(
-        cifar_tfds.find_prepared(dataset, folder)
-        or cifar_files.find_files(dataset, folder)
-        or (folder / f"{dataset}.npz").is_file()
-    )
+    return _cifar_reader(dataset, data_directory(data_dir)) is not None
 
 
 def data_directory(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -176,13 +173,9 @@ def _expanded(path: str) -> pathlib.Path:
 
 
 def _cifar(dataset: str, data_dir: pathlib.Path, download: bool, lazy: bool) -> ImageData:
-    prepared = cifar_tfds.find_prepared(dataset, data_dir)
-    if prepared:
-        arrays = cifar_tfds.read_prepared(dataset, prepared, lazy=lazy)
-    elif files := cifar_files.find_files(dataset, data_dir):
-        arrays = cifar_files.read_files(dataset, *files)
-    elif (file := data_dir / f"{dataset}.npz").is_file():
-        arrays = _cifar_npz(dataset, file)
+    read = _cifar_reader(dataset, data_dir, lazy)
+    if read is not None:
+        arrays = read()
     elif download:
         arrays = cifar_download.download_cifar(dataset, data_dir)
     else:
@@ -197,6 +190,19 @@ def _cifar(dataset: str, data_dir: pathlib.Path, download: bool, lazy: bool) -> 
         std=std,
         source=arrays.source,
     )
+
+
+def _cifar_reader(
+    dataset: str, data_dir: pathlib.Path, lazy: bool = False
+) -> Callable[[], cifar_files.CifarArrays] | None:
+    """Reads CIFAR from the first place where it is; None if it is in none."""
+    if prepared := cifar_tfds.find_prepared(dataset, data_dir):
+        return functools.partial(cifar_tfds.read_prepared, dataset, prepared, lazy=lazy)
+    if files := cifar_files.find_files(dataset, data_dir):
+        return functools.partial(cifar_files.read_files, dataset, *files)
+    if (file := data_dir / f"{dataset}.npz").is_file():
+        return functools.partial(_cifar_npz, dataset, file)
+    return None
 
 
 def _cifar_npz(dataset: str, path: pathlib.Path) -> cifar_files.CifarArrays:

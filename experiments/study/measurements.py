@@ -1,7 +1,7 @@
 """What studies measure on trained models, beyond what a training tells."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -49,14 +49,12 @@ class Measurement(NamedTuple):
     measure: Measure
 
 
-@contextlib.contextmanager
-def opened(cell: Cell, should_stop: ShouldStop = never) -> Iterator[Trained]:
+def opened(cell: Cell, should_stop: ShouldStop = never) -> contextlib.AbstractContextManager[Trained]:
     """The run of a cell that is trained, for measurements; see `open_trained`."""
     options = cell.budget.options
-    with open_trained(
+    return open_trained(
         cell.config, lambda problem: [model.make(problem, options) for model in cell.models], should_stop
-    ) as run:
-        yield run
+    )
 
 
 def features(run: Trained) -> list[Row]:
@@ -175,9 +173,9 @@ def class_shares(run: Trained) -> list[Row]:
     What f_L predicts of a class on average is what Q has to have of it. Classes are numbered as the labels
     are, the most frequent first where the imbalance is drawn. The shares of each kind sum to 1.
     """
-    f, *_, observed, true = _training_logits(run)
-    labels = {"true labels": true, "observed labels": observed}
-    found = {kind: np.bincount(given, minlength=f.shape[1]) / len(given) for kind, given in labels.items()}
+    drawn = run.problem.corruption
+    counts = {"true labels": drawn.clean_counts, "observed labels": drawn.noisy_counts}
+    found = {kind: np.divide(of_class, len(drawn.index)) for kind, of_class in counts.items()}
     others = [name for name in run.specs if name.startswith("f_L-")]
     for name in ("dsink", run.specs["dsink"].auxiliaries[0], *others):
         found[name] = class_marginal(jnp.asarray(run.training_logits(name)))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from dsink_jax.data import is_there, load, load_human_labels
 from dsink_jax.data.sources import data_directory
 from dsink_jax.errors import InputError
+from experiments.problem import human_kind
 from experiments.study.cells import Cell
 
 
@@ -23,8 +24,7 @@ class Source(NamedTuple):
 
 def source_of(cell: Cell) -> Source:
     """What a cell is drawn from."""
-    noise = cell.config.noise
-    return Source(cell.config.dataset, noise.removeprefix("human_") if noise.startswith("human_") else None)
+    return Source(cell.config.dataset, human_kind(cell.config))
 
 
 def cannot_be_had(cells: Sequence[Cell]) -> dict[Source, InputError]:
