@@ -12,7 +12,7 @@ from dsink_jax.errors import InputError
 _AHEAD = 4
 
 
-class ImageSource(Protocol):
+class Source(Protocol):
     """Images by position: anything like a TFDS data source of images, or a memory-mapped array.
 
     Attributes:
@@ -31,9 +31,9 @@ class ImageSource(Protocol):
 
 
 class Selected:
-    """Some images of a source or an array in an order of their own: an `ImageSource`."""
+    """Some images of a source or an array in an order of their own: an `Source`."""
 
-    def __init__(self, images: "np.ndarray | ImageSource", index: np.ndarray):
+    def __init__(self, images: "np.ndarray | Source", index: np.ndarray):
         """Takes the images at the positions `index`, an integer array `[M]`."""
         self._images, self._index = images, index
         self.shape, self.dtype = (len(index), *images.shape[1:]), images.dtype
@@ -56,7 +56,7 @@ def is_streamed(images: Any) -> bool:
     return not isinstance(images, np.ndarray | jax.Array)
 
 
-def gather(images: Any, positions: Any) -> np.ndarray:
+def read_rows(images: Any, positions: Any) -> np.ndarray:
     """The images at some positions of an array or a source: `[*positions.shape, H, W, channels]`."""
     if not is_streamed(images):
         return images[positions]
@@ -66,7 +66,7 @@ def gather(images: Any, positions: Any) -> np.ndarray:
     return batch.reshape(*positions.shape, *images.shape[1:])
 
 
-def read_batches(images: ImageSource, positions: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+def read_batches(images: Source, positions: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     """Reads one batch after another, the next ones in threads while the present one is in use.
 
     Which batches is said beforehand, so a training that goes on in the middle of an epoch reads from there.
@@ -85,6 +85,6 @@ def read_batches(images: ImageSource, positions: Sequence[np.ndarray]) -> Iterat
         import grain
     except ImportError:
         raise InputError('Streaming needs Grain: pip install "dsink-jax[large]"') from None
-    batches = grain.MapDataset.source(positions).map(lambda index: gather(images, index))
+    batches = grain.MapDataset.source(positions).map(lambda index: read_rows(images, index))
     options = grain.ReadOptions(num_threads=_AHEAD, prefetch_buffer_size=_AHEAD)
     return iter(batches.to_iter_dataset(options))

@@ -1,13 +1,23 @@
-"""Training methods: what an auxiliary model or the target optimises."""
+"""Training methods: what an auxiliary model or the target optimises, and the terms that distil."""
 
-from dsink_jax.methods.base import Batch, Method, MethodLoss, Networks, SecondStage, TrainingFacts
+from dsink_jax.methods.base import (
+    Batch,
+    Context,
+    Method,
+    MethodLoss,
+    TrainingFacts,
+    make_facts,
+    numbers_of,
+    static_part,
+    with_numbers,
+)
 from dsink_jax.methods.bootstrapping import HardBootstrapping, SoftBootstrapping
 from dsink_jax.methods.class_balanced import ClassBalanced, Focal
 from dsink_jax.methods.combined import AdjustedNoiseRobust, Ensemble
 from dsink_jax.methods.coteaching import CoTeaching
 from dsink_jax.methods.cross_entropy import CrossEntropy, LabelSmoothing
 from dsink_jax.methods.decoupled import ClassifierRetraining, TauNormalization
-from dsink_jax.methods.distilled import DSink, NaiveDistillation, Weighting
+from dsink_jax.methods.distillation import Distillation, DSink, NaiveDistillation
 from dsink_jax.methods.dividemix import DivideMix
 from dsink_jax.methods.early_learning import EarlyLearningRegularization
 from dsink_jax.methods.forward_correction import ForwardCorrection
@@ -22,12 +32,12 @@ from dsink_jax.methods.mixup import Mixup
 from dsink_jax.methods.registry import (
     METHODS,
     Entry,
-    MethodOptions,
+    MethodLike,
     build_method,
     bytes_per_example,
     check_method_name,
+    method_name,
     method_options,
-    unused_options,
 )
 from dsink_jax.methods.reweighting import TransportReweighting
 from dsink_jax.methods.transition import estimate_noise_rate, estimate_transition_matrix
@@ -40,8 +50,10 @@ __all__ = [
     "ClassBalanced",
     "ClassifierRetraining",
     "CoTeaching",
+    "Context",
     "CrossEntropy",
     "DSink",
+    "Distillation",
     "DivideMix",
     "EarlyLearningRegularization",
     "Ensemble",
@@ -54,25 +66,26 @@ __all__ = [
     "LdamDrw",
     "LogitAdjustment",
     "Method",
+    "MethodLike",
     "MethodLoss",
-    "MethodOptions",
     "Mixup",
     "NaiveDistillation",
-    "Networks",
     "PostHocLogitAdjustment",
-    "SecondStage",
     "SoftBootstrapping",
     "SymmetricCrossEntropy",
     "TauNormalization",
     "TrainingFacts",
     "TransportReweighting",
     "TruncatedGeneralizedCrossEntropy",
-    "Weighting",
     "build_method",
     "bytes_per_example",
     "check_method_name",
     "estimate_noise_rate",
     "estimate_transition_matrix",
+    "make_facts",
+    "method_name",
     "method_options",
-    "unused_options",
+    "numbers_of",
+    "static_part",
+    "with_numbers",
 ]

@@ -20,9 +20,9 @@ class SoftBootstrapping(Method):
     def __post_init__(self):
         self.check(check_range, "beta", 0.0, 1.0)
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        return MethodLoss(losses.soft_bootstrapping(logits, batch.labels, self.beta), example_state, {})
+        return MethodLoss(losses.soft_bootstrapping(logits, batch.labels, self.beta))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,6 @@ class HardBootstrapping(Method):
     def __post_init__(self):
         self.check(check_range, "beta", 0.0, 1.0)
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        return MethodLoss(losses.hard_bootstrapping(logits, batch.labels, self.beta), example_state, {})
+        return MethodLoss(losses.hard_bootstrapping(logits, batch.labels, self.beta))

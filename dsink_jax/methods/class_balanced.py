@@ -1,14 +1,14 @@
 """Cross-entropy weighted by class, and the focal loss."""
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dsink_jax import losses
-from dsink_jax.collectives import total
+from dsink_jax.collectives import psum
 from dsink_jax.errors import InputError
 from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
@@ -22,27 +22,23 @@ class ClassBalanced(Method):
     Cui et al., CVPR 2019, arXiv 1901.05555.
 
     Attributes:
-      class_counts: C positive numbers.
       beta: in [0, 1); towards 1 the weights are those of inverse counts.
     """
 
-    class_counts: tuple[int, ...]
     beta: float = 0.9999
 
     def __post_init__(self):
         self.check(check_range, "beta", 0.0, 1.0, high_open=True)
 
-    @classmethod
-    def from_facts(cls, facts, **options):
-        """With the counts of the training set, in which no class may be empty."""
+    def check_facts(self, facts):
+        """No class may be empty."""
         check_no_empty_class(facts.class_counts)
-        return cls(facts.class_counts, **options)
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        weights = losses.class_balanced_weights(np.asarray(self.class_counts), self.beta)
-        weights = batch_weights(weights, batch, axis_name)
-        return MethodLoss(weights * integer_cross_entropy(logits, batch.labels), example_state, {})
+        weights = losses.class_balanced_weights(jnp.asarray(context.facts.class_counts), self.beta)
+        weights = batch_weights(weights, batch, context.axis_name)
+        return MethodLoss(weights * integer_cross_entropy(logits, batch.labels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +54,9 @@ class Focal(Method):
     def __post_init__(self):
         self.check(check_at_least, "gamma", 0)
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        values = losses.focal_cross_entropy(logits, batch.labels, self.gamma)
-        return MethodLoss(values, example_state, {})
+        return MethodLoss(losses.focal_cross_entropy(logits, batch.labels, self.gamma))
 
 
 def batch_weights(class_weights: jax.Array, batch: Batch, axis_name: str | None) -> jax.Array:
@@ -77,14 +72,14 @@ def batch_weights(class_weights: jax.Array, batch: Batch, axis_name: str | None)
     """
     weights = class_weights[batch.labels]
     valid = batch.where.astype(jnp.float32)
-    summed, count = total(((weights * valid).sum(), valid.sum()), axis_name)
+    summed, count = psum(((weights * valid).sum(), valid.sum()), axis_name)
     return weights * count / jnp.maximum(summed, 1e-12)
 
 
-def check_no_empty_class(class_counts: Sequence[float]) -> None:
+def check_no_empty_class(class_counts: Any) -> None:
     """Raises `InputError` if a class has no examples."""
-    empty = [c for c, count in enumerate(class_counts) if not count > 0]
-    if empty:
+    empty = np.flatnonzero(~(np.asarray(class_counts) > 0))
+    if empty.size:
         raise InputError(
             f"needs examples of every class, but class {empty[0]} has none. "
             "Lower the imbalance ratio, or choose another method."

@@ -14,9 +14,9 @@ from dsink_jax.methods.base import Method, MethodLoss
 class CrossEntropy(Method):
     """Plain cross-entropy on the observed labels."""
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        return MethodLoss(integer_cross_entropy(logits, batch.labels), example_state, {})
+        return MethodLoss(integer_cross_entropy(logits, batch.labels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,8 @@ class LabelSmoothing(Method):
     def __post_init__(self):
         self.check(check_range, "amount", 0.0, 1.0)
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
         one_hot = jnp.eye(logits.shape[-1], dtype=jnp.float32)[batch.labels]
         targets = optax.losses.smooth_labels(one_hot, self.amount)
-        values = optax.losses.softmax_cross_entropy(logits.astype(jnp.float32), targets)
-        return MethodLoss(values, example_state, {})
+        return MethodLoss(optax.losses.softmax_cross_entropy(logits.astype(jnp.float32), targets))

@@ -5,46 +5,44 @@ import dataclasses
 import jax.numpy as jnp
 
 from dsink_jax.losses._checks import check_at_least, check_range
-from dsink_jax.methods.base import SecondStage
+from dsink_jax.methods import hooks
 from dsink_jax.methods.cross_entropy import CrossEntropy
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierRetraining(CrossEntropy):
+class ClassifierRetraining(hooks.TwoStages, CrossEntropy):
     """cRT: the backbone of cross-entropy, then a new classifier on classes drawn equally often.
 
     Kang et al., Decoupling Representation and Classifier, ICLR 2020, arXiv 1910.09217. The backbone is frozen
     with its batch statistics.
 
     Attributes:
-      epochs: epochs of the first stage.
       share: epochs of the second stage as a share of the first's, in (0, 1].
       learning_rate_factor: highest learning rate of the second stage over that of the first, positive.
     """
 
-    epochs: int
     share: float = 0.1
     learning_rate_factor: float = 1.0
+
+    needs = ("classifier",)
 
     def __post_init__(self):
         self.check(check_range, "share", 0.0, 1.0, low_open=True)
         self.check(check_range, "learning_rate_factor", 0.0, 1e6, low_open=True)
-
-    @classmethod
-    def from_facts(cls, facts, **options):
-        """With the length of the training."""
-        return cls(facts.epochs, **options)
 
     @property
     def first_stage(self):
         """Cross-entropy."""
         return CrossEntropy()
 
-    @property
-    def second_stage(self):
+    def second_stage(self, epochs):
         """A short training of the classifier alone."""
-        epochs = max(round(self.share * self.epochs), 1)
-        return SecondStage(epochs, self.learning_rate_factor, only_classifier=True, class_balanced=True)
+        return hooks.SecondStage(
+            max(round(self.share * epochs), 1),
+            self.learning_rate_factor,
+            only_classifier=True,
+            class_balanced=True,
+        )
 
     def start(self, trained, fresh):
         """The trained backbone under a fresh classifier."""
@@ -52,7 +50,7 @@ class ClassifierRetraining(CrossEntropy):
 
 
 @dataclasses.dataclass(frozen=True)
-class TauNormalization(CrossEntropy):
+class TauNormalization(hooks.ChangesVariables, CrossEntropy):
     """Cross-entropy, and at test the classifier's weights w_c / |w_c|^tau without bias.
 
     Kang et al., ICLR 2020, arXiv 1910.09217. The paper scans tau on a selection set; here it is one number.
@@ -63,10 +61,12 @@ class TauNormalization(CrossEntropy):
 
     tau: float = 1.0
 
+    needs = ("classifier",)
+
     def __post_init__(self):
         self.check(check_at_least, "tau", 0)
 
-    def deployed(self, variables):
+    def inference_variables(self, variables):
         """Variables with the normalised classifier."""
         layer = variables["params"]["classifier"]
         norms = jnp.sqrt((layer["kernel"] ** 2).sum(0))

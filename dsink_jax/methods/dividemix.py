@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsink_jax.collectives import total
+from dsink_jax.collectives import psum
 from dsink_jax.errors import InputError
 from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
 from dsink_jax.methods.base import Method, MethodLoss
+from dsink_jax.methods.hooks import LooksAtTrainingSet, MakesInputs, rounded_share
 from dsink_jax.methods.mixup import partners
 
 
 @dataclasses.dataclass(frozen=True)
-class DivideMix(Method):
+class DivideMix(LooksAtTrainingSet, MakesInputs, Method):
     """DivideMix (Li et al., ICLR 2020, arXiv 2002.07394).
 
     After a warm-up of cross-entropy, before each epoch a mixture of two Gaussians is fitted to each network's
@@ -32,8 +33,6 @@ class DivideMix(Method):
     The prediction is the mean of both networks' logits.
 
     Attributes:
-      class_prior: C non-negative numbers summing to 1.
-      epochs: epochs of the training.
       warmup: share of the training before the first division, in (0, 1).
       lambda_u: weight of the unlabelled loss, at least 0. Published values go from 0 to 150 by noise; the one
         default is ours, chosen on long-tailed, mislabelled digits, where 25 lost the rare classes.
@@ -44,8 +43,6 @@ class DivideMix(Method):
       penalty: prior that the mean prediction is drawn to, `prior` or `uniform`; `none` for no penalty.
     """
 
-    class_prior: tuple[float, ...]
-    epochs: int
     warmup: float = 0.1
     lambda_u: float = 1.0
     temperature: float = 0.5
@@ -68,37 +65,28 @@ class DivideMix(Method):
         if self.penalty not in ("prior", "uniform", "none"):
             raise InputError(f"penalty must be prior, uniform or none, got {self.penalty!r}.")
 
-    @classmethod
-    def from_facts(cls, facts, **options):
-        """With the prior of the training set and the length of the training."""
-        return cls(facts.class_prior, facts.epochs, **options)
-
-    @property
-    def _warmup_epochs(self):
-        return max(round(self.warmup * self.epochs), 1)
-
     def init(self, num_examples, num_classes):
         """Probability that a label is right, by each network: 1 during the warm-up. float32 `[M, 2]`."""
         return jnp.ones((num_examples, 2), jnp.float32)
 
-    def refresh_before(self, epoch):
+    def refresh_before(self, epoch, facts):
         """Before every epoch after the warm-up."""
-        return epoch >= self._warmup_epochs
+        return epoch >= rounded_share(self.warmup, facts.epochs)
 
     def refresh(self, logits, labels, example_state, shared_state):
         """Divides the training set by each network's losses."""
         columns = [probably_clean(np.asarray(integer_cross_entropy(logits[:, k], labels))) for k in range(2)]
         return np.stack(columns, -1), shared_state
 
-    def prepare(self, batch, example_state, networks, key, *, epoch, axis_name):
+    def prepare(self, batch, example_state, networks, key, context):
         """Refines or replaces labels and mixes both views, for each network by the other's division."""
-        num_classes = len(self.class_prior)
+        num_classes = context.facts.num_classes
         one_hot = jnp.eye(num_classes, dtype=jnp.float32)[batch.labels]
-        views = [batch.images, batch.second_view]
+        views = [batch.inputs, batch.second_view]
         logits = networks.logits(jnp.concatenate(views))
         predictions = jax.nn.softmax(logits, axis=-1).reshape(2, 2, -1, num_classes).mean(1)
         guess = predictions.mean(0)
-        warm = epoch < self._warmup_epochs - 1e-4
+        warm = context.epoch < rounded_share(self.warmup, context.facts.epochs) - 1e-4
         inputs, extra = [], []
         for k, own_key in enumerate(jax.random.split(key)):
             clean = example_state[:, 1 - k, None]
@@ -110,39 +98,42 @@ class DivideMix(Method):
             coefficient = jax.random.beta(mix_key, self.mix_alpha, self.mix_alpha)
             coefficient = jnp.where(warm, 1.0, jnp.maximum(coefficient, 1.0 - coefficient))
             own_rows = [(view, targets) for view in views]
-            other_rows = partners(own_rows, partner_key, axis_name)
+            other_rows = partners(own_rows, partner_key, context.axis_name)
             mixed = jax.tree.map(
                 lambda own, other, c=coefficient: c * own + (1.0 - c) * other, own_rows, other_rows
             )
             mixed_views, mixed_targets = (jnp.concatenate(parts) for parts in zip(*mixed, strict=True))
             inputs.append(mixed_views)
             extra.append((mixed_targets, labelled))
-        return batch._replace(inputs=tuple(inputs), extra=(tuple(extra), logits[:, : len(batch.labels)]))
+        return batch._replace(prepared=tuple(inputs), extra=(tuple(extra), logits[:, : len(batch.labels)]))
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`. The sum of the two networks' losses."""
         networks, guessed = batch.extra
         values = sum(
-            self._network_loss(own, targets, labelled, batch.where, epoch, axis_name)
+            self._network_loss(own, targets, labelled, batch.where, context)
             for own, (targets, labelled) in zip(logits, networks, strict=True)
         )
         metrics = {"clean": example_state.mean(-1)}
-        return MethodLoss(values, example_state, metrics, self.predict(guessed))
+        return MethodLoss(values, example_state, metrics, self.predict(guessed, context.facts))
 
-    def _network_loss(self, logits, targets, labelled, where, epoch, axis_name):
+    def _network_loss(self, own, targets, labelled, where, context):
         """Loss `[n]` of one network from its logits `[2n, C]`: means over the views and over each kind."""
-        log_predictions = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+        facts = context.facts
+        log_predictions = jax.nn.log_softmax(own.astype(jnp.float32), axis=-1)
         predictions = jnp.exp(log_predictions)
         cross_entropy = _over_views(-(targets * log_predictions).sum(-1))
         squared = _over_views(((predictions - targets) ** 2).mean(-1))
-        labelled_share, unlabelled_share, mean = self._batch_means(predictions, labelled, where, axis_name)
-        started = epoch - self._warmup_epochs
-        ramp = jnp.clip(started / max(self.ramp * self.epochs, 1.0), 0.0, 1.0)
+        labelled_share, unlabelled_share, mean = self._batch_means(
+            predictions, labelled, where, context.axis_name
+        )
+        started = context.epoch - rounded_share(self.warmup, facts.epochs)
+        ramp = jnp.clip(started / jnp.maximum(self.ramp * facts.epochs, 1.0), 0.0, 1.0)
         values = jnp.where(
             labelled, cross_entropy / labelled_share, self.lambda_u * ramp * squared / unlabelled_share
         )
         if self.penalty != "none":
-            prior = jnp.asarray(self.class_prior, jnp.float32)
+            prior = jnp.asarray(facts.class_prior)
             prior = prior if self.penalty == "prior" else jnp.full_like(prior, 1.0 / len(prior))
             penalty = (jax.scipy.special.xlogy(prior, prior) - prior * jnp.log(mean + 1e-12)).sum()
             values += jnp.where(started < -1e-4, 0.0, penalty)
@@ -152,7 +143,7 @@ class DivideMix(Method):
         """Shares of labelled and unlabelled examples, and the mean prediction `[C]`, over all devices."""
         valid = where.astype(jnp.float32)
         views = jnp.tile(valid, 2)
-        number, right, summed = total(
+        number, right, summed = psum(
             (valid.sum(), (valid * labelled).sum(), (views[:, None] * predictions).sum(0)), axis_name
         )
         number = jnp.maximum(number, 1.0)

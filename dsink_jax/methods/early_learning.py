@@ -29,8 +29,8 @@ class EarlyLearningRegularization(Method):
         """Targets start at 0: float32 `[num_examples, C]`."""
         return jnp.zeros((num_examples, num_classes), jnp.float32)
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
         targets = losses.early_learning_targets(logits, example_state, self.momentum)
         values = losses.early_learning_regularized(logits, batch.labels, targets, self.weight)
-        return MethodLoss(values, targets, {})
+        return MethodLoss(values, targets)

@@ -9,6 +9,7 @@ from dsink_jax import losses
 from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
 from dsink_jax.methods.base import Method, MethodLoss
+from dsink_jax.methods.hooks import LooksAtTrainingSet, rounded_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,28 +25,25 @@ class GeneralizedCrossEntropy(Method):
     def __post_init__(self):
         self.check(check_range, "q", 0.0, 1.0, low_open=True)
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        values = losses.generalized_cross_entropy(logits, batch.labels, self.q)
-        return MethodLoss(values, example_state, {})
+        return MethodLoss(losses.generalized_cross_entropy(logits, batch.labels, self.q))
 
 
 @dataclasses.dataclass(frozen=True)
-class TruncatedGeneralizedCrossEntropy(Method):
+class TruncatedGeneralizedCrossEntropy(LooksAtTrainingSet, Method):
     """Generalised cross-entropy without the examples whose label the model does not believe.
 
     Late in training, examples with p_y below a bound are left out; who is out is looked up anew every few
     epochs, by a pass over the training set. Zhang and Sabuncu, NeurIPS 2018, section 3.3.
 
     Attributes:
-      epochs: epochs of the training.
       q: robustness in (0, 1].
       bound: least p_y of an example that is kept, in [0, 1].
       start_share: share of the training before the first pass, in [0, 1); published is 40 of 120 epochs.
       every: epochs between passes, at least 1.
     """
 
-    epochs: int
     q: float = 0.7
     bound: float = 0.5
     start_share: float = 1 / 3
@@ -59,18 +57,13 @@ class TruncatedGeneralizedCrossEntropy(Method):
         self.check(check_range, "start_share", 0.0, 1.0, high_open=True)
         self.check(check_at_least, "every", 1)
 
-    @classmethod
-    def from_facts(cls, facts, **options):
-        """With the length of the training."""
-        return cls(facts.epochs, **options)
-
     def init(self, num_examples, num_classes):
         """All examples are kept: float32 `[num_examples]`."""
         return jnp.ones((num_examples,), jnp.float32)
 
-    def refresh_before(self, epoch):
+    def refresh_before(self, epoch, facts):
         """Every few epochs from the start on."""
-        first = round(self.start_share * self.epochs)
+        first = int(rounded_share(self.start_share, facts.epochs, least=0))
         return epoch >= max(first, 1) and (epoch - first) % self.every == 0
 
     def refresh(self, logits, labels, example_state, shared_state):
@@ -78,7 +71,7 @@ class TruncatedGeneralizedCrossEntropy(Method):
         likelihood = np.exp(-np.asarray(integer_cross_entropy(logits, labels)))
         return (likelihood >= self.bound).astype(np.float32), shared_state
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
         values = example_state * losses.generalized_cross_entropy(logits, batch.labels, self.q)
         return MethodLoss(values, example_state, {"kept": example_state})
@@ -100,7 +93,6 @@ class SymmetricCrossEntropy(Method):
         self.check(check_at_least, "alpha", 0)
         self.check(check_at_least, "beta", 0)
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        values = losses.symmetric_cross_entropy(logits, batch.labels, self.alpha, self.beta)
-        return MethodLoss(values, example_state, {})
+        return MethodLoss(losses.symmetric_cross_entropy(logits, batch.labels, self.alpha, self.beta))

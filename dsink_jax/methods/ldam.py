@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax.numpy as jnp
-import numpy as np
 
 from dsink_jax import losses
 from dsink_jax.losses._checks import check_at_least, check_range
@@ -18,8 +17,6 @@ class LdamDrw(Method):
     Cao et al., NeurIPS 2019, arXiv 1906.07413.
 
     Attributes:
-      class_counts: C positive numbers.
-      epochs: epochs of the training.
       max_margin: margin of the rarest class, at least 0.
       scale: factor of the cosines in the softmax, of the loss and of the prediction; positive.
       deferral: share of the training before the weights set in, in [0, 1]; the published recipe's is 160 of
@@ -27,8 +24,6 @@ class LdamDrw(Method):
       beta: of the class-balanced weights, in [0, 1).
     """
 
-    class_counts: tuple[int, ...]
-    epochs: int
     max_margin: float = 0.5
     scale: float = 30.0
     deferral: float = 0.8
@@ -42,22 +37,21 @@ class LdamDrw(Method):
         self.check(check_range, "deferral", 0.0, 1.0)
         self.check(check_range, "beta", 0.0, 1.0, high_open=True)
 
-    @classmethod
-    def from_facts(cls, facts, **options):
-        """With the counts of the training set, in which no class may be empty."""
+    def check_facts(self, facts):
+        """No class may be empty."""
         check_no_empty_class(facts.class_counts)
-        return cls(facts.class_counts, facts.epochs, **options)
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        counts = np.asarray(self.class_counts)
+        facts = context.facts
+        counts = jnp.asarray(facts.class_counts)
         values = losses.ldam(logits, batch.labels, counts, self.max_margin, self.scale)
         weights = losses.class_balanced_weights(counts, self.beta)
         # Epochs are a quotient of steps, a hair below the whole number at times.
-        deferred = epoch + 1e-4 >= self.deferral * self.epochs
-        weights = batch_weights(jnp.where(deferred, weights, 1.0), batch, axis_name)
-        return MethodLoss(weights * values, example_state, {})
+        deferred = context.epoch + 1e-4 >= self.deferral * facts.epochs
+        weights = batch_weights(jnp.where(deferred, weights, 1.0), batch, context.axis_name)
+        return MethodLoss(weights * values)
 
-    def predict(self, logits):
+    def predict(self, logits, facts):
         """Scaled cosines, whose softmax is the prediction."""
         return self.scale * logits

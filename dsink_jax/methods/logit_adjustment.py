@@ -10,44 +10,40 @@ from dsink_jax.losses._cross_entropy import integer_cross_entropy
 from dsink_jax.methods.base import Method, MethodLoss
 from dsink_jax.methods.class_balanced import check_no_empty_class
 
+# Logit of a class without examples: no probability, and finite, so that differences of it are numbers.
+_IMPOSSIBLE = -1e9
+
 
 @dataclasses.dataclass(frozen=True)
 class LogitAdjustment(Method):
     """Logit-adjusted cross-entropy (Menon et al., ICLR 2021, arXiv 2007.07314).
 
     Training shifts the logits by tau * log class_prior; the prediction is the softmax of the unshifted
-    logits, which is balanced over the classes.
+    logits, which is balanced over the classes. A class without examples, of which the network has learned
+    nothing, is never predicted.
 
     Attributes:
-      class_prior: C non-negative numbers.
       tau: strength, at least 0.
     """
 
-    class_prior: tuple[float, ...]
     tau: float = 1.0
 
     def __post_init__(self):
         self.check(check_at_least, "tau", 0)
 
-    @classmethod
-    def from_facts(cls, facts, **options):
-        """With the prior of the training set."""
-        return cls(facts.class_prior, **options)
-
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        prior = jnp.asarray(self.class_prior, jnp.float32)
-        values = losses.logit_adjusted_cross_entropy(logits, batch.labels, prior, self.tau)
-        return MethodLoss(values, example_state, {})
+        prior = jnp.asarray(context.facts.class_prior)
+        return MethodLoss(losses.logit_adjusted_cross_entropy(logits, batch.labels, prior, self.tau))
+
+    def predict(self, logits, facts):
+        """The unshifted logits of the classes that have examples."""
+        return jnp.where(jnp.asarray(facts.class_counts) > 0, logits, _IMPOSSIBLE)
 
 
 @dataclasses.dataclass(frozen=True)
 class BalancedSoftmax(LogitAdjustment):
-    """Balanced softmax (Ren et al., NeurIPS 2020, arXiv 2007.10740): logit adjustment with tau 1.
-
-    Attributes:
-      class_prior: C non-negative numbers; only their ratios matter.
-    """
+    """Balanced softmax (Ren et al., NeurIPS 2020, arXiv 2007.10740): logit adjustment with tau 1."""
 
     tau: float = dataclasses.field(default=1.0, init=False)
 
@@ -57,20 +53,17 @@ class PostHocLogitAdjustment(LogitAdjustment):
     """Cross-entropy, and logits shifted by -tau * log class_prior to predict (Menon et al.).
 
     Attributes:
-      class_prior: C positive numbers.
       tau: strength, at least 0.
     """
 
-    @classmethod
-    def from_facts(cls, facts, **options):
-        """With the prior of the training set, in which no class may be empty."""
+    def check_facts(self, facts):
+        """No class may be empty."""
         check_no_empty_class(facts.class_counts)
-        return super().from_facts(facts, **options)
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        return MethodLoss(integer_cross_entropy(logits, batch.labels), example_state, {})
+        return MethodLoss(integer_cross_entropy(logits, batch.labels))
 
-    def predict(self, logits):
+    def predict(self, logits, facts):
         """Logits without the share that the prior has in them."""
-        return logits - self.tau * jnp.log(jnp.asarray(self.class_prior, jnp.float32))
+        return logits - self.tau * jnp.log(jnp.asarray(facts.class_prior))

@@ -5,14 +5,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from dsink_jax.collectives import gather, own_rows
+from dsink_jax.collectives import all_gather, own_rows
 from dsink_jax.losses._checks import check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
 from dsink_jax.methods.base import Method, MethodLoss
+from dsink_jax.methods.hooks import MakesInputs
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixup(Method):
+class Mixup(MakesInputs, Method):
     """Cross-entropy on convex combinations of pairs of examples (Zhang et al., ICLR 2018, arXiv 1710.09412).
 
     One coefficient and one permutation for a batch, over all devices. The training accuracy is that of the
@@ -27,20 +28,20 @@ class Mixup(Method):
     def __post_init__(self):
         self.check(check_range, "alpha", 0.0, 1e6, low_open=True)
 
-    def prepare(self, batch, example_state, networks, key, *, epoch, axis_name):
-        """Mixes the images; `extra` is the coefficient and the partners' labels."""
+    def prepare(self, batch, example_state, networks, key, context):
+        """Mixes the inputs; `extra` is the coefficient and the partners' labels."""
         coefficient_key, partner_key = jax.random.split(key)
         coefficient = jax.random.beta(coefficient_key, self.alpha, self.alpha)
-        ((images, labels),) = partners([(batch.images, batch.labels)], partner_key, axis_name)
-        mixed = coefficient * batch.images + (1.0 - coefficient) * images
-        return batch._replace(inputs=mixed, extra=(coefficient, labels))
+        ((inputs, labels),) = partners([(batch.inputs, batch.labels)], partner_key, context.axis_name)
+        mixed = coefficient * batch.inputs + (1.0 - coefficient) * inputs
+        return batch._replace(prepared=mixed, extra=(coefficient, labels))
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
         coefficient, labels = batch.extra
         values = coefficient * integer_cross_entropy(logits, batch.labels)
         values += (1.0 - coefficient) * integer_cross_entropy(logits, labels)
-        return MethodLoss(values, example_state, {})
+        return MethodLoss(values)
 
 
 def partners(views, key, axis_name):
@@ -56,7 +57,7 @@ def partners(views, key, axis_name):
     """
     count = jax.tree.leaves(views)[0].shape[0]
     # All of the first view, then all of the next: an order that does not depend on the number of devices.
-    whole = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *gather(views, axis_name))
+    whole = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *all_gather(views, axis_name))
     order = jax.random.permutation(key, jax.tree.leaves(whole)[0].shape[0]).reshape(len(views), -1)
     own = [own_rows(order_of_view, count, axis_name) for order_of_view in order]
     return [jax.tree.map(lambda leaf, rows=rows: leaf[rows], whole) for rows in own]

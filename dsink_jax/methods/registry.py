@@ -1,14 +1,13 @@
-"""Methods by name, as the command lines choose them, and their options by name."""
+"""Methods by name, as settings and command lines choose them, and their options by name."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-import docstring_parser
 import jax
 
 from dsink_jax.errors import InputError, check_known
-from dsink_jax.methods.base import Method, TrainingFacts
+from dsink_jax.methods.base import Method, TrainingFacts, option_fields
 from dsink_jax.methods.bootstrapping import HardBootstrapping, SoftBootstrapping
 from dsink_jax.methods.class_balanced import ClassBalanced, Focal
 from dsink_jax.methods.coteaching import CoTeaching
@@ -27,7 +26,9 @@ from dsink_jax.methods.logit_adjustment import BalancedSoftmax, LogitAdjustment,
 from dsink_jax.methods.mixup import Mixup
 from dsink_jax.methods.reweighting import TransportReweighting
 
-Role = Literal["imbalance", "noise", "nothing"]
+RobustTo = Literal["imbalance", "noise", "nothing"]
+# A method as people give it: by name, as an object, or made from what is known of the training set.
+MethodLike = str | Method | Callable[[TrainingFacts], Method]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Entry:
     """
 
     method: type[Method]
-    robust_to: Role
+    robust_to: RobustTo
     source: str
 
 
@@ -71,20 +72,8 @@ METHODS: dict[str, Entry] = {
 
 
 def method_options(name: str) -> dict[str, dataclasses.Field]:
-    """The options of a method: its fields that have a default and can be given."""
-    fields = dataclasses.fields(METHODS[name].method)
-    return {f.name: f for f in fields if f.default is not dataclasses.MISSING and f.init}
-
-
-def option_name(method: str, option: str) -> str:
-    """The name of a method's option among those of all methods."""
-    return f"{method}_{option}"
-
-
-def option_help(name: str) -> dict[str, str]:
-    """What the docstring of a method's class says about each attribute, on one line."""
-    documented = docstring_parser.parse(METHODS[name].method.__doc__ or "", docstring_parser.Style.GOOGLE)
-    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in documented.params}
+    """The options of a named method by name."""
+    return {field.name: field for field in option_fields(METHODS[name].method)}
 
 
 class Option(NamedTuple):
@@ -93,7 +82,7 @@ class Option(NamedTuple):
     Attributes:
       method: name of the method.
       name: of the option, as the method has it.
-      full_name: its name among the options of all methods.
+      full_name: its name among the options of all methods, such as `elr_momentum`.
       field: its field, with type and default.
     """
 
@@ -107,21 +96,7 @@ def all_options() -> Iterator[Option]:
     """The options of all methods, in the order of `METHODS`."""
     for method in METHODS:
         for name, field in method_options(method).items():
-            yield Option(method, name, option_name(method, name), field)
-
-
-# Options of all methods in one flat dataclass, such as `elr_momentum` for the momentum of elr: flags of a
-# command line come from its fields.
-MethodOptions = dataclasses.make_dataclass(
-    "MethodOptions",
-    [
-        (option.full_name, option.field.type, dataclasses.field(default=option.field.default))
-        for option in all_options()
-    ],
-    frozen=True,
-    namespace={"__module__": __name__},
-)
-MethodOptions.__doc__ = "Options of all named methods."
+            yield Option(method, name, f"{method}_{name}", field)
 
 
 def check_method_name(name: str) -> None:
@@ -129,42 +104,59 @@ def check_method_name(name: str) -> None:
     check_known("method", name, METHODS)
 
 
-def build_method(name: str, facts: TrainingFacts, options: Any = None) -> Method:
-    """The method called `name`, ready to train.
+def build_method(
+    method: MethodLike, options: Mapping[str, Any] | None = None, facts: TrainingFacts | None = None
+) -> Method:
+    """A method from what a person gave.
 
     Args:
-      name: one of `METHODS`.
-      facts: what is known of the training set.
-      options: `MethodOptions`; defaults if left out.
+      method: one of `METHODS`; or a `Method`, which is given back; or a function of the facts.
+      options: options of a named method that are not to have their defaults.
+      facts: what is known of the training set, held against what the method needs; None to leave that out.
 
     Raises:
-      InputError: for an unknown name, an option that is out of range, or one that has to be told and is not.
+      InputError: for an unknown name, an option that is out of range, one that has to be given and is not, or
+        a training set that the method cannot learn from.
     """
-    check_method_name(name)
-    options = options or MethodOptions()
-    chosen = {option: getattr(options, option_name(name, option)) for option in method_options(name)}
-    method = METHODS[name].method
-    for option, example in method.told.items():
-        if chosen[option] is None:
-            full = option_name(name, option)
-            flag = "--" + full.replace("_", "-")
+    if isinstance(method, str):
+        check_method_name(method)
+        name, made = method, _from_name(method, options or {})
+    else:
+        made = method if isinstance(method, Method) else method(facts) if callable(method) else None
+        if not isinstance(made, Method):
             raise InputError(
-                f"{name} must be told its {option.replace('_', ' ')}: {flag}, such as {flag} {example}.\n"
-                f"Meaning: {option_help(name)[option]} In Python: options={{{full!r}: {example!r}}}."
+                f"A method must be a name, a dsink_jax.methods.Method or a function of the training facts that "
+                f"gives one, got {method!r}.\nNames: {', '.join(METHODS)}."
+            )
+        name = method_name(made)
+    if facts is not None:
+        try:
+            made.check_facts(facts)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    return made
+
+
+def _from_name(name, options):
+    method = METHODS[name].method
+    for option in options:
+        check_known(f"option of {name}", option, method_options(name))
+    for option, example in method.required.items():
+        if options.get(option) is None:
+            raise InputError(
+                f"{name} must be given its {option.replace('_', ' ')}, such as "
+                f"{method.__name__}({option}={example!r})."
             )
     try:
-        return method.from_facts(facts, **chosen)
+        return method(**options)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
 
 
-def unused_options(options: Any, names: set[str]) -> list[tuple[str, str]]:
-    """Options that differ from their defaults although their method is none of `names`: (option, method)."""
-    return [
-        (option.full_name, option.method)
-        for option in all_options()
-        if option.method not in names and getattr(options, option.full_name) != option.field.default
-    ]
+def method_name(method: Method) -> str:
+    """The name of a method among `METHODS`, or that of its class."""
+    names = (name for name, entry in METHODS.items() if entry.method is type(method))
+    return next(names, type(method).__name__)
 
 
 def bytes_per_example(method: Method, num_classes: int, item_bytes: int = 4) -> int:

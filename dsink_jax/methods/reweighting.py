@@ -5,16 +5,16 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dsink_jax import losses
-from dsink_jax.collectives import gather, own_rows
+from dsink_jax.collectives import all_gather, own_rows
 from dsink_jax.errors import InputError
 from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
-from dsink_jax.methods.base import Method, MethodLoss, SecondStage
+from dsink_jax.methods.base import Method, MethodLoss
 from dsink_jax.methods.class_balanced import check_no_empty_class
 from dsink_jax.methods.cross_entropy import CrossEntropy
+from dsink_jax.methods.hooks import MakesInputs, SecondStage, TwoStages, UsesMetaSet
 
 _CHOICES = {
     "meta_labels": ("observed", "clean"),
@@ -26,7 +26,7 @@ _CHOICES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class TransportReweighting(Method):
+class TransportReweighting(TwoStages, MakesInputs, UsesMetaSet, Method):
     """Example weights that bring the batch close to a small balanced meta set in transport cost.
 
     Guo et al., NeurIPS 2022, arXiv 2208.02951. The first stage is cross-entropy. In the second, weights start
@@ -39,16 +39,14 @@ class TransportReweighting(Method):
     labels the set is drawn by has to be said: clean ones are an assumption that real data may not meet.
 
     Attributes:
-      class_counts: C positive numbers, without the meta set.
-      epochs: epochs of the first stage, or of both if the second cuts it.
-      meta_per_class: images of each class in the meta set, at least 1; to be told.
-      meta_labels: labels of the meta set, `observed` or `clean`; to be told.
+      meta_per_class: images of each class in the meta set, at least 1; has to be given.
+      meta_labels: labels of the meta set, `observed` or `clean`; has to be given.
       cost: of moving an example to a member of the meta set: `feature`, which is 1 - cosine, `label`, or
         `combined`, half of each.
       meta_set: `prototypes`, the mean image of each class, or `whole`, all images.
       trains: `classifier`, the last layer, or the whole `network`, in the second stage.
-      share: epochs of the second stage as a share of `epochs`, in (0, 1].
-      cuts_first: whether these are the last of `epochs`, which the first stage does without, its learning
+      share: epochs of the second stage as a share of the first's, or of both if it cuts the first, in (0, 1].
+      cuts_first: whether these are the last epochs of the training, which the first stage does without, its learning
         rate not annealed to the end (published: 90 of 250); else they come on top.
       learning_rate_factor: highest learning rate of the second stage over that of the first, positive.
       meta_weight: weight of the meta set's cross-entropy, at least 0. The published 10 goes with a sum over a
@@ -61,8 +59,6 @@ class TransportReweighting(Method):
       beta: of the class-balanced weights, in [0, 1).
     """
 
-    class_counts: tuple[int, ...]
-    epochs: int
     meta_per_class: int | None = None
     meta_labels: Literal["observed", "clean"] | None = None
     cost: Literal["combined", "feature", "label"] = "combined"
@@ -79,7 +75,8 @@ class TransportReweighting(Method):
     beta: float = 0.9999
 
     forward_passes = 2
-    told = {"meta_per_class": 5, "meta_labels": "observed"}  # noqa: RUF012
+    needs = ("features",)
+    required = {"meta_per_class": 5, "meta_labels": "observed"}  # noqa: RUF012
 
     def __post_init__(self):
         for name, choices in _CHOICES.items():
@@ -97,24 +94,19 @@ class TransportReweighting(Method):
         self.check(check_range, "epsilon", 0.0, 1e6, low_open=True)
         self.check(check_range, "beta", 0.0, 1.0, high_open=True)
 
-    @classmethod
-    def from_facts(cls, facts, **options):
-        """With the counts of the training set less the meta set, and the length of the training."""
+    def check_facts(self, facts):
+        """No class may be empty."""
         check_no_empty_class(facts.class_counts)
-        taken = options.get("meta_per_class") or 0
-        kept = tuple(max(count - taken, 1) for count in facts.class_counts)
-        return cls(kept, facts.epochs, **options)
 
     @property
     def first_stage(self):
         """Cross-entropy on all images, those of the meta set included."""
         return CrossEntropy()
 
-    @property
-    def second_stage(self):
+    def second_stage(self, epochs):
         """Training with the weights."""
         return SecondStage(
-            max(round(self.share * self.epochs), 1),
+            max(round(self.share * epochs), 1),
             self.learning_rate_factor,
             only_classifier=self.trains == "classifier",
             cuts_first=self.cuts_first,
@@ -125,24 +117,25 @@ class TransportReweighting(Method):
         zeros = jnp.zeros((num_examples,), jnp.float32)
         return {"shift": zeros, "momentum": zeros}
 
-    def prepare(self, batch, example_state, networks, key, *, epoch, axis_name):
+    def prepare(self, batch, example_state, networks, key, context):
         """Moves the weights of the batch's examples; the meta set's images join the inputs."""
-        features = networks.features(batch.images)
-        meta_features, meta_labels = self._meta(batch, networks)
-        start = self._class_weights()[batch.labels]
+        axis_name, num_classes = context.axis_name, context.facts.num_classes
+        features = networks.features(batch.inputs)
+        meta_features, meta_labels = self._meta(batch, networks, num_classes)
+        start = self._class_weights(context.facts)[batch.labels]
         rows = (features, batch.labels, batch.where, start + example_state["shift"])
-        features, labels, where, weights = gather(rows, axis_name)
-        cost = self._cost(features, labels, meta_features, meta_labels)
+        features, labels, where, weights = all_gather(rows, axis_name)
+        cost = self._cost(features, labels, meta_features, meta_labels, num_classes)
         gradient = jax.grad(losses.transport_distance)(weights, cost, where=where, epsilon=self.epsilon)
         gradient, weights = own_rows((gradient, weights), len(start), axis_name)
         momentum = gradient + self.weight_decay * weights + self.weight_momentum * example_state["momentum"]
         weights = jnp.maximum(weights - self.weight_rate * momentum, 0.0)
-        inputs = jnp.concatenate([batch.images, batch.meta_images])
+        inputs = jnp.concatenate([batch.inputs, batch.meta_inputs])
         return batch._replace(
-            inputs=inputs, extra=(weights, {"shift": weights - start, "momentum": momentum})
+            prepared=inputs, extra=(weights, {"shift": weights - start, "momentum": momentum})
         )
 
-    def loss(self, logits, batch, example_state, *, epoch, axis_name):
+    def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
         weights, example_state = batch.extra
         count = len(batch.labels)
@@ -151,20 +144,21 @@ class TransportReweighting(Method):
         values += self.meta_weight * meta
         return MethodLoss(values, example_state, {"weight": weights}, logits[:count])
 
-    def _class_weights(self):
-        return losses.class_balanced_weights(np.asarray(self.class_counts), self.beta)
+    def _class_weights(self, facts):
+        """Of the training set without the meta set."""
+        kept = jnp.maximum(jnp.asarray(facts.class_counts) - self.meta_per_class, 1.0)
+        return losses.class_balanced_weights(kept, self.beta)
 
-    def _meta(self, batch, networks):
+    def _meta(self, batch, networks, num_classes):
         """Features and labels of what the batch is moved to."""
         if self.meta_set == "whole":
-            return networks.features(batch.meta_images), batch.meta_labels
-        num_classes = len(self.class_counts)
-        by_class = batch.meta_images.reshape(num_classes, -1, *batch.meta_images.shape[1:])
+            return networks.features(batch.meta_inputs), batch.meta_labels
+        by_class = batch.meta_inputs.reshape(num_classes, -1, *batch.meta_inputs.shape[1:])
         return networks.features(by_class.mean(1)), jnp.arange(num_classes)
 
-    def _cost(self, features, labels, meta_features, meta_labels):
+    def _cost(self, features, labels, meta_features, meta_labels, num_classes):
         of_features = losses.feature_cost(features, meta_features)
-        of_labels = losses.label_cost(labels, meta_labels, len(self.class_counts))
+        of_labels = losses.label_cost(labels, meta_labels, num_classes)
         return {
             "feature": of_features,
             "label": of_labels,

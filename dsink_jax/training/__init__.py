@@ -3,12 +3,12 @@
 from dsink_jax.training.checkpoint import Checkpoint, Checkpointer, load_variables
 from dsink_jax.training.epoch_metrics import TrainingDivergedError
 from dsink_jax.training.loop import (
-    FitSettings,
-    Fitted,
-    TrainedAuxiliary,
+    Auxiliaries,
+    TrainedModel,
+    TrainingSettings,
     TrainingStoppedError,
     first_stage_settings,
-    fit,
+    train,
 )
 from dsink_jax.training.optimizer import OptimizerSettings, build_optimizer
 from dsink_jax.training.parallel import (
@@ -18,13 +18,15 @@ from dsink_jax.training.parallel import (
     replicate,
     sharded_train_step,
 )
-from dsink_jax.training.predict import make_predictor
+from dsink_jax.training.predict import predict
 from dsink_jax.training.progress import BarProgress, LineProgress, Progress, SilentProgress, make_progress
 from dsink_jax.training.step import (
-    Auxiliary,
-    AuxiliaryPair,
     DeviceData,
-    Preprocessing,
+    PredictionNumbers,
+    Predictor,
+    Standardization,
+    StepNumbers,
+    StepProgram,
     TrainState,
     create_state,
     make_predict_step,
@@ -34,35 +36,37 @@ from dsink_jax.training.step import (
 
 __all__ = [
     "AXIS",
-    "Auxiliary",
-    "AuxiliaryPair",
+    "Auxiliaries",
     "BarProgress",
     "Checkpoint",
     "Checkpointer",
     "DeviceData",
-    "FitSettings",
-    "Fitted",
     "LineProgress",
     "OptimizerSettings",
-    "Preprocessing",
+    "PredictionNumbers",
+    "Predictor",
     "Progress",
     "SilentProgress",
+    "Standardization",
+    "StepNumbers",
+    "StepProgram",
     "TrainState",
-    "TrainedAuxiliary",
+    "TrainedModel",
     "TrainingDivergedError",
+    "TrainingSettings",
     "TrainingStoppedError",
     "build_optimizer",
     "create_state",
     "first_stage_settings",
-    "fit",
     "load_variables",
     "make_predict_step",
-    "make_predictor",
     "make_progress",
     "make_train_step",
     "parallel_predict_step",
     "parallel_train_step",
+    "predict",
     "repeat_step",
     "replicate",
     "sharded_train_step",
+    "train",
 ]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from dsink_jax.data import batches
-from dsink_jax.methods.base import SecondStage
+from dsink_jax.methods.hooks import SecondStage
 from dsink_jax.training import parallel
 from dsink_jax.training.step import DeviceData
 
@@ -34,15 +34,25 @@ class TrainingOrder:
         self.num_examples = len(kept)
         self.steps = batches.steps_per_epoch(len(kept), batch_size)
 
-    def dispatches(self, epoch: int, steps_each: int, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Index and where of each call from step `done` on: `[devices, n]`, for k > 1 `[devices, k, n]`."""
+    def dispatches(
+        self, epoch: int, steps_each: int, done: int
+    ) -> Iterator[tuple[tuple[np.ndarray, ...], int]]:
+        """The arguments and the number of steps of each call from step `done` on.
+
+        The arguments are index and where `[devices, n]`; for k > 1 steps in a call, which of these are
+        steps, bool `[k]`, then index and where `[devices, k, n]`. The last call is filled up.
+        """
         order = self._of_epoch(epoch)
         for start in range(done, self.steps, steps_each):
             index, where = (part[start : start + steps_each] for part in order)
+            steps = len(index)
             if steps_each == 1:
-                yield index[0], where[0]
-            else:
-                yield index.swapaxes(0, 1), where.swapaxes(0, 1)
+                yield (index[0], where[0]), steps
+                continue
+            missing = ((0, steps_each - steps), (0, 0), (0, 0))
+            index, where = np.pad(index, missing), np.pad(where, missing)
+            active = np.arange(steps_each) < steps
+            yield (active, index.swapaxes(0, 1), where.swapaxes(0, 1)), steps
 
     def _of_epoch(self, epoch):
         if self._class_balanced:

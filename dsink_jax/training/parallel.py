@@ -42,26 +42,26 @@ def own_devices(devices: Sequence[jax.Device]) -> slice:
 
 
 def parallel_train_step(
-    train_step: Callable, devices: Sequence[jax.Device], *, streamed: bool = False
+    train_step: Callable, devices: Sequence[jax.Device], *, split: Sequence[int | None] = (0, 0)
 ) -> Callable:
     """Maps a training step, or one of `repeat_step`, over the devices.
 
     Args:
-      train_step: `(state, data, auxiliary_variables, key, index, where) -> (state, metrics)`, written for
+      train_step: `(state, data, numbers, auxiliary_variables, key, *order) -> (state, metrics)`, written for
         the axis `AXIS`.
       devices: the devices of this process to use; with several processes, all that it has.
-      streamed: whether the images of each batch are given to it.
+      split: for each argument of `order` 0 if it has a leading axis of devices, None if all get the same.
 
     Returns:
-      The same function with a leading axis of this process's devices on index, where and images. The state is
+      The same function with a leading axis of this process's devices where `split` says so. The state is
       donated.
     """
     if total_devices(devices) == 1:
-        return sharded_train_step(train_step, devices, streamed=streamed)
+        return sharded_train_step(train_step, devices, split=split)
     return jax.pmap(
         train_step,
         axis_name=AXIS,
-        in_axes=(None, None, None, None, 0, 0) + ((0,) if streamed else ()),
+        in_axes=(None,) * 5 + tuple(split),
         out_axes=None,
         # Named devices are this process's alone.
         devices=devices if jax.process_count() == 1 else None,
@@ -70,37 +70,30 @@ def parallel_train_step(
 
 
 def sharded_train_step(
-    train_step: Callable, devices: Sequence[jax.Device], *, streamed: bool = False
+    train_step: Callable, devices: Sequence[jax.Device], *, split: Sequence[int | None] = (0, 0)
 ) -> Callable:
     """The same mapping by `jit` and `shard_map`: takes the same arguments and gives the same numbers."""
 
-    def one_device(state, data, auxiliary_variables, key, *split):
-        return train_step(state, data, auxiliary_variables, key, *(rows[0] for rows in split))
+    def one_device(state, data, numbers, auxiliary_variables, key, *order):
+        own = (rows if axis is None else rows[0] for rows, axis in zip(order, split, strict=True))
+        return train_step(state, data, numbers, auxiliary_variables, key, *own)
 
-    specs = (_WHOLE,) * 4 + (_SPLIT,) * (3 if streamed else 2)
+    specs = (_WHOLE,) * 5 + tuple(_WHOLE if axis is None else _SPLIT for axis in split)
     return jax.jit(_shard_map(one_device, devices, specs, _WHOLE), donate_argnums=0)
 
 
 def parallel_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
-    """Maps `(variables, images, index [n]) -> logits [n, C]`: index and logits get a leading device axis."""
-    return _mapped_predict_step(predict_step, devices, (None, None, 0))
+    """Maps `(variables, numbers, standardization, inputs [n, ...]) -> logits [n, C]` over the devices.
 
-
-def streamed_predict_step(predict_step: Callable, devices: Sequence[jax.Device]) -> Callable:
-    """Maps `(variables, images [n, ...]) -> logits [n, C]`: images and logits get a leading device axis."""
-    return _mapped_predict_step(predict_step, devices, (None, 0))
-
-
-def _mapped_predict_step(predict_step, devices, in_axes):
-    """Only the last argument is split, as `in_axes` says."""
+    Inputs and logits get a leading device axis. Each process predicts for itself.
+    """
     if total_devices(devices) > 1:
-        return jax.pmap(predict_step, axis_name=AXIS, in_axes=in_axes, devices=devices)
+        return jax.pmap(predict_step, axis_name=AXIS, in_axes=(None, None, None, 0), devices=devices)
 
-    def one_device(*arguments):
-        return predict_step(*arguments[:-1], arguments[-1][0])[None]
+    def one_device(variables, numbers, standardization, inputs):
+        return predict_step(variables, numbers, standardization, inputs[0])[None]
 
-    specs = tuple(_WHOLE if axis is None else _SPLIT for axis in in_axes)
-    return jax.jit(_shard_map(one_device, devices, specs, _SPLIT))
+    return jax.jit(_shard_map(one_device, devices, (_WHOLE, _WHOLE, _WHOLE, _SPLIT), _SPLIT))
 
 
 def _shard_map(function, devices, in_specs, out_specs):

@@ -1,68 +1,94 @@
-"""Predictions of a trained model on many images."""
+"""Predictions of a trained model for many inputs, in batches of a few sizes."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from dsink_jax.data import batches, streaming
-from dsink_jax.methods.base import Method
-from dsink_jax.models.interface import Model, Variables
+from dsink_jax.data import streaming
+from dsink_jax.models.interface import Variables
 from dsink_jax.training import parallel
-from dsink_jax.training.step import Preprocessing, make_predict_step
+from dsink_jax.training.step import (
+    PredictionNumbers,
+    Predictor,
+    Standardization,
+    make_output_step,
+    make_predict_step,
+)
+
+# Examples on each device at once: so few programs serve any number of them.
+BATCH_SIZES = (512, 128, 32, 8)
 
 
-@functools.lru_cache(maxsize=8)  # compiled once for all trainings of one kind, such as the folds of an audit
-def _steps(model, method, preprocessing, devices):
-    predict_step = make_predict_step(model, method, preprocessing)
-    return (
-        parallel.parallel_predict_step(predict_step, devices),
-        parallel.streamed_predict_step(predict_step, devices),
-    )
-
-
-def make_predictor(
-    model: Model,
-    method: Method | None,
-    preprocessing: Preprocessing,
+def predict(
+    predictor: Predictor,
+    variables: Variables,
+    numbers: PredictionNumbers,
+    standardization: Standardization | None,
+    inputs: Any,
     devices: Sequence[jax.Device],
-    batch_size: int = 512,
-) -> Callable[[Variables, Any], np.ndarray]:
-    """Builds `predict(variables, images [M, H, W, channels]) -> logits float32 [M, C]` over all devices.
+    *,
+    outputs: bool = False,
+) -> np.ndarray:
+    """Logits float32 `[M, C]`, whose softmax is the method's prediction: evaluation mode, no augmentation.
 
-    Evaluation mode, no augmentation; the softmax of the logits is the method's prediction. Arrays already
-    on the devices (`parallel.replicate`) are not copied again; an `ImageSource` is streamed.
+    Programs are compiled once for a network, a method, the shape of an example and each of `BATCH_SIZES`;
+    rows are filled up to one of these, and never is more than one batch copied to the devices.
 
     Args:
-      model: the network.
-      method: what it was trained with; None for the networks' outputs as `Method.refresh` gets them.
-      preprocessing: its normalisation is used, its augmentation is not.
+      predictor: network and method, the latter without its numbers.
+      variables: of the network.
+      numbers: what it predicts by.
+      standardization: of the inputs, or None.
+      inputs: `[M, ...]`, an array on the host or a source to stream from.
       devices: devices of this process to predict on.
-      batch_size: largest number of images on each device at once.
+      outputs: whether the networks' outputs are wanted, as `LooksAtTrainingSet.refresh` gets them: `[M, C]`
+        or `[M, K, C]`.
     """
-    step, streamed_step = _steps(model, method, preprocessing, tuple(devices))
+    step = _mapped_step(predictor, tuple(devices), outputs)
+    fixed = parallel.replicate((variables, numbers, standardization), devices)
+    parts = []
+    for count, batch in _batches(inputs, len(devices)):
+        parts.append((count, step(*fixed, batch)))
+        if parallel.must_read(len(parts), devices):
+            jax.block_until_ready(parts[-1][1])
+    return np.concatenate([np.asarray(part).reshape(-1, *part.shape[2:])[:count] for count, part in parts])
 
-    def dispatches(variables, images, order):
-        if streaming.is_streamed(images):
-            for batch in streaming.read_batches(images, order.index):
-                yield streamed_step(variables, batch)
-        else:
-            images = parallel.replicate(images, devices)
-            for index in order.index:
-                yield step(variables, images, index)
 
-    def predict(variables, images):
-        variables = parallel.replicate(variables, devices)
-        per_device = min(batch_size, -(-len(images) // len(devices)))
-        order = batches.evaluation_order(len(images), per_device * len(devices), len(devices))
-        parts = []
-        for number, batch in enumerate(dispatches(variables, images, order), start=1):
-            parts.append(batch)
-            if parallel.must_read(number, devices):
-                jax.block_until_ready(parts[-1])
-        logits = np.stack([np.asarray(part) for part in parts])
-        return logits.reshape(order.where.size, *logits.shape[3:])[: len(images)]
+def batch_sizes(count: int, num_devices: int) -> Iterator[int]:
+    """Examples on each device in each of the batches that `count` examples are predicted in.
 
-    return predict
+    At most half of a batch is filled up, but for the smallest.
+
+    >>> list(batch_sizes(544, 1)), list(batch_sizes(400, 1)), list(batch_sizes(37, 1))
+    ([512, 32], [512], [32, 8])
+    """
+    while count > 0:
+        fits = [size for size in BATCH_SIZES if count <= size * num_devices <= 2 * count]
+        full = [size for size in BATCH_SIZES if size * num_devices <= count]
+        size = min(fits) if fits else full[0] if full else BATCH_SIZES[-1]
+        yield size
+        count -= size * num_devices
+
+
+@functools.lru_cache(maxsize=64)  # compiled once for all trainings of one kind, such as the folds of an audit
+def _mapped_step(predictor, devices, outputs):
+    step = make_output_step(predictor.model) if outputs else make_predict_step(predictor)
+    return parallel.parallel_predict_step(step, devices)
+
+
+def _batches(inputs, num_devices):
+    """Number of examples, and the inputs `[devices, n, ...]`, of each batch."""
+    sizes = list(batch_sizes(len(inputs), num_devices))
+    stops = np.cumsum([size * num_devices for size in sizes])
+    counts = np.diff(np.minimum(stops, len(inputs)), prepend=0)
+    # What is filled up repeats the last example.
+    rows = [
+        np.minimum(np.arange(stop - size * num_devices, stop), len(inputs) - 1).reshape(num_devices, size)
+        for stop, size in zip(stops, sizes, strict=True)
+    ]
+    if streaming.is_streamed(inputs):
+        return zip(counts, streaming.read_batches(inputs, rows), strict=True)
+    return ((count, np.asarray(inputs)[index]) for count, index in zip(counts, rows, strict=True))

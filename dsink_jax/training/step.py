@@ -1,10 +1,11 @@
 """One training step and one prediction step as pure functions of one device's share of a batch.
 
 Written against the name of a mapped axis only: the same functions run under `pmap`, `shard_map` or, with
-no axis, plain `jit`.
+no axis, plain `jit`. What a program is compiled for is a `StepProgram`; what may change without a new one is
+an array: the `StepNumbers`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,16 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dsink_jax.collectives import gather, total
-from dsink_jax.data.augment import Augmentation, augment, example_keys, normalise
-from dsink_jax.methods.base import Batch, Method, Networks, SecondStage
+from dsink_jax.collectives import all_gather, psum
+from dsink_jax.data.augment import Preprocess, apply_to_each, normalize
+from dsink_jax.methods.base import Batch, Context, Method, TrainingFacts, with_numbers
+from dsink_jax.methods.distillation import Distillation
+from dsink_jax.methods.hooks import (
+    LooksAtTrainingSet,
+    MakesInputs,
+    Networks,
+    UsesMetaSet,
+    variables_to_predict_with,
+)
 from dsink_jax.models.interface import Model, Variables
+from dsink_jax.training.optimizer import OptimizerKind, build_optimizer
 
 Array = jax.Array | np.ndarray
 StateDtype = Literal["float32", "float16"]
 
 # Folded into the key of a step, beside the examples' indices, which never get so large.
-_SECOND_VIEW, _METHOD = 2**32 - 1, 2**32 - 2
+_SECOND_VIEW, _METHOD, _NETWORK = 2**32 - 1, 2**32 - 2, 2**32 - 3
 
 
 class TrainState(NamedTuple):
@@ -30,247 +40,368 @@ class TrainState(NamedTuple):
     Attributes:
       step: int32 `[]`, steps done.
       params: parameters.
-      batch_stats: moving averages of batch normalisation.
+      collections: what else the network keeps, such as moving averages of batch normalisation.
       opt_state: state of the optimiser.
-      example_state: the method's per-example state, a pytree of `[M, ...]`, M training examples.
+      example_state: the method's per-example state, a pytree of `[M, ...]`, M rows of the training set.
       shared_state: the method's state of the whole training set.
+      average: moving average of the parameters, `()` if there is none.
     """
 
     step: jax.Array
     params: Any
-    batch_stats: Any
+    collections: Any
     opt_state: Any
     example_state: Any
     shared_state: Any = ()
+    average: Any = ()
 
     @property
     def variables(self) -> Variables:
-        """What `Model.apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """What the network is to be applied with: averaged parameters if there are any."""
+        params = self.params if isinstance(self.average, tuple) else self.average
+        return {"params": params, **self.collections}
 
 
 class DeviceData(NamedTuple):
     """The training set as it lies on every device.
 
     Attributes:
-      images: `[M, H, W, channels]`, uint8 or float; or an `ImageSource`, which is streamed: the step is then
-        given None here, and the images of each batch.
+      inputs: `[M, ...]` of any rank and numeric type; or a `Source`, which is streamed: the step is then
+        given None here, and the inputs of each batch.
       labels: int32 `[M]`, observed labels.
-      noise_robust_logits: float32 `[M, C]`, f_N's logits on the unaugmented images, or None.
+      noise_robust_logits: float32 `[M, C]`, f_N's logits to be looked up, or None.
       imbalance_robust_logits: float32 `[M, C]`, the same of f_L, or None.
       meta_index: int32 `[K]`, positions of the meta set, class by class, or None. They are left out of the
         order of the epochs.
       meta_labels: int32 `[K]`, its labels, or None.
-      meta_images: `[K, H, W, channels]`, its images where the others are streamed, else None.
+      meta_inputs: `[K, ...]`, its inputs where the others are streamed, else None.
     """
 
-    images: Any
+    inputs: Any
     labels: Array
     noise_robust_logits: Array | None = None
     imbalance_robust_logits: Array | None = None
     meta_index: Array | None = None
     meta_labels: Array | None = None
-    meta_images: Array | None = None
+    meta_inputs: Array | None = None
 
 
-class Auxiliary(NamedTuple):
-    """A trained auxiliary model that the step runs on the student's own view: static part."""
+class Predictor(NamedTuple):
+    """A network and what turns its outputs into predictions; of a trained auxiliary, the static part."""
 
     model: Model
     method: Method
 
 
-class AuxiliaryPair(NamedTuple):
-    """f_N and f_L, or their variables."""
+class StepProgram(NamedTuple):
+    """What a training step is compiled for; hashable, and equal for trainings that can share a program.
 
-    noise_robust: Any
-    imbalance_robust: Any
+    Attributes:
+      model: the network.
+      method: what it optimises, without its numbers.
+      term: the distillation beside it, without its numbers, or None.
+      optimizer: how it steps, without its numbers.
+      preprocess: augmentation of training inputs, `(key, batch) -> batch`, or None.
+      auxiliaries: f_N and f_L, to be run in evaluation mode on the same augmented inputs; None if they are
+        looked up or not needed.
+      is_second_stage: whether batch statistics stay as they are.
+      skips_not_finite: whether a step whose loss or gradient is not finite changes nothing. Its metrics are
+        0, `examples` among them, and `skipped` is 1.
+      averages: whether a moving average of the parameters is kept.
+    """
+
+    model: Model
+    method: Method
+    term: Distillation | None
+    optimizer: OptimizerKind
+    preprocess: Preprocess | None = None
+    auxiliaries: tuple[Predictor, Predictor] | None = None
+    is_second_stage: bool = False
+    skips_not_finite: bool = False
+    averages: bool = False
 
 
-class Preprocessing(NamedTuple):
-    """How stored images become inputs."""
+class PredictionNumbers(NamedTuple):
+    """The numbers of a prediction: those of the method by name, and the facts it predicts by."""
 
-    augmentation: Augmentation
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    method: Mapping[str, Any]
+    facts: TrainingFacts
+
+
+class Standardization(NamedTuple):
+    """Inputs become (inputs - mean) * scale over the last axis; uint8 inputs are put on 0 to 1 before.
+
+    Attributes:
+      mean: float32 `[D]` or `[channels]`.
+      scale: float32 of the same shape, 1 / standard deviation.
+    """
+
+    mean: Array
+    scale: Array
+
+
+class StepNumbers(NamedTuple):
+    """The arrays that a training step works with beside state and data.
+
+    Attributes:
+      method: numbers of the method by name.
+      term: numbers of the distillation term by name.
+      optimizer: numbers of the optimiser by name.
+      facts: what is known of the training set.
+      steps_per_epoch: float32 `[]`, to tell the method how far training is.
+      standardization: of the inputs, or None to leave them as they are.
+      average_decay: float32 `[]`, share of the average that is kept a step.
+      auxiliaries: the numbers of f_N and f_L, if they are run.
+    """
+
+    method: Mapping[str, Any]
+    term: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    facts: TrainingFacts
+    steps_per_epoch: Any
+    standardization: Standardization | None = None
+    average_decay: Any = 0.0
+    auxiliaries: tuple[PredictionNumbers, PredictionNumbers] | None = None
 
 
 def create_state(
-    model: Model,
-    method: Method,
-    optimizer: optax.GradientTransformation,
+    program: StepProgram,
+    numbers: StepNumbers,
     key: jax.Array,
-    images: Array,
+    inputs: Array,
     num_examples: int,
-    num_classes: int,
     *,
     state_dtype: StateDtype = "float32",
 ) -> TrainState:
     """The state before the first step.
 
     Args:
-      model: the network.
-      method: what it optimises.
-      optimizer: how.
+      program: network, method and optimiser.
+      numbers: what they work with.
       key: PRNG key of the initial parameters.
-      images: one or more inputs `[n, H, W, channels]`, for their shape.
-      num_examples: size of the training set.
-      num_classes: C.
+      inputs: one or more examples `[n, ...]`, for their shape.
+      num_examples: rows of the training set.
       state_dtype: type in which per-example state is kept; it is computed with in float32.
 
     Raises:
       ValueError: if the model is not as many networks as the method trains.
     """
+    model, method = program.model, program.method
     if model.networks != method.networks:
         raise ValueError(
             f"The method trains {method.networks} networks and the model is {model.networks}. "
             f"Give it several(model, {method.networks})."
         )
-    variables = model.init(key, jnp.asarray(images, jnp.float32))
+    collections = dict(model.init(key, jnp.asarray(standardized(inputs, numbers.standardization))))
+    params = collections.pop("params")
+    shared = method.init_shared(numbers.facts) if isinstance(method, LooksAtTrainingSet) else ()
+    # Copies: the state is donated, so no two leaves may share a buffer.
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
+        params=params,
+        collections=collections,
+        opt_state=build_optimizer(program.optimizer, numbers.optimizer).init(params),
         example_state=jax.tree.map(
-            # Copies: the state is donated, so no two leaves may share a buffer.
-            lambda leaf: jnp.array(leaf, state_dtype),
-            method.init(num_examples, num_classes),
+            lambda leaf: jnp.array(leaf, state_dtype), method.init(num_examples, numbers.facts.num_classes)
         ),
-        shared_state=method.init_shared(num_classes),
+        shared_state=shared,
+        average=jax.tree.map(jnp.array, params) if program.averages else (),
     )
 
 
-def make_train_step(
-    model: Model,
-    method: Method,
-    optimizer: optax.GradientTransformation,
-    preprocessing: Preprocessing,
-    steps_per_epoch: int,
-    *,
-    auxiliaries: AuxiliaryPair | None = None,
-    stage: SecondStage | None = None,
-    skip_not_finite: bool = False,
-    axis_name: str | None = None,
-) -> Callable:
+def standardized(inputs: Any, standardization: Standardization | None) -> Any:
+    """Stored inputs as the network gets them."""
+    return inputs if standardization is None else normalize(inputs, *standardization)
+
+
+def make_train_step(program: StepProgram, axis_name: str | None = None) -> Callable:
     """Builds the training step.
 
     Args:
-      model: the network, made for the same `axis_name`.
-      method: what it optimises.
-      optimizer: how.
-      preprocessing: augmentation and normalisation.
-      steps_per_epoch: to tell the method how far training is.
-      auxiliaries: a pair of `Auxiliary` to run in evaluation mode on the same augmented images; None if
-        the method needs none or the data carries their logits.
-      stage: the method's second stage, if this is it: batch statistics stay as they are.
-      skip_not_finite: whether a step whose loss or gradient is not finite is to change nothing. Its metrics
-        are 0, `examples` among them, and `skipped` is 1.
+      program: what it does.
       axis_name: mapped axis over which the batch is split, or None.
 
     Returns:
-      `step(state, data, auxiliary_variables, key, index, where, images=None) -> (state, metrics)`: index
-      int32 `[n]` and where bool `[n]` are this device's share, and images `[n, ...]` if they are streamed;
-      metrics are float32 scalars over the whole batch, equal
-      on all devices: `loss`, `accuracy` (against observed labels), `examples` and the method's own.
+      `step(state, data, numbers, auxiliary_variables, key, index, where, inputs=None) -> (state, metrics)`:
+      index int32 `[n]` and where bool `[n]` are this device's share, and inputs `[n, ...]` if they are
+      streamed; metrics are float32 scalars over the whole batch, equal on all devices: `loss`, `accuracy`
+      (against observed labels), `examples` and the method's own.
     """
+    model = program.model
 
-    def view(key, index, images):
-        images = augment(preprocessing.augmentation, example_keys(key, index), images)
-        return normalise(images, preprocessing.mean, preprocessing.std)
+    def make_batch(method, data, numbers, key, index, where, stored):
+        def view(key):
+            own = stored
+            if program.preprocess is not None:
+                own = apply_to_each(program.preprocess, key, index, stored)
+            return standardized(own, numbers.standardization)
 
-    def make_batch(state, data, auxiliary_variables, key, index, where, stored):
-        images = view(key, index, stored)
-        batch = Batch(images, data.labels[index], where, shared_state=state.shared_state)
-        if method.views == 2:
-            second_key = jax.random.fold_in(key, _SECOND_VIEW)
-            batch = batch._replace(second_view=view(second_key, index, stored))
-        if method.meta_per_class:
-            meta_images = data.images[data.meta_index] if data.meta_images is None else data.meta_images
-            meta_images = normalise(meta_images, preprocessing.mean, preprocessing.std)
-            batch = batch._replace(meta_images=meta_images, meta_labels=data.meta_labels)
-        return _with_auxiliaries(batch, data, auxiliaries, auxiliary_variables, index)
+        batch = Batch(view(key), data.labels[index], where)
+        if isinstance(method, MakesInputs) and method.views == 2:
+            batch = batch._replace(second_view=view(jax.random.fold_in(key, _SECOND_VIEW)))
+        if isinstance(method, UsesMetaSet):
+            meta = data.inputs[data.meta_index] if data.meta_inputs is None else data.meta_inputs
+            meta = standardized(meta, numbers.standardization)
+            batch = batch._replace(meta_inputs=meta, meta_labels=data.meta_labels)
+        return batch
 
-    def train_step(state, data, auxiliary_variables, key, index, where, images=None):
+    def train_step(state, data, numbers, auxiliary_variables, key, index, where, inputs=None):
         key = jax.random.fold_in(key, state.step)
-        stored = data.images[index] if images is None else images
-        batch = make_batch(state, data, auxiliary_variables, key, index, where, stored)
+        method = with_numbers(program.method, numbers.method)
+        term = with_numbers(program.term, numbers.term)
+        optimizer = build_optimizer(program.optimizer, numbers.optimizer)
+        stored = data.inputs[index] if inputs is None else inputs
+        batch = make_batch(method, data, numbers, key, index, where, stored)
+        if term is not None:
+            batch = _with_auxiliaries(batch, data, program, numbers, auxiliary_variables, index)
         rows = jax.tree.map(lambda s: s[index].astype(jnp.float32), state.example_state)
-        count = total(where.sum(), axis_name).astype(jnp.float32)
-        epoch = state.step / steps_per_epoch
-        batch = method.prepare(
-            batch,
-            rows,
-            _present_networks(model, state.variables),
-            jax.random.fold_in(key, _METHOD),
-            epoch=epoch,
-            axis_name=axis_name,
-        )
-        inputs = batch.images if batch.inputs is None else batch.inputs
+        count = psum(where.sum(), axis_name).astype(jnp.float32)
+        epoch = state.step / numbers.steps_per_epoch
+        context = Context(numbers.facts, epoch, state.shared_state, axis_name)
+        if isinstance(method, MakesInputs):
+            networks = _present_networks(model, {"params": state.params, **state.collections})
+            method_key = jax.random.fold_in(key, _METHOD)
+            batch = method.prepare(batch, rows, networks, method_key, context)
+        fed = _fed(batch, term)
+        network_key = jax.random.fold_in(key, _NETWORK)
 
         def local_loss(params):
-            if stage is not None and stage.only_classifier:
-                params = {**jax.lax.stop_gradient(params), "classifier": params["classifier"]}
-            logits, batch_stats = model.apply(
-                {"params": params, "batch_stats": state.batch_stats}, inputs, stage is None
+            if program.optimizer.only is not None:
+                trained = program.optimizer.only
+                params = {**jax.lax.stop_gradient(params), trained: params[trained]}
+            logits, collections = model.apply(
+                {"params": params, **state.collections},
+                fed,
+                train=not program.is_second_stage,
+                key=network_key,
+                axis_name=axis_name,
             )
-            result = method.loss(logits, batch, rows, epoch=epoch, axis_name=axis_name)
-            return jnp.where(where, result.values, 0.0).sum() / count, (result, logits, batch_stats)
+            result = _losses(method, term, logits, batch, rows, context)
+            return jnp.where(where, result.values, 0.0).sum() / count, (result, collections)
 
-        gradient, (result, logits, batch_stats) = jax.grad(local_loss, has_aux=True)(state.params)
-        gradient = total(gradient, axis_name)
+        gradient, (result, collections) = jax.grad(local_loss, has_aux=True)(state.params)
+        gradient = psum(gradient, axis_name)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        predictions = method.predict(logits) if result.predictions is None else result.predictions
-        correct = predictions.argmax(-1) == batch.labels
+        params = optax.apply_updates(state.params, updates)
+        correct = result.predictions.argmax(-1) == batch.labels
         metrics = {"loss": result.values, "accuracy": correct.astype(jnp.float32), **result.metrics}
         metrics = {
-            name: total(jnp.where(where, value, 0.0).sum(), axis_name) / count if value.ndim else value
+            name: psum(jnp.where(where, value, 0.0).sum(), axis_name) / count if value.ndim else value
             for name, value in metrics.items()
         }
         metrics["examples"] = count
         new_state = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
+            params=params,
+            collections=collections,
             opt_state=opt_state,
             example_state=_write_rows(state.example_state, result.example_state, index, where, axis_name),
-            shared_state=state.shared_state if result.shared_state is None else result.shared_state,
+            shared_state=state.shared_state,
+            average=_averaged(state, params, numbers.average_decay) if program.averages else (),
         )
-        if skip_not_finite:
+        if program.skips_not_finite:
             return _unless_finite(gradient, metrics, state, new_state)
         return new_state, metrics
 
     return train_step
 
 
-def make_predict_step(model: Model, method: Method | None, preprocessing: Preprocessing) -> Callable:
-    """Builds `predict(variables, images, index=None) -> logits [n, C]`, in evaluation mode.
+def make_predict_step(predictor: Predictor) -> Callable:
+    """Builds `predict(variables, numbers, standardization, inputs [n, ...]) -> logits [n, C]`.
 
-    On unaugmented images: those at `index`, or all that are given. The softmax of the logits is the method's
-    prediction. Without a method they are the networks' outputs as `Method.refresh` gets them, `[n, C]` or
-    `[n, K, C]`.
+    In evaluation mode, without augmentation; the softmax of the logits is the method's prediction.
     """
 
-    def predict_step(variables, images, index=None):
-        inputs = normalise(images if index is None else images[index], preprocessing.mean, preprocessing.std)
-        if method is not None:
-            return _predict(model, method, variables, inputs)
-        logits, _ = model.apply(variables, inputs, False)
-        return logits if logits.ndim == 2 else logits.swapaxes(0, 1)
+    def predict_step(variables, numbers, standardization, inputs):
+        return _predict(predictor, numbers, variables, standardized(inputs, standardization))
 
     return predict_step
 
 
+def make_output_step(model: Model) -> Callable:
+    """The same for the networks' outputs as `refresh` gets them, `[n, C]` or `[n, K, C]`."""
+
+    def output_step(variables, numbers, standardization, inputs):
+        del numbers
+        logits, _ = model.apply(variables, standardized(inputs, standardization))
+        return logits if logits.ndim == 2 else logits.swapaxes(0, 1)
+
+    return output_step
+
+
 def repeat_step(train_step: Callable) -> Callable:
-    """Several steps in one dispatch: index and where become `[k, n]`, images `[k, n, ...]`, metrics `[k]`."""
+    """Several steps in one dispatch: index and where become `[k, n]`, inputs `[k, n, ...]`, metrics `[k]`.
 
-    def steps(state, data, auxiliary_variables, key, *order):
-        def body(state, order):
-            return train_step(state, data, auxiliary_variables, key, *order)
+    A step without a valid row is left out: it changes nothing, and its metrics are 0.
+    """
 
-        return jax.lax.scan(body, state, order)
+    def steps(state, data, numbers, auxiliary_variables, key, active, *order):
+        def one(state, order):
+            return train_step(state, data, numbers, auxiliary_variables, key, *order)
+
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), order)
+        shapes = jax.eval_shape(one, state, empty)[1]
+
+        def body(state, now):
+            is_active, order = now
+            nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            return jax.lax.cond(is_active, one, lambda state, _: (state, nothing), state, order)
+
+        return jax.lax.scan(body, state, (active, order))
 
     return steps
+
+
+class _Losses(NamedTuple):
+    """What a step takes from method and term together."""
+
+    values: jax.Array
+    example_state: Any
+    metrics: dict[str, jax.Array]
+    predictions: jax.Array
+
+
+def _losses(method, term, logits, batch, rows, context):
+    """The base loss, and the term on the method's prediction for the inputs as they are."""
+    of_inputs = logits
+    if term is not None and batch.prepared is not None:
+        count = logits.shape[-2] - len(batch.labels)
+        logits, of_inputs = logits[..., :count, :], logits[..., count:, :]
+    base = method.loss(logits, batch, rows, context)
+    if term is None:
+        predicted = base.predictions
+        if predicted is None:
+            predicted = method.predict(logits, context.facts)
+        return _Losses(base.values, base.example_state, dict(base.metrics), predicted)
+    # Every network is drawn to a Q of its own; the diagnostics are the last one's.
+    each = [of_inputs] if method.networks == 1 else list(of_inputs[:, None])
+    distillation = jnp.zeros(len(batch.labels), jnp.float32)
+    for one in each:
+        values, metrics = term.values(method.predict(one, context.facts), batch, context.axis_name)
+        distillation += values
+    return _Losses(
+        term.combine(base.values, distillation, context.epoch),
+        base.example_state,
+        {**base.metrics, "base": base.values, "distillation": distillation, **metrics},
+        method.predict(of_inputs, context.facts),
+    )
+
+
+def _fed(batch, term):
+    """What the networks are fed: for a term the inputs as they are too, behind what the method made of them."""
+    if batch.prepared is None:
+        return batch.inputs
+    if term is None:
+        return batch.prepared
+    if isinstance(batch.prepared, tuple):
+        return tuple(jnp.concatenate([own, batch.inputs]) for own in batch.prepared)
+    return jnp.concatenate([batch.prepared, batch.inputs])
+
+
+def _averaged(state, params, decay):
+    """The moving average after a step; a short one at first, which has not much to remember."""
+    decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.average, params)
 
 
 def _unless_finite(gradient, metrics, state, new_state):
@@ -283,34 +414,35 @@ def _unless_finite(gradient, metrics, state, new_state):
     return kept._replace(step=new_state.step), {**metrics, "skipped": skipped}
 
 
-def _predict(model, method, variables, inputs):
+def _predict(predictor, numbers, variables, inputs):
     """The method's prediction, as logits `[n, C]`."""
-    logits, _ = model.apply(method.deployed(variables), inputs, False)
-    return method.predict(logits)
+    method = with_numbers(predictor.method, numbers.method)
+    logits, _ = predictor.model.apply(variables_to_predict_with(method, variables), inputs)
+    return method.predict(logits, numbers.facts)
 
 
 def _present_networks(model, variables):
     """The networks as they are, in evaluation mode."""
 
-    def features(images):
+    def features(inputs):
         if model.features is None:
             raise ValueError("Features are needed, which this model does not tell: see `Model.features`.")
-        return model.features(variables, images)
+        return model.features(variables, inputs)
 
-    return Networks(lambda images: model.apply(variables, images, False)[0], features)
+    return Networks(lambda inputs: model.apply(variables, inputs)[0], features)
 
 
-def _with_auxiliaries(batch, data, auxiliaries, variables, index):
+def _with_auxiliaries(batch, data, program, numbers, variables, index):
     """Adds the auxiliary logits: computed on the batch's own view, or looked up."""
-    if auxiliaries is not None:
+    if program.auxiliaries is not None:
         logits = [
-            _predict(auxiliary.model, auxiliary.method, weights, batch.images)
-            for auxiliary, weights in zip(auxiliaries, variables, strict=True)
+            _predict(auxiliary, own, weights, batch.inputs)
+            for auxiliary, own, weights in zip(
+                program.auxiliaries, numbers.auxiliaries, variables, strict=True
+            )
         ]
-    elif data.noise_robust_logits is not None:
-        logits = [data.noise_robust_logits[index], data.imbalance_robust_logits[index]]
     else:
-        return batch
+        logits = [data.noise_robust_logits[index], data.imbalance_robust_logits[index]]
     noise_robust, imbalance_robust = jax.lax.stop_gradient(logits)
     return batch._replace(noise_robust_logits=noise_robust, imbalance_robust_logits=imbalance_robust)
 
@@ -319,7 +451,7 @@ def _write_rows(example_state, rows, index, where, axis_name):
     """Writes the new rows of all devices into the per-example state; padding is not written."""
     if not jax.tree.leaves(example_state):
         return example_state
-    rows, index, where = gather((rows, index, where), axis_name)
+    rows, index, where = all_gather((rows, index, where), axis_name)
 
     def write(state, new):
         # Out of bounds means dropped, so padding rows point past the end.

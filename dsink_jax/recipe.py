@@ -1,0 +1,414 @@
+"""The order of work, written once: auxiliary models f_L and f_N, baselines, and the D-SINK target.
+
+A `Recipe` trains models that are described by a `ModelSpec` on one `TrainingSet`: in one stage or two, with a
+meta set where a method has one, from streams of the seed of their own, and, for those that distil, with their
+auxiliaries run on the same augmented inputs, looked up, or trained out of fold. With a directory every
+training is saved there, and the same recipe goes on where it stopped. `fit`, the audit and the experiments
+all train by it.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from dsink_jax.data import batches
+from dsink_jax.data.corruption import check_labels
+from dsink_jax.data.meta_set import draw_meta_set
+from dsink_jax.data.streaming import Selected, is_streamed
+from dsink_jax.errors import InputError
+from dsink_jax.methods import AdjustedNoiseRobust, Distillation, Ensemble, Method, TrainingFacts, make_facts
+from dsink_jax.methods.hooks import TwoStages, UsesMetaSet
+from dsink_jax.models import Model, check_model
+from dsink_jax.training import (
+    Auxiliaries,
+    Checkpointer,
+    DeviceData,
+    Progress,
+    Standardization,
+    TrainedModel,
+    TrainingDivergedError,
+    TrainingSettings,
+    TrainingStoppedError,
+    first_stage_settings,
+    train,
+)
+from dsink_jax.training.loop import ShouldStop, never
+from dsink_jax.training.parallel import total_devices
+from dsink_jax.training.processes import is_first
+
+Role = Literal["auxiliary", "baseline", "target"]
+AuxiliaryPredictions = Literal["online", "cached", "out_of_fold"]
+Record = dict[str, Any]
+
+NOISE_ROBUST, IMBALANCE_ROBUST, TARGET = "noise_robust", "imbalance_robust", "target"
+# Auxiliaries draw from streams of the seed of their own. Target and baselines share stream 0: the same initial
+# parameters, order and augmentation, so that they differ by their loss alone.
+COMMON_STREAM, IMBALANCE_STREAM, NOISE_STREAM = 0, 1, 2
+_FOLD_STREAM = 7
+# Logit of a class that the models of a fold have not seen, for those that look it up.
+_UNSEEN = -1e9
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """What models are trained on.
+
+    Attributes:
+      inputs: `[M, ...]`, an array or a `data.Source` to stream from.
+      labels: integer `[M]` in 0..C-1, as observed.
+      num_classes: C.
+      class_counts: numbers `[C]`, examples of each class as far as methods may know; None for those of the
+        observed labels.
+      clean_labels: integer `[M]`, true labels for meta sets that are to have them; None where nobody knows.
+      transition_matrix: `[C, C]`, P(observed | true), or None.
+      standardization: of the inputs, or None to leave them as they are.
+      meta_seed: seed of the draw of a meta set.
+    """
+
+    inputs: Any
+    labels: np.ndarray
+    num_classes: int
+    class_counts: Any = None
+    clean_labels: np.ndarray | None = None
+    transition_matrix: Any = None
+    standardization: Standardization | None = None
+    meta_seed: int = 0
+
+    def facts(self, epochs: int) -> TrainingFacts:
+        """What methods may know."""
+        counts = self.class_counts
+        if counts is None:
+            counts = np.bincount(self.labels, minlength=self.num_classes)
+        return make_facts(counts, epochs, self.transition_matrix)
+
+    def rows(self, index: np.ndarray) -> "TrainingSet":
+        """The examples at some positions, int `[m]`."""
+        inputs = Selected(self.inputs, index) if is_streamed(self.inputs) else self.inputs[index]
+        clean = None if self.clean_labels is None else self.clean_labels[index]
+        return dataclasses.replace(self, inputs=inputs, labels=self.labels[index], clean_labels=clean)
+
+    def meta_set(self, method: Any) -> dict[str, np.ndarray]:
+        """Positions and labels of a method's meta set, nothing for a method without.
+
+        Raises:
+          InputError: if it is larger than a class, or is to have clean labels that nobody knows.
+        """
+        if not isinstance(method, UsesMetaSet):
+            return {}
+        labels = self.clean_labels if method.meta_labels == "clean" else self.labels
+        if labels is None:
+            raise InputError("Clean labels are not known here: a meta set must have observed labels.")
+        index = draw_meta_set(labels, method.meta_per_class, self.num_classes, self.meta_seed)
+        return {"meta_index": index, "meta_labels": labels[index]}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelSpec:
+    """One model to train, or to put together from the auxiliaries.
+
+    Attributes:
+      name: of the model, and of its checkpoints.
+      method: what it optimises, or how the auxiliaries are combined.
+      role: `auxiliary`, `baseline` or `target`.
+      term: the distillation beside its loss, or None.
+      stream: which stream of random numbers it draws from.
+      noise_robust: name of its f_N, if it has a term or combines.
+      imbalance_robust: name of its f_L.
+      auxiliary_predictions: whether f_N and f_L are run on the model's own augmented inputs (`online`), are
+        asked once for each input as it is (`cached`), or are trained in folds and asked for what they have not
+        seen (`out_of_fold`).
+      training_set: what it is trained on, if that is not the recipe's.
+      epochs: for how long, if not as long as the recipe says.
+      average_decay: of a moving average of its parameters, or None.
+      label: its method in words.
+    """
+
+    name: str
+    method: Method | Ensemble | AdjustedNoiseRobust
+    role: Role = "baseline"
+    term: Distillation | None = None
+    stream: int = COMMON_STREAM
+    noise_robust: str = NOISE_ROBUST
+    imbalance_robust: str = IMBALANCE_ROBUST
+    auxiliary_predictions: AuxiliaryPredictions = "online"
+    training_set: TrainingSet | None = None
+    epochs: int | None = None
+    average_decay: float | None = None
+    label: str = ""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is something to train."""
+        return isinstance(self.method, Method)
+
+    @property
+    def auxiliaries(self) -> tuple[str, ...]:
+        """Names of f_N and f_L if it needs them."""
+        needs = not self.is_trained or self.term is not None
+        return (self.noise_robust, self.imbalance_robust) if needs else ()
+
+
+class Watching(NamedTuple):
+    """Who is told of trainings, and may stop them.
+
+    Attributes:
+      evaluate: called with the specification of a model and the model as it is after an epoch; what it returns
+        joins the record of the epoch.
+      on_record: called with the name of a stage and each new record.
+      on_start: called with the name of a stage and the whole epochs that are done already.
+      should_stop: asked between steps and before each stage, with the number of steps done.
+      progress: makes what shows the progress of a stage, by its name.
+    """
+
+    evaluate: Callable[[ModelSpec, TrainedModel], Record] = lambda spec, trained: {}
+    on_record: Callable[[str, Record], None] = lambda name, record: None
+    on_start: Callable[[str, int], None] = lambda name, epochs: None
+    should_stop: ShouldStop = never
+    progress: Callable[[str], Progress | None] = lambda name: None
+
+
+class OutOfFold(NamedTuple):
+    """What a model says of examples that it was not trained on.
+
+    Attributes:
+      logits: float32 `[M, C]`; minus infinity for classes that were not seen.
+      seen: bool `[M]`, False where the class that is given was not seen.
+    """
+
+    logits: np.ndarray
+    seen: np.ndarray
+
+
+class Recipe:
+    """Trains models on one training set, auxiliaries before those that need them, each once."""
+
+    def __init__(
+        self,
+        training_set: TrainingSet,
+        specs: Iterable[ModelSpec],
+        model_for: Callable[[Method], Model],
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        devices: Sequence[jax.Device],
+        directory: pathlib.Path | None = None,
+        keep_checkpoints: int = 2,
+        keep_best: bool = False,
+        folds: int = 5,
+        watching: Watching | None = None,
+    ):
+        """Checks what can be checked before anything is trained.
+
+        Args:
+          training_set: what is trained on.
+          specs: the models, with the auxiliaries that they name among them.
+          model_for: the network for a method.
+          settings: how long and in what steps; of a method of two stages, those of the first.
+          seed: decides initial parameters, order and augmentation.
+          devices: devices of this process to train on.
+          directory: where the checkpoints of each model go, in a folder of its name; None to save nothing.
+          keep_checkpoints: how many of the newest to keep.
+          keep_best: whether to keep the one of the best validation accuracy too.
+          folds: into how many parts examples are split for predictions out of fold.
+          watching: who is told.
+
+        Raises:
+          InputError: for a network that does not go with a method or the inputs, a training set that a method
+            cannot learn from, or labels or a batch size that do not go.
+        """
+        self._set, self._settings = training_set, settings
+        self._specs = {spec.name: spec for spec in specs}
+        self._model_for, self._seed, self._devices = model_for, seed, list(devices)
+        self._directory, self._keep = directory, (keep_checkpoints, keep_best)
+        self._folds, self._watching = folds, watching or Watching()
+        self._trained: dict[str, TrainedModel] = {}
+        self._training_logits: dict[str, np.ndarray] = {}
+        self._out_of_fold: dict[str, OutOfFold] = {}
+        check_labels(training_set.labels, training_set.num_classes, "Labels")
+        batches.check_batch_size(settings.batch_size, total_devices(self._devices))
+        for spec in self._specs.values():
+            self._check(spec)
+
+    def _check(self, spec):
+        for name in spec.auxiliaries:
+            if name not in self._specs:
+                raise InputError(f"{spec.name} needs the model {name}, which is none of the recipe's.")
+        if not spec.is_trained:
+            return
+        data, settings = self._of(spec)
+        try:
+            spec.method.check_facts(data.facts(settings.epochs))
+        except InputError as error:
+            raise InputError(f"{spec.name} ({spec.label or type(spec.method).__name__}): {error}") from None
+        data.meta_set(spec.method)
+        example = data.inputs.shape[1:]
+        dtype = np.dtype(np.float32) if data.standardization is not None else data.inputs.dtype
+        stages = [spec.method, *([spec.method.first_stage] if isinstance(spec.method, TwoStages) else [])]
+        for method in stages:
+            model = self._model_for(method)
+            check_model(model, (2, *example), dtype, data.num_classes, needs=method.needs)
+
+    def _of(self, spec):
+        """What a model is trained on, and how."""
+        settings = self._settings
+        if spec.epochs is not None:
+            settings = dataclasses.replace(settings, epochs=spec.epochs)
+        if spec.average_decay is not None:
+            settings = dataclasses.replace(settings, average_decay=spec.average_decay)
+        return spec.training_set or self._set, settings
+
+    def train(self, name: str) -> TrainedModel:
+        """A trained model, by its name: trained now, gone on with, or read from its last checkpoint."""
+        if name not in self._trained:
+            self._trained[name] = self._train_stages(self._specs[name])
+        return self._trained[name]
+
+    def train_all(self) -> dict[str, TrainedModel]:
+        """All models that are trained, by name."""
+        return {name: self.train(name) for name, spec in self._specs.items() if spec.is_trained}
+
+    def logits(self, name: str, inputs: Any) -> np.ndarray:
+        """Logits float32 `[M, C]` of a model, also of one that combines others, for inputs `[M, ...]`."""
+        spec = self._specs[name]
+        if spec.is_trained:
+            return self._predict(self.train(name), inputs)
+        pair = [self._predict(self.train(one), inputs) for one in spec.auxiliaries]
+        training = self.training_logits(spec.noise_robust)
+        return spec.method.combine(*pair, training, self._set.facts(self._settings.epochs))
+
+    def training_logits(self, name: str) -> np.ndarray:
+        """The same for the inputs of the training set, which are predicted for once."""
+        if name not in self._training_logits:
+            self._training_logits[name] = self.logits(name, self._set.inputs)
+        return self._training_logits[name]
+
+    def out_of_fold(self, name: str) -> OutOfFold:
+        """What a model says of the examples of the training set when it was trained on the other folds.
+
+        It is trained once for each fold, every class split evenly.
+        """
+        if name not in self._out_of_fold:
+            self._out_of_fold[name] = self._train_folds(self._specs[name])
+        return self._out_of_fold[name]
+
+    def _predict(self, trained, inputs):
+        return trained.logits(inputs, self._set.standardization, self._devices)
+
+    def _train_folds(self, spec):
+        data, _ = self._of(spec)
+        count, num_classes = len(data.labels), data.num_classes
+        fold = make_folds(data.labels, self._folds, self._seed)
+        logits, seen = np.zeros((count, num_classes), np.float32), np.zeros(count, bool)
+        for number in range(self._folds):
+            held_out = np.flatnonzero(fold == number)
+            others = data.rows(np.flatnonzero(fold != number))
+            own = dataclasses.replace(spec, name=f"{spec.name}_fold_{number + 1}", training_set=others)
+            trained = self._train_stages(own)
+            known = np.bincount(others.labels, minlength=num_classes) > 0
+            predicted = self._predict(trained, data.rows(held_out).inputs)
+            logits[held_out] = np.where(known, predicted, -np.inf)
+            seen[held_out] = known[data.labels[held_out]]
+        return OutOfFold(logits, seen)
+
+    def _train_stages(self, spec):
+        method, (_, settings) = spec.method, self._of(spec)
+        if not isinstance(method, TwoStages):
+            return self._train(spec, spec.name, method, settings)
+        name = f"{spec.name}_first_stage"
+        first = self._train(spec, name, method.first_stage, first_stage_settings(settings, method))
+        second = self._train(spec, spec.name, method, settings, first)
+        return second._replace(seconds=first.seconds + second.seconds)
+
+    def _train(self, spec, name, method, settings, first=None):
+        data, _ = self._of(spec)
+        device_data = DeviceData(data.inputs, data.labels, **data.meta_set(method))
+        auxiliaries = None
+        if spec.term is not None and spec.auxiliary_predictions == "online":
+            auxiliaries = Auxiliaries(*(self.train(one) for one in spec.auxiliaries))
+        elif spec.term is not None:
+            look_up = self._looked_up if spec.auxiliary_predictions == "out_of_fold" else self.training_logits
+            tables = [look_up(one) for one in spec.auxiliaries]
+            device_data = device_data._replace(
+                noise_robust_logits=tables[0], imbalance_robust_logits=tables[1]
+            )
+        with self._checkpointer(name) as checkpointer:
+            return train(
+                self._model_for(method),
+                method,
+                device_data,
+                settings,
+                facts=data.facts(settings.epochs),
+                seed=stream_seed(self._seed, spec.stream),
+                devices=self._devices,
+                standardization=data.standardization,
+                term=spec.term,
+                auxiliaries=auxiliaries,
+                start_from=None if first is None else first.variables,
+                evaluate=lambda trained: self._watching.evaluate(spec, trained),
+                checkpointer=checkpointer,
+                on_record=lambda record: self._watching.on_record(name, record),
+                should_stop=self._watching.should_stop,
+                progress=self._watching.progress(name),
+            )
+
+    def _looked_up(self, name):
+        return np.maximum(self.out_of_fold(name).logits, np.float32(_UNSEEN))
+
+    @contextlib.contextmanager
+    def _checkpointer(self, name) -> Iterator[Checkpointer | None]:
+        """The checkpoints of a stage, None where nothing is saved; raises when asked to stop."""
+        if self._watching.should_stop(0):
+            raise TrainingStoppedError(f"before {name}")
+        try:
+            with contextlib.ExitStack() as stack:
+                checkpointer = None
+                if self._directory is not None and is_first():
+                    keep, keep_best = self._keep
+                    checkpointer = Checkpointer(self._directory / name, keep=keep, keep_best=keep_best)
+                    stack.callback(checkpointer.close)
+                    self._watching.on_start(name, checkpointer.latest_epoch())
+                yield checkpointer
+        except (TrainingStoppedError, TrainingDivergedError) as error:
+            raise type(error)(f"{name}: {error}") from None
+
+
+def stream_seed(seed: int, stream: int) -> int:
+    """A seed for each stream of a training seed, as an integer of 32 bits."""
+    return int(np.random.SeedSequence((seed, stream)).generate_state(1)[0])
+
+
+def make_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Int `[M]`, the fold of each example: those of a class are dealt out in turn, in random order.
+
+    Raises:
+      InputError: for fewer than 2 folds, or more than there are examples.
+    """
+    if not isinstance(folds, int | np.integer) or not 2 <= folds <= len(labels):
+        raise InputError(
+            f"folds must be between 2 and the number of examples, {len(labels)}, got {folds!r}."
+        )
+    rng = np.random.default_rng((seed, _FOLD_STREAM))
+    shuffled = rng.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    fold = np.empty(len(labels), np.int64)
+    fold[by_class] = np.arange(len(labels)) % folds
+    return fold
+
+
+def auxiliary_specs(
+    *, noise_robust: Method, imbalance_robust: Method, labels: Mapping[str, str] | None = None
+) -> list[ModelSpec]:
+    """f_L and f_N, in the order they are trained in."""
+    labels = labels or {}
+    return [
+        ModelSpec(name, method, "auxiliary", stream=stream, label=labels.get(name, ""))
+        for name, method, stream in (
+            (IMBALANCE_ROBUST, imbalance_robust, IMBALANCE_STREAM),
+            (NOISE_ROBUST, noise_robust, NOISE_STREAM),
+        )
+    ]
