@@ -121,16 +121,12 @@ def _auto_contrast(values, top):
 def _equalize(values, top):
     """Each channel's histogram made even, by Pillow's rule with 256 bins, in whole numbers."""
     bins = jnp.round(values * (255 / top)).astype(jnp.int32)
-    # Counts by the first and the last four bits of the bin, as a product of matrices: adding up one pixel at
-    # a time is slow on every device. Sums of ones are exact in float32 up to 2^24 pixels.
-    high, low = jax.nn.one_hot(bins >> 4, 16), jax.nn.one_hot(bins & 15, 16)
-    counts = jnp.einsum("hwcp,hwcq->cpq", high, low).astype(jnp.int32).reshape(-1, 256)
+    channel = jnp.arange(values.shape[-1])
+    counts = jnp.zeros((len(channel), 256), jnp.int32).at[channel, bins].add(1)
     below = jnp.cumsum(counts, -1) - counts
-    step = jnp.take_along_axis(below, bins.max((0, 1))[:, None], -1) // 255  # pixels below the highest bin
-    table = jnp.minimum((below + step // 2) // jnp.maximum(step, 1), 255)
-    flat = bins.reshape(-1, bins.shape[-1])
-    equal = jnp.take_along_axis(table, flat.T, -1).T.reshape(values.shape)
-    return jnp.where(step[:, 0] > 0, equal * (top / 255), values)
+    step = below[channel, bins.max((0, 1))] // 255  # of the pixels below the highest bin in use
+    table = jnp.minimum((below + step[:, None] // 2) // jnp.maximum(step, 1)[:, None], 255)
+    return jnp.where(step > 0, table[channel, bins] * (top / 255), values)
 
 
 def _solarize(values, strength, top):
