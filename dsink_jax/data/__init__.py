@@ -1,6 +1,16 @@
 """Data: sources, corruption, the order of an epoch, augmentation."""
 
-from dsink_jax.data.augment import Augmentation, augment, example_keys, normalise
+from dsink_jax.data.augment import (
+    Compose,
+    Cutout,
+    Preprocess,
+    RandAugment,
+    RandomCrop,
+    RandomFlip,
+    apply_to_each,
+    example_keys,
+    normalize,
+)
 from dsink_jax.data.batches import (
     EpochOrder,
     class_balanced_order,
@@ -24,14 +34,19 @@ from dsink_jax.data.streaming import ImageSource, Selected
 
 __all__ = [
     "NOISE_KINDS",
-    "Augmentation",
+    "Compose",
     "Corruption",
+    "Cutout",
     "EpochOrder",
     "ImageData",
     "ImageSource",
+    "Preprocess",
+    "RandAugment",
+    "RandomCrop",
+    "RandomFlip",
     "Selected",
     "Split",
-    "augment",
+    "apply_to_each",
     "class_balanced_order",
     "corrupt",
     "draw_labels",
@@ -45,7 +60,7 @@ __all__ = [
     "load_human_labels",
     "long_tail_counts",
     "long_tail_index",
-    "normalise",
+    "normalize",
     "random_class_map",
     "save_corruption",
     "steps_per_epoch",
