@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 
-def gather(tree: Any, axis_name: str | None) -> Any:
+def all_gather(tree: Any, axis_name: str | None) -> Any:
     """The rows of all devices, `[N, ...]`, from each device's `[n, ...]`."""
     return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, tiled=True)
 
@@ -18,6 +18,10 @@ def own_rows(tree: Any, count: int, axis_name: str | None) -> Any:
     return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, count), tree)
 
 
-def total(tree: Any, axis_name: str | None) -> Any:
+def psum(tree: Any, axis_name: str | None) -> Any:
     """Sum over the devices."""
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+gather = all_gather
+total = psum
