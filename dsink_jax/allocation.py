@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsink_jax.array_checks import check_arrays, check_where
-from dsink_jax.collectives import gather, own_rows, total
+from dsink_jax.collectives import all_gather, own_rows, psum
 from dsink_jax.transport import solve_transport
 
 # Two KL terms, each with the negative entropy of q once: epsilon is 2, not a free parameter.
@@ -60,7 +60,6 @@ def surrogate_labels(
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
     epsilon: float = EPSILON,
     axis_name: str | None = None,
-    distribute: bool | None = None,
 ) -> Allocation:
     """Solves for the surrogate labels Q of a batch.
 
@@ -83,11 +82,11 @@ def surrogate_labels(
       epsilon: weight of the entropy of Q, positive. 2 is what the two divergences come to; more makes the
         labels softer, less makes them harder.
       axis_name: name of a mapped axis (`pmap`, `shard_map`, `vmap`) over which the batch is split. The
-        batches are solved as one problem; each device gets the labels of its own rows. Under `shard_map`
-        pass `check_vma=False`, which OTT's loops need.
-      distribute: how that is done, to the same result but for rounding. False gathers the batches on every
-        device. True leaves them where they are and exchanges `[C]` twice an iteration, so that no device
-        holds `[N, C]` of the whole. None gathers a whole of fewer than `DISTRIBUTE_FROM` numbers N C.
+        batches are solved as one problem; each device gets the labels of its own rows. A whole of fewer than
+        `DISTRIBUTE_FROM` numbers N C is gathered on every device. A larger one stays where it is, and `[C]`
+        is exchanged twice an iteration, so that no device holds `[N, C]` of the whole. Under `shard_map`
+        pass `check_vma=False`, which OTT's loops need. Under `jit` over arrays that are sharded by rows
+        there is no name to give: the compiler splits the solve in the same way.
 
     Returns:
       The `Allocation`.
@@ -136,14 +135,13 @@ def surrogate_labels(
     sound = (marginal >= 0).all() & (mass > 0) & jnp.isfinite(mass)
     marginal = marginal / mass
 
-    if distribute is None:
-        num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-        distribute = num_devices * num_examples * num_classes >= DISTRIBUTE_FROM
-    # Which devices have a row of the problem that is solved here, and which have the rest of its rows.
-    gathered_axis, split_axis = (None, axis_name) if distribute else (axis_name, None)
-    cost, valid = gather((cost, valid), gathered_axis)
+    num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    is_large = num_devices * num_examples * num_classes >= DISTRIBUTE_FROM
+    # The axis whose rows all come here, and the one over which the rows of the problem stay split.
+    gathered_axis, split_axis = (None, axis_name) if is_large else (axis_name, None)
+    cost, valid = all_gather((cost, valid), gathered_axis)
     bad_rows = jnp.isnan(cost[:, 0]).sum()  # such a row is NaN as a whole
-    count, bad_rows = total((valid.sum(), bad_rows), split_axis)
+    count, bad_rows = psum((valid.sum(), bad_rows), split_axis)
     count = jnp.maximum(count, 1)
     solution = solve_transport(
         cost,
@@ -161,7 +159,7 @@ def surrogate_labels(
     sound &= bad_rows == 0
     labels = jnp.where(sound, labels, jnp.nan)
     converged = solution.converged & sound
-    marginal_error = jnp.abs(total(labels.sum(0), split_axis) / count - marginal).sum()
+    marginal_error = jnp.abs(psum(labels.sum(0), split_axis) / count - marginal).sum()
     labels = own_rows(labels, num_examples, gathered_axis)
     return jax.lax.stop_gradient(Allocation(labels, marginal_error, solution.iterations, converged))
 
@@ -198,7 +196,7 @@ def class_marginal(
     if where is None:
         where = jnp.ones(predictions.shape[0], bool)
     predictions = jnp.where(where[:, None], predictions, 0.0)
-    summed, count = total((predictions.sum(0), where.sum()), axis_name)
+    summed, count = psum((predictions.sum(0), where.sum()), axis_name)
     return summed / jnp.maximum(count, 1)
 
 
@@ -220,7 +218,8 @@ def _relative(logits):
 def _check_positive(**numbers_by_name):
     for name, value in numbers_by_name.items():
         is_number = isinstance(value, numbers.Real | jax.Array)
-        if not is_number or not (isinstance(value, jax.core.Tracer) or value > 0):
+        # As a Python number: within `jit` JAX would trace the comparison.
+        if not is_number or not (isinstance(value, jax.core.Tracer) or float(value) > 0):
             raise ValueError(f"{name} must be positive, got {value!r}.")
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsink_jax.collectives import total
+from dsink_jax.collectives import psum
 
 # The iteration from which updates are over-relaxed; easy problems are solved by then.
 _RELAXED_FROM = 30
@@ -118,7 +118,7 @@ def _geometry(axis_name):
             exponents = self._center(f, g) / eps
             largest = jax.lax.pmax(exponents.max(0), axis_name)
             largest = jnp.where(jnp.isfinite(largest), largest, 0.0)  # a column without mass has -inf
-            summed = total(jnp.exp(exponents - largest).sum(0), axis_name)
+            summed = psum(jnp.exp(exponents - largest).sum(0), axis_name)
             log_sum = eps * (jnp.log(summed) + largest)
             return log_sum - jnp.where(jnp.isfinite(g), g, 0.0), jnp.ones(1, log_sum.dtype)
 

@@ -154,7 +154,7 @@ def _expectation_maximisation(surrogate, labels):
     eye = jnp.eye(num_classes)
 
     def noise_of(probabilities):
-        together = probabilities.T @ one_hot
+        together = jnp.matmul(probabilities.T, one_hot, precision=jax.lax.Precision.HIGHEST)
         # What every class has in common stands in for C examples of each: a rare one has few of its own.
         kept = jnp.trace(together) / together.sum()
         common = kept * eye + (1 - kept) / (num_classes - 1) * (1 - eye)

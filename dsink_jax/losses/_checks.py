@@ -1,7 +1,12 @@
-"""Trace-time checks shared by the losses."""
+"""Trace-time checks shared by the losses.
+
+A number that a person tunes may be traced, so that another one compiles nothing anew. Its range cannot be
+looked at then, and what would be a branch in Python has to be arithmetic.
+"""
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from dsink_jax.array_checks import check_arrays
@@ -40,29 +45,46 @@ def check_per_class(values, logits, name):
         raise ValueError(f"{name} must have shape [C] = [{logits.shape[1]}], got {list(values.shape)}.")
 
 
+def is_traced(value):
+    """Whether the value is known only when the compiled program runs."""
+    return isinstance(value, jax.core.Tracer)
+
+
 def check_number(value, name):
-    """Raises `ValueError` unless the value is one real number; NaN and infinity are."""
+    """The number to compute with: Python's `int` or `float`, or a traced float32 `[]`.
+
+    Raises `ValueError` unless the value is one real number; NaN and infinity are.
+    """
+    if is_traced(value):
+        if value.ndim == 0 and any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+            return value.astype(jnp.float32)
+        raise ValueError(f"{name} must be a number, got {value.dtype} {list(value.shape)}.")
     try:
         is_number = not isinstance(value, str | bytes)
-        float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         is_number = False
     if not is_number:
         raise ValueError(f"{name} must be a number, got {value!r}.")
+    return value if type(value) is int else number
 
 
 def check_at_least(value, name, low):
-    """Raises `ValueError` unless the Python number is finite and at least `low`."""
-    check_number(value, name)
-    if not (value >= low and math.isfinite(value)):
+    """As `check_number`; raises `ValueError`, too, for a known number that is infinite or below `low`."""
+    number = check_number(value, name)
+    if not is_traced(number) and not (number >= low and math.isfinite(number)):
         raise ValueError(f"{name} must be at least {low} and finite, got {value}.")
+    return number
 
 
 def check_range(value, name, low, high, *, low_open=False, high_open=False):
-    """Raises `ValueError` unless the Python number lies between the bounds, included unless open."""
-    check_number(value, name)
-    above = low < value if low_open else low <= value
-    below = value < high if high_open else value <= high
+    """As `check_number`; raises `ValueError`, too, for a known number out of bounds, in unless open."""
+    number = check_number(value, name)
+    if is_traced(number):
+        return number
+    above = low < number if low_open else low <= number
+    below = number < high if high_open else number <= high
     if not (above and below):
         interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
         raise ValueError(f"{name} must be in {interval}, got {value}.")
+    return number

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dsink_jax.losses._checks import is_traced
+
 
 def integer_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """-log softmax(logits_i)[labels_i], float32 `[N]`; NaN for a label outside [0, C).
@@ -17,8 +19,10 @@ def integer_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def share_of(weight: float, cross_entropy: jax.Array) -> jax.Array:
+def share_of(weight: float | jax.Array, cross_entropy: jax.Array) -> jax.Array:
     """Weighted cross-entropy: 0 for weight 0 even where it is infinite, NaN for a label out of range."""
+    if is_traced(weight):
+        return weight * jnp.where(jnp.isposinf(cross_entropy) & (weight <= 0), 0.0, cross_entropy)
     if weight > 0:
         return weight * cross_entropy
     return jnp.where(jnp.isnan(cross_entropy), jnp.nan, 0.0)

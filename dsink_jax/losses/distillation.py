@@ -10,7 +10,7 @@ from dsink_jax.allocation import (
     surrogate_labels,
 )
 from dsink_jax.array_checks import check_where
-from dsink_jax.losses._checks import check_logits, check_range
+from dsink_jax.losses._checks import check_logits, check_range, is_traced
 
 
 def dsink_loss(
@@ -20,7 +20,6 @@ def dsink_loss(
     *,
     where: jax.Array | None = None,
     axis_name: str | None = None,
-    distribute: bool | None = None,
     threshold: float = DEFAULT_THRESHOLD,
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
 ) -> jax.Array:
@@ -38,7 +37,6 @@ def dsink_loss(
         imbalance-robust auxiliary model f_L.
       where: bool `[N]`, False for padding. Such rows take no part and have loss 0.
       axis_name: name of a mapped axis over which the batch is split; see `surrogate_labels`.
-      distribute: whether the batch stays split while Q is solved for; see `surrogate_labels`.
       threshold: L1 error of the class marginal at which the solver stops.
       max_iterations: limit of Sinkhorn iterations.
 
@@ -70,7 +68,6 @@ def dsink_loss(
         threshold=threshold,
         max_iterations=max_iterations,
         axis_name=axis_name,
-        distribute=distribute,
     )
     return divergence_from_labels(logits, allocation.labels, where=where)
 
@@ -79,7 +76,7 @@ def naive_distillation_loss(
     logits: jax.Array,
     noise_robust_logits: jax.Array,
     imbalance_robust_logits: jax.Array,
-    noise_weight: float = 0.5,
+    noise_weight: float | jax.Array = 0.5,
     *,
     where: jax.Array | None = None,
 ) -> jax.Array:
@@ -113,15 +110,22 @@ def naive_distillation_loss(
     check_logits(
         logits, noise_robust_logits=noise_robust_logits, imbalance_robust_logits=imbalance_robust_logits
     )
-    check_range(noise_weight, "noise_weight", 0.0, 1.0)
+    noise_weight = check_range(noise_weight, "noise_weight", 0.0, 1.0)
     total = jnp.zeros(logits.shape[0], jnp.float32)
     for weight, teacher in (
         (noise_weight, noise_robust_logits),
         (1.0 - noise_weight, imbalance_robust_logits),
     ):
-        if weight > 0:  # a teacher without weight has no part, even where its divergence is infinite
-            predictions = jax.nn.softmax(teacher.astype(jnp.float32), axis=-1)
-            total += weight * divergence_from_labels(logits, predictions, where=where)
+        # A teacher without weight has no part, even where it predicts NaN or its divergence is infinite.
+        if not is_traced(weight) and weight == 0:
+            continue
+        predictions = jax.nn.softmax(teacher.astype(jnp.float32), axis=-1)
+        if is_traced(weight):
+            predictions = jnp.where((weight > 0) | jnp.isfinite(predictions), predictions, 0.0)
+        divergence = divergence_from_labels(logits, predictions, where=where)
+        if is_traced(weight):
+            divergence = jnp.where((weight > 0) | jnp.isfinite(divergence), divergence, 0.0)
+        total += weight * divergence
     return total
 
 

@@ -12,12 +12,13 @@ from dsink_jax.losses._checks import (
     check_labels,
     check_per_class,
     check_range,
+    is_traced,
 )
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
 
 
 def logit_adjusted_cross_entropy(
-    logits: jax.Array, labels: jax.Array, class_prior: jax.Array, tau: float = 1.0
+    logits: jax.Array, labels: jax.Array, class_prior: jax.Array, tau: float | jax.Array = 1.0
 ) -> jax.Array:
     """Cross-entropy on logits shifted by the class prior; predict with the unshifted logits.
 
@@ -47,10 +48,11 @@ def logit_adjusted_cross_entropy(
     """
     check_labels(labels, logits)
     check_per_class(class_prior, logits, "class_prior")
-    check_at_least(tau, "tau", 0)
+    tau = check_at_least(tau, "tau", 0)
     adjusted = logits.astype(jnp.float32)
-    if tau > 0:
-        adjusted = adjusted + tau * jnp.log(class_prior.astype(jnp.float32))
+    if is_traced(tau) or tau > 0:
+        log_prior = jnp.log(class_prior.astype(jnp.float32))
+        adjusted = adjusted + (_shift(tau, log_prior) if is_traced(tau) else tau * log_prior)
     return integer_cross_entropy(adjusted, labels)
 
 
@@ -58,8 +60,8 @@ def ldam(
     logits: jax.Array,
     labels: jax.Array,
     class_counts: jax.Array | np.ndarray,
-    max_margin: float = 0.5,
-    scale: float = 30.0,
+    max_margin: float | jax.Array = 0.5,
+    scale: float | jax.Array = 30.0,
 ) -> jax.Array:
     """Label-distribution-aware margin loss: cross-entropy of scale * (cosines less a margin of the label).
 
@@ -89,8 +91,8 @@ def ldam(
     [1.313 2.127]
     """
     check_labels(labels, logits)
-    check_at_least(max_margin, "max_margin", 0)
-    check_at_least(scale, "scale", 0)
+    max_margin = check_at_least(max_margin, "max_margin", 0)
+    scale = check_at_least(scale, "scale", 0)
     check_per_class(class_counts, logits, "class_counts")
     _check_positive_counts(class_counts)
     counts = jnp.asarray(class_counts, jnp.float32)
@@ -99,14 +101,16 @@ def ldam(
     return integer_cross_entropy(scale * (logits.astype(jnp.float32) - margins * of_label), labels)
 
 
-def class_balanced_weights(class_counts: jax.Array | np.ndarray, beta: float = 0.9999) -> jax.Array:
+def class_balanced_weights(
+    class_counts: jax.Array | np.ndarray, beta: float | jax.Array = 0.9999
+) -> jax.Array:
     """Weight of each class by its effective number of examples: (1 - beta) / (1 - beta^n_c), mean 1.
 
     beta 0 weighs all classes alike, beta towards 1 by the inverse of their counts.
 
     Args:
       class_counts: `[C]`, examples of each class, all positive.
-      beta: in [0, 1).
+      beta: in [0, 1). A traced one is a float32, which has 1 - beta only to 6e-8.
 
     Returns:
       float32 `[C]`, positive, summing to C.
@@ -125,16 +129,15 @@ def class_balanced_weights(class_counts: jax.Array | np.ndarray, beta: float = 0
     check_arrays(class_counts=class_counts)
     if class_counts.ndim != 1:
         raise ValueError(f"class_counts must have shape [C], got {list(class_counts.shape)}.")
-    check_range(beta, "beta", 0.0, 1.0, high_open=True)
+    beta = check_range(beta, "beta", 0.0, 1.0, high_open=True)
     _check_positive_counts(class_counts)
     counts = jnp.asarray(class_counts, jnp.float32)
     # 1 - beta^n by expm1, because float32 loses it for beta near 1.
-    log_beta = math.log(beta) if beta > 0 else -math.inf
-    weights = 1.0 / -jnp.expm1(counts * log_beta)
+    weights = 1.0 / -jnp.expm1(counts * _log(beta))
     return weights / weights.mean()
 
 
-def focal_cross_entropy(logits: jax.Array, labels: jax.Array, gamma: float = 2.0) -> jax.Array:
+def focal_cross_entropy(logits: jax.Array, labels: jax.Array, gamma: float | jax.Array = 2.0) -> jax.Array:
     """Focal loss over a softmax: (1 - p_y)^gamma * cross-entropy.
 
     Args:
@@ -157,9 +160,9 @@ def focal_cross_entropy(logits: jax.Array, labels: jax.Array, gamma: float = 2.0
     [0.173]
     """
     check_labels(labels, logits)
-    check_at_least(gamma, "gamma", 0)
+    gamma = check_at_least(gamma, "gamma", 0)
     cross_entropy = integer_cross_entropy(logits, labels)
-    if gamma == 0:
+    if not is_traced(gamma) and gamma == 0:
         return cross_entropy
     # 1 - p_y by expm1; kept off 0, where a power below 1 has no gradient.
     finite = jnp.where(jnp.isposinf(cross_entropy), 100.0, cross_entropy)
@@ -167,9 +170,22 @@ def focal_cross_entropy(logits: jax.Array, labels: jax.Array, gamma: float = 2.0
     return miss**gamma * cross_entropy
 
 
+def _shift(tau, log_prior):
+    """The product of a traced tau and log_prior; 0 for tau 0, whatever the prior is."""
+    finite = jnp.isfinite(log_prior)
+    return jnp.where(finite, tau * jnp.where(finite, log_prior, 0.0), jnp.where(tau > 0, log_prior, 0.0))
+
+
+def _log(beta):
+    """-inf for 0, without a gradient there."""
+    if is_traced(beta):
+        return jnp.where(beta > 0, jnp.log(jnp.where(beta > 0, beta, 1.0)), -jnp.inf)
+    return math.log(beta) if beta > 0 else -math.inf
+
+
 def _check_positive_counts(class_counts):
     """Raises `ValueError` for a class without examples; traced counts cannot be looked at."""
-    if isinstance(class_counts, jax.core.Tracer):
+    if is_traced(class_counts):
         return
     empty = np.flatnonzero(~(np.asarray(class_counts) > 0))
     if empty.size:

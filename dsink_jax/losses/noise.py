@@ -21,7 +21,7 @@ _SCE_LOG_ZERO = math.log(1e-4)
 _ELR_CLIP = 1e-4
 
 
-def generalized_cross_entropy(logits: jax.Array, labels: jax.Array, q: float = 0.7) -> jax.Array:
+def generalized_cross_entropy(logits: jax.Array, labels: jax.Array, q: float | jax.Array = 0.7) -> jax.Array:
     """Generalised cross-entropy (1 - p_y^q) / q: cross-entropy for q -> 0, mean absolute error at q = 1.
 
     Args:
@@ -43,14 +43,14 @@ def generalized_cross_entropy(logits: jax.Array, labels: jax.Array, q: float = 0
     [0.549]
     """
     check_labels(labels, logits)
-    check_range(q, "q", 0.0, 1.0, low_open=True)
+    q = check_range(q, "q", 0.0, 1.0, low_open=True)
     # p_y^q as exp(q log p_y): exact and differentiable where p_y underflows.
     log_likelihood = -integer_cross_entropy(logits, labels)
     return -jnp.expm1(q * log_likelihood) / q
 
 
 def early_learning_regularized(
-    logits: jax.Array, labels: jax.Array, targets: jax.Array, weight: float = 3.0
+    logits: jax.Array, labels: jax.Array, targets: jax.Array, weight: float | jax.Array = 3.0
 ) -> jax.Array:
     """Cross-entropy plus early-learning regularisation: CE + weight * log(1 - <targets_i, p_i>).
 
@@ -81,14 +81,16 @@ def early_learning_regularized(
     """
     check_labels(labels, logits)
     check_logits(logits, targets=targets)
-    check_at_least(weight, "weight", 0)
+    weight = check_at_least(weight, "weight", 0)
     logits = logits.astype(jnp.float32)
     cross_entropy = integer_cross_entropy(logits, labels)
     agreement = (jax.lax.stop_gradient(targets.astype(jnp.float32)) * _clipped_softmax(logits)).sum(-1)
     return cross_entropy + weight * jnp.log(1.0 - agreement)
 
 
-def early_learning_targets(logits: jax.Array, targets: jax.Array, momentum: float = 0.7) -> jax.Array:
+def early_learning_targets(
+    logits: jax.Array, targets: jax.Array, momentum: float | jax.Array = 0.7
+) -> jax.Array:
     """The next targets of `early_learning_regularized`: momentum * targets + (1 - momentum) * p.
 
     Args:
@@ -110,14 +112,14 @@ def early_learning_targets(logits: jax.Array, targets: jax.Array, momentum: floa
     [[0.15 0.15]]
     """
     check_logits(logits, targets=targets)
-    check_range(momentum, "momentum", 0.0, 1.0)
+    momentum = check_range(momentum, "momentum", 0.0, 1.0)
     predictions = _clipped_softmax(jax.lax.stop_gradient(logits).astype(jnp.float32))
     predictions = predictions / predictions.sum(-1, keepdims=True)
     return momentum * targets.astype(jnp.float32) + (1.0 - momentum) * predictions
 
 
 def symmetric_cross_entropy(
-    logits: jax.Array, labels: jax.Array, alpha: float = 0.1, beta: float = 1.0
+    logits: jax.Array, labels: jax.Array, alpha: float | jax.Array = 0.1, beta: float | jax.Array = 1.0
 ) -> jax.Array:
     """Symmetric cross-entropy: alpha * CE + beta * reverse CE, the latter -sum_c p_c log(onehot_c).
 
@@ -144,13 +146,13 @@ def symmetric_cross_entropy(
     [4.674]
     """
     check_labels(labels, logits)
-    check_at_least(alpha, "alpha", 0)
-    check_at_least(beta, "beta", 0)
+    alpha = check_at_least(alpha, "alpha", 0)
+    beta = check_at_least(beta, "beta", 0)
     cross_entropy = integer_cross_entropy(logits, labels)
     return share_of(alpha, cross_entropy) + beta * _SCE_LOG_ZERO * jnp.expm1(-cross_entropy)
 
 
-def soft_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float = 0.95) -> jax.Array:
+def soft_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float | jax.Array = 0.95) -> jax.Array:
     """Cross-entropy to a mixture of the label and the prediction: -sum_c (beta y_c + (1 - beta) p_c) log p_c.
 
     The gradient flows through both p: it is cross-entropy with a share of entropy minimisation.
@@ -176,13 +178,13 @@ def soft_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float = 0.95)
     [1.055]
     """
     check_labels(labels, logits)
-    check_range(beta, "beta", 0.0, 1.0)
+    beta = check_range(beta, "beta", 0.0, 1.0)
     log_predictions = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     entropy = -(jnp.exp(log_predictions) * _finite_log(log_predictions)).sum(-1)
     return share_of(beta, integer_cross_entropy(logits, labels)) + (1.0 - beta) * entropy
 
 
-def hard_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float = 0.8) -> jax.Array:
+def hard_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float | jax.Array = 0.8) -> jax.Array:
     """Cross-entropy to a mixture of the label and the predicted class, which is a constant for the gradient.
 
     Args:
@@ -205,7 +207,7 @@ def hard_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float = 0.8) 
     [0.916]
     """
     check_labels(labels, logits)
-    check_range(beta, "beta", 0.0, 1.0)
+    beta = check_range(beta, "beta", 0.0, 1.0)
     to_label = integer_cross_entropy(logits, labels)
     to_prediction = integer_cross_entropy(logits, logits.argmax(-1))
     return share_of(beta, to_label) + (1.0 - beta) * to_prediction

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dsink_jax.array_checks import check_arrays, check_where
-from dsink_jax.losses._checks import check_number
+from dsink_jax.losses._checks import check_number, is_traced
 from dsink_jax.transport import solve_transport
 
 # What an example outside the problem weighs in place of 0, whose gradient OTT does not have.
@@ -18,8 +18,8 @@ def transport_distance(
     cost: jax.Array,
     *,
     where: jax.Array | None = None,
-    epsilon: float = 0.1,
-    threshold: float = 1e-4,
+    epsilon: float | jax.Array = 0.1,
+    threshold: float | jax.Array = 1e-4,
     max_iterations: int = 200,
 ) -> jax.Array:
     """Transport cost <plan, cost> between a weighted batch and a balanced meta set, smooth in the weights.
@@ -59,10 +59,8 @@ def transport_distance(
         raise ValueError(
             f"weights must have shape [N] for cost [N, M], got {list(weights.shape)} and {list(cost.shape)}."
         )
-    for name, value in (("epsilon", epsilon), ("threshold", threshold)):
-        check_number(value, name)
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive, got {value}.")
+    epsilon = _check_positive(epsilon, "epsilon")
+    threshold = _check_positive(threshold, "threshold")
     if not isinstance(max_iterations, int) or not 1 <= max_iterations < 2**31:
         raise ValueError(f"max_iterations must be an integer of at least 1, got {max_iterations!r}.")
     check_where(where, cost)
@@ -104,7 +102,8 @@ def feature_cost(features: jax.Array, meta_features: jax.Array) -> jax.Array:
             f"features and meta_features must have shapes [N, D] and [M, D], got {list(features.shape)} "
             f"and {list(meta_features.shape)}."
         )
-    return 1.0 - _unit(features) @ _unit(meta_features).T
+    cosines = jnp.matmul(_unit(features), _unit(meta_features).T, precision=jax.lax.Precision.HIGHEST)
+    return 1.0 - cosines
 
 
 def label_cost(labels: jax.Array, meta_labels: jax.Array, num_classes: int) -> jax.Array:
@@ -124,6 +123,13 @@ def label_cost(labels: jax.Array, meta_labels: jax.Array, num_classes: int) -> j
             f"{list(labels.shape)}, {list(meta_labels.shape)} and {num_classes}."
         )
     return jnp.where(labels[:, None] == meta_labels, 0.0, 2.0 / num_classes).astype(jnp.float32)
+
+
+def _check_positive(value, name):
+    number = check_number(value, name)
+    if not is_traced(number) and not 0 < number < math.inf:
+        raise ValueError(f"{name} must be positive, got {value}.")
+    return number
 
 
 def _unit(features):
