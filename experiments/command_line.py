@@ -15,7 +15,7 @@ from dsink_jax.training import TrainingDivergedError, TrainingStoppedError, proc
 from experiments.config import Config
 from experiments.interruption import StopRequest, same_command
 from experiments.method_list import method_list
-from experiments.pipeline import run
+from experiments.run import run
 
 
 def parse(default: Config, arguments: Sequence[str] | None = None) -> Config:

@@ -5,19 +5,20 @@ import hashlib
 import json
 import pathlib
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
-import tyro
 
 from dsink_jax.data.noise import HUMAN_KINDS, NoiseKind, check_noise
 from dsink_jax.errors import InputError, check_known
-from dsink_jax.methods import METHODS, TrainingFacts, Weighting, build_method, unused_options
-from dsink_jax.methods.distilled import LossScale, Marginal
-from dsink_jax.methods.registry import all_options, option_help
+from dsink_jax.methods import METHODS, build_method, method_options
+from dsink_jax.methods.distillation import LossScale
+from dsink_jax.methods.registry import all_options
 from dsink_jax.models import check_model_name
-from dsink_jax.training.loop import FitSettings
-from dsink_jax.training.optimizer import OptimizerSettings, Schedule
+from dsink_jax.recipe import AuxiliaryPredictions
+from dsink_jax.training import OptimizerSettings, TrainingSettings
+from dsink_jax.training.optimizer import Schedule
+from experiments.method_flags import MethodFlags, option_help
 
 # Baselines that are no methods by name.
 NAIVE, NAIVE_TUNED = "naive_distillation", "naive_tuned"
@@ -30,36 +31,13 @@ _NO_TEXT = {"Cc", "Cs"}  # Unicode categories: control characters, and bytes tha
 
 # Settings that may differ between a run and its continuation: they change where, not what.
 PLACE = (
-    *("run_dir", "data_dir", "download", "devices", "checkpoint_every", "keep_checkpoints"),
-    *("streaming", "coordinator", "process_count", "process_index"),
+    *("run_dir", "data_dir", "download", "devices", "checkpoint_every", "checkpoint_minutes"),
+    *("keep_checkpoints", "steps_per_dispatch", "streaming", "coordinator", "process_count", "process_index"),
 )
 
 
-def _with_help():
-    """`methods.MethodOptions` with what the methods' docstrings say, for `--help`."""
-    fields = [
-        (
-            option.full_name,
-            Annotated[option.field.type, tyro.conf.arg(help=_help(option))],
-            dataclasses.field(default=option.field.default),
-        )
-        for option in all_options()
-    ]
-    return dataclasses.make_dataclass(
-        "MethodOptions", fields, frozen=True, namespace={"__module__": __name__}
-    )
-
-
-def _help(option):
-    return f"{option.method}: {option_help(option.method)[option.name]}"
-
-
-MethodOptions = _with_help()
-_DEFAULT_OPTIONS = MethodOptions()
-
-
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(MethodFlags):  # type: ignore[misc, valid-type]
     """Trains two auxiliary models on long-tailed, mislabelled images, then the D-SINK target and baselines.
 
     The same command again goes on where it was stopped, or says that it is done. `--list-methods` prints the
@@ -131,18 +109,19 @@ class Config:
     """Epochs before the D-SINK loss sets in."""
     ramp_epochs: float = 0.0
     """Epochs in which its weight then grows to alpha."""
-    auxiliary_predictions: Literal["online", "cached"] = "online"
-    """online: auxiliaries see the target's augmented images; cached: each clean image once, looked up."""
+    auxiliary_predictions: AuxiliaryPredictions = "online"
+    """online: auxiliaries see the target's augmented images; cached: each image as it is once, looked up;
+    out_of_fold: the same by models that were trained on other images, once for each fold."""
+    folds: int = 5
+    """Parts that the training set is split into for out_of_fold."""
+    average_decay: float | None = None
+    """Share of a moving average of the target's parameters kept a step, in (0, 1); it then predicts by it."""
     threshold: float = 1e-6
     """L1 error of the class marginal at which Sinkhorn stops."""
     max_iterations: int = 500
     """Limit of Sinkhorn iterations."""
     epsilon: float = 2.0
     """Weight of the entropy in D-SINK's transport; 2 is what its two divergences come to."""
-    marginal: Marginal = "batch"
-    """Class marginal of D-SINK: f_L's mean over the batch, or over the whole training set (dataset)."""
-    queue: int = 0
-    """Examples of past batches that D-SINK solves for together with each batch; 0 for none."""
     naive_alpha: float = 10.0
     """Weight of the distillation loss of naive distillation."""
     naive_noise_weight: float = 0.5
@@ -151,11 +130,14 @@ class Config:
     prior: Literal["observed", "clean", "uniform"] = "observed"
     """Class counts that methods may use: of observed labels; of true labels, which real data does not tell;
     or none."""
-    posthoc_prior: Literal["predicted", "observed", "clean"] = "predicted"
-    """Prior of the baseline noise_robust_adjusted: f_N's mean prediction on the training set, or counts."""
+    posthoc_prior: Literal["predicted", "counts"] = "predicted"
+    """Prior of the baseline noise_robust_adjusted: f_N's mean prediction on the training set, or the counts
+    that methods may use."""
     state_dtype: Literal["float32", "float16"] = "float32"
     """Type in which methods keep state of each example."""
 
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """How parameters are stepped; adamw has decoupled weight decay."""
     momentum: float = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
@@ -168,8 +150,8 @@ class Config:
     """Type of the computation; parameters are float32."""
     devices: int | None = None
     """Number of devices; default all of this machine."""
-    steps_per_dispatch: int = 1
-    """Training steps in one call to the device; more can help accelerators, never CPUs."""
+    steps_per_dispatch: int | None = None
+    """Training steps in one call to the device; default: 1 on CPUs, 8 on accelerators."""
     streaming: Literal["auto", "on", "off"] = "auto"
     """Whether training images are read batch by batch, not kept on every device; auto: if they do not fit."""
     evaluate_every: int = 1
@@ -178,6 +160,8 @@ class Config:
     """Whether an evaluation predicts the training set too: how many wrong labels are corrected, memorised."""
     checkpoint_every: int = 10
     """Epochs between checkpoints. SIGTERM and Ctrl-C save one too, in the middle of an epoch."""
+    checkpoint_minutes: float | None = None
+    """Minutes after which to save in the middle of an epoch too; default: never."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints of a model to keep."""
     on_nan: Literal["stop", "skip"] = "stop"
@@ -190,9 +174,6 @@ class Config:
     process_index: int | None = None
     """Several processes: which of them this is, from 0."""
 
-    options: tyro.conf.OmitArgPrefixes[MethodOptions] = _DEFAULT_OPTIONS
-    """Options of the methods; `--list-methods` says which method does what."""
-
     def __post_init__(self):
         self._check_text()
         check_model_name(self.model)
@@ -202,14 +183,13 @@ class Config:
         self._check_noise_fits()
         for name in (
             *("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
-            "steps_per_dispatch",
         ):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         if self.coordinator is None and (self.process_count, self.process_index) != (None, None):
             raise InputError("--process-count and --process-index need --coordinator host:port.")
-        for name in ("epochs", "batch_size", "max_iterations", "queue"):
+        for name in ("epochs", "batch_size", "max_iterations"):
             self._check(name, getattr(self, name) <= _LARGEST, f"at most {_LARGEST}")
-        for name in ("alpha", "naive_alpha", "warmup_epochs", "ramp_epochs", "crop_padding", "queue"):
+        for name in ("alpha", "naive_alpha", "warmup_epochs", "ramp_epochs", "crop_padding"):
             self._check(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
         for name in ("seed", "data_seed", "map_seed"):
             self._check(name, 0 <= getattr(self, name) < 2**32, "in [0, 2^32)")
@@ -219,9 +199,13 @@ class Config:
         self._check("epsilon", 0 < self.epsilon < float("inf"), "positive")
         self._check("max_iterations", self.max_iterations >= 1, "at least 1")
         self._check("imbalance_ratio", 1 <= self.imbalance_ratio < float("inf"), "at least 1")
-        for name in ("limit_train", "limit_test", "devices"):
+        self._check("folds", self.folds >= 2, "at least 2")
+        self._check("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "in (0, 1)")
+        minutes = self.checkpoint_minutes
+        self._check("checkpoint_minutes", minutes is None or 0 < minutes < float("inf"), "positive")
+        for name in ("limit_train", "limit_test", "devices", "steps_per_dispatch"):
             self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
-        _ = self.optimizer  # checks its own ranges
+        _ = self.training_settings  # checks its own ranges
         self._check_methods()
 
     def _check_text(self):
@@ -256,18 +240,33 @@ class Config:
 
     def _check_methods(self):
         """Builds each method once, and refuses options of methods that are not trained."""
-        placeholder = TrainingFacts(
-            2, (1, 1), (1, 1), self.epochs, transition_matrix=((1.0, 0.0), (0.0, 1.0))
-        )
-        if self.noise.startswith("human_"):
-            placeholder = placeholder._replace(transition_matrix=None)
         for name in sorted(self.method_names):
-            build_method(name, placeholder, self.options)
-        for option, name in unused_options(self.options, self.method_names):
+            for option, example in METHODS[name].method.required.items() if name in METHODS else ():
+                if self.options_of(name)[option] is None:
+                    flag = f"--{name}-{option}".replace("_", "-")
+                    (meaning,) = (option_help(one) for one in all_options() if one.full_name == f"{name}_{option}")
+                    raise InputError(
+                        f"{name} must be told its {option.replace('_', ' ')}: {flag}, such as {flag} {example}.\n"
+                        f"Meaning: {meaning.partition(': ')[2]}"
+                    )
+            build_method(name, self.options_of(name))
+        for option in all_options():
+            if option.method in self.method_names or getattr(self, option.full_name) == option.field.default:
+                continue
             raise InputError(
-                f"--{option.replace('_', '-')} is an option of {name}, which is not trained.\n"
-                f"Leave it out, or choose {name}: --imbalance-method, --noise-method, --base, --baselines."
+                f"--{option.full_name.replace('_', '-')} is an option of {option.method}, which is not trained.\n"
+                f"Leave it out, or choose {option.method}: --imbalance-method, --noise-method, --base, --baselines."
             )
+        if self.noise.startswith("human_") and getattr(self, "forward_correction_matrix", "") == "known":
+            raise InputError(
+                "forward_correction: the transition matrix of human labels is not known. "
+                "Give --forward-correction-matrix estimated."
+            )
+
+    def options_of(self, method: str) -> dict[str, Any]:
+        """The options of a method by name; an unknown one has none."""
+        names = method_options(method) if method in METHODS else ()
+        return {name: getattr(self, f"{method}_{name}") for name in names}
 
     @property
     def method_names(self) -> set[str]:
@@ -288,29 +287,36 @@ class Config:
         return 0.4 if self.noise_rate is None else self.noise_rate
 
     @property
-    def optimizer(self) -> OptimizerSettings:
-        """How all models step."""
-        return OptimizerSettings(
-            self.learning_rate, self.schedule, self.momentum, self.nesterov, self.weight_decay
+    def training_settings(self) -> TrainingSettings:
+        """How long and in what steps to train a model of one stage, without augmentation."""
+        optimizer = OptimizerSettings(
+            self.optimizer,
+            self.learning_rate,
+            self.schedule,
+            self.momentum,
+            self.nesterov,
+            self.weight_decay,
         )
-
-    @property
-    def fit_settings(self) -> FitSettings:
-        """How long and in what steps to train a model of one stage."""
-        return FitSettings(
+        return TrainingSettings(
             self.epochs,
             self.batch_size,
-            self.optimizer,
-            self.evaluate_every,
-            self.checkpoint_every,
-            self.steps_per_dispatch,
-            self.state_dtype,
-            self.on_nan,
+            optimizer,
+            evaluate_every=self.evaluate_every,
+            checkpoint_every=self.checkpoint_every,
+            checkpoint_minutes=self.checkpoint_minutes,
+            steps_per_dispatch=self.steps_per_dispatch,
+            state_dtype=self.state_dtype,
+            on_nan=self.on_nan,
         )
 
-    def weighting(self, alpha: float) -> Weighting:
+    def term_settings(self, alpha: float) -> dict[str, Any]:
         """How a distillation term of weight `alpha` joins the base loss."""
-        return Weighting(alpha, self.warmup_epochs, self.ramp_epochs, self.loss_scale)
+        return {
+            "alpha": alpha,
+            "warmup_epochs": self.warmup_epochs,
+            "ramp_epochs": self.ramp_epochs,
+            "loss_scale": self.loss_scale,
+        }
 
     @property
     def directory(self) -> pathlib.Path:
@@ -332,14 +338,9 @@ class Config:
 
     def settings(self) -> dict[str, Any]:
         """All settings as JSON holds them."""
-        values = dataclasses.asdict(self)
-        options = values.pop("options")
         # Options of other methods do not belong to the run: new methods and defaults leave it as it is.
-        values |= {
-            option.full_name: options[option.full_name]
-            for option in all_options()
-            if option.method in self.method_names
-        }
+        other = {option.full_name for option in all_options() if option.method not in self.method_names}
+        values = {name: v for name, v in dataclasses.asdict(self).items() if name not in other}
         return {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in values.items()}
 
     @property
@@ -363,7 +364,8 @@ class Config:
 
 def default_settings() -> dict[str, Any]:
     """The settings that have a default, as JSON holds them."""
-    with_default = {f.name: f.default for f in dataclasses.fields(Config) if f.name != "options"}
+    of_methods = {option.full_name for option in all_options()}
+    with_default = {f.name: f.default for f in dataclasses.fields(Config) if f.name not in of_methods}
     return {name: value for name, value in with_default.items() if value is not dataclasses.MISSING}
 
 

@@ -19,7 +19,7 @@ from dsink_jax.data import load
 from dsink_jax.evaluation import class_groups
 from experiments.config import CIFAR
 from experiments.patch_features import learn_patch_encoder
-from experiments.problem import read_or_draw
+from experiments.dataset import read_or_draw
 from experiments.study.budgets import Setting
 
 

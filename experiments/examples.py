@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsink_jax.allocation import class_marginal, surrogate_labels
-from dsink_jax.data.streaming import gather
+from dsink_jax.data.streaming import read_rows
 from dsink_jax.methods import DSink
 from dsink_jax.report.gallery import displayable
-from experiments.problem import Problem
+from experiments.dataset import Dataset
 
 SUSPECTS = 40
 SHOWN = 12
@@ -27,12 +27,12 @@ class TrainingLogits(NamedTuple):
     imbalance_robust: np.ndarray
 
 
-def collect_examples(problem: Problem, method: DSink, logits: TrainingLogits) -> dict[str, np.ndarray]:
+def collect_examples(dataset: Dataset, term: DSink, logits: TrainingLogits) -> dict[str, np.ndarray]:
     """What examples.npz holds.
 
     Args:
-      problem: the data.
-      method: what the target was trained with; its solver settings are used.
+      dataset: the data.
+      term: what the target was trained with; its solver settings are used.
       logits: of the trained models.
 
     Returns:
@@ -45,15 +45,12 @@ def collect_examples(problem: Problem, method: DSink, logits: TrainingLogits) ->
       `suspect_proposed` (argmax of Q) int32 `[K]`, `suspect_confidence` (max of Q), `suspect_given_share`
       float32 `[K]`, `suspect_images` uint8 `[K, h, w, channels]`.
     """
-    drawn = problem.corruption
-    marginal = None
-    if method.marginal == "dataset":
-        marginal = np.asarray(class_marginal(jnp.asarray(logits.imbalance_robust)))
-    labels = solve_in_batches(logits, problem.config.batch_size, method, marginal)
+    drawn = dataset.corruption
+    labels = solve_in_batches(logits, dataset.config.batch_size, term)
     rows = np.arange(len(labels))
     share = labels[rows, drawn.noisy_labels]
     suspects = np.argsort(share, kind="stable")[:SUSPECTS]
-    batch = _draw_batch(problem)
+    batch = _draw_batch(dataset)
     of_batch = TrainingLogits(*(part[batch] for part in logits))
     wrong_first = np.argsort(drawn.clean_labels[batch] == drawn.noisy_labels[batch], kind="stable")
     wrong = int((drawn.clean_labels[batch] != drawn.noisy_labels[batch]).sum())
@@ -62,37 +59,36 @@ def collect_examples(problem: Problem, method: DSink, logits: TrainingLogits) ->
     shown = np.concatenate([wrong_first[:half], wrong_first[wrong : wrong + SHOWN - half]])
     probabilities = {name: _softmax(part) for name, part in of_batch._asdict().items()}
     return {
-        "class_names": np.array(problem.data.class_names, dtype=str),
+        "class_names": np.array(dataset.data.class_names, dtype=str),
         "batch_index": drawn.index[batch],
         "batch_true": drawn.clean_labels[batch],
         "batch_given": drawn.noisy_labels[batch],
         **{f"batch_{name}": rows for name, rows in probabilities.items()},
-        "batch_surrogate": solve_in_batches(of_batch, len(batch), method, marginal),
+        "batch_surrogate": solve_in_batches(of_batch, len(batch), term),
         "shown_rows": shown,
         "shown_index": drawn.index[batch[shown]],
-        "shown_images": displayable(gather(problem.images, batch[shown])),
+        "shown_images": displayable(read_rows(dataset.images, batch[shown])),
         "suspect_index": drawn.index[suspects],
         "suspect_true": drawn.clean_labels[suspects],
         "suspect_given": drawn.noisy_labels[suspects],
         "suspect_proposed": labels[suspects].argmax(-1).astype(np.int32),
         "suspect_confidence": labels[suspects].max(-1),
         "suspect_given_share": share[suspects],
-        "suspect_images": displayable(gather(problem.images, suspects)),
+        "suspect_images": displayable(read_rows(dataset.images, suspects)),
     }
 
 
 def solve_in_batches(
-    logits: TrainingLogits, batch_size: int, method: DSink, marginal: np.ndarray | None = None
+    logits: TrainingLogits, batch_size: int, term: DSink, marginal: np.ndarray | None = None
 ) -> np.ndarray:
     """Q of all examples, float32 `[M, C]`, solved for one batch after another in index order.
 
-    The last batch may be smaller, and is a problem of its own like the others. A queue of past predictions
-    takes no part.
+    The last batch may be smaller, and is a problem of its own like the others.
 
     Args:
       logits: of the examples.
       batch_size: examples solved for together.
-      method: its solver settings are used.
+      term: its solver settings are used.
       marginal: class marginal `[C]` of every batch; None for f_L's mean over each.
     """
     count = len(logits.target)
@@ -106,9 +102,9 @@ def solve_in_batches(
             noise_robust,
             of_batch if marginal is None else jnp.asarray(marginal),
             where=where,
-            threshold=method.threshold,
-            max_iterations=method.max_iterations,
-            epsilon=method.epsilon,
+            threshold=term.threshold,
+            max_iterations=term.max_iterations,
+            epsilon=term.epsilon,
         ).labels
 
     solved = []
@@ -120,11 +116,11 @@ def solve_in_batches(
     return np.concatenate(solved)[:count]
 
 
-def _draw_batch(problem: Problem) -> Any:
+def _draw_batch(dataset: Dataset) -> Any:
     """Positions of the batch, in index order."""
-    count = len(problem.corruption.index)
-    size = min(max(_SMALLEST_BATCH, min(problem.config.batch_size, _LARGEST_BATCH)), count)
-    rng = np.random.default_rng((problem.config.data_seed, _BATCH_STREAM))
+    count = len(dataset.corruption.index)
+    size = min(max(_SMALLEST_BATCH, min(dataset.config.batch_size, _LARGEST_BATCH)), count)
+    rng = np.random.default_rng((dataset.config.data_seed, _BATCH_STREAM))
     return np.sort(rng.choice(count, size, replace=False))
 
 

@@ -1,27 +1,21 @@
 """The table of methods that `--list-methods` prints."""
 
-from dsink_jax.methods import METHODS, MethodOptions, TrainingFacts, build_method, bytes_per_example
-from dsink_jax.methods.registry import option_name
+from dsink_jax.methods import METHODS, build_method, bytes_per_example
+from dsink_jax.methods.hooks import TwoStages
 from dsink_jax.report import align
 from experiments.config import ADJUSTED, ENSEMBLE, NAIVE_TUNED
 
-# Costs are those of an example training set: 10 classes, 100 epochs.
-_FACTS = TrainingFacts(10, (1,) * 10, (1,) * 10, 100)
+# Costs are those of an example.
+_CLASSES, _EPOCHS = 10, 100
 
 
 def method_list() -> str:
     """All methods with their role, source, cost relative to cross-entropy, and what they must be told."""
-    told = {
-        option_name(name, option): example
-        for name, entry in METHODS.items()
-        for option, example in entry.method.told.items()
-    }
-    options = MethodOptions(**told)
     rows = [("method", "for", "source", "networks", "forwards", "bytes", "epochs", "must be told")]
     for name, entry in METHODS.items():
-        method = build_method(name, _FACTS, options)
-        stage = method.second_stage
-        flags = (f"--{option_name(name, option).replace('_', '-')}" for option in entry.method.told)
+        method = build_method(name, entry.method.required)
+        second = method.second_stage(_EPOCHS).epochs if isinstance(method, TwoStages) else 0
+        flags = (f"--{name}-{option}".replace("_", "-") for option in entry.method.required)
         rows.append(
             (
                 name,
@@ -29,8 +23,8 @@ def method_list() -> str:
                 entry.source,
                 str(method.networks),
                 f"{method.forward_passes:g}",
-                str(bytes_per_example(method, _FACTS.num_classes)),
-                f"{1 + (stage.epochs / _FACTS.epochs if stage else 0):g}",
+                str(bytes_per_example(method, _CLASSES)),
+                f"{1 + second / _EPOCHS:g}",
                 " ".join(flags) or "-",
             )
         )

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from experiments.problem import Problem
+from dsink_jax.recipe import TrainingSet
 
 # The weakened sets have a stream of the data seed of their own.
 _STREAM = 6
@@ -26,20 +26,17 @@ class Weakening:
     noise: float = 0.0
     draw: int = 0
 
-    def __call__(self, problem: Problem) -> Problem:
-        """The problem as the weakened model sees it."""
-        drawn = problem.corruption
-        count = len(drawn.index)
-        rng = np.random.default_rng((problem.config.data_seed, _STREAM, self.draw))
+    def training_set(self, data: TrainingSet, data_seed: int) -> TrainingSet:
+        """What the weakened model is trained on instead of `data`, drawn by the data seed."""
+        count = len(data.labels)
+        rng = np.random.default_rng((data_seed, _STREAM, self.draw))
         kept = np.sort(rng.permutation(count)[: max(round(self.data * count), 1)])
         redrawn = rng.random(count) < self.noise
-        labels = np.where(redrawn, rng.integers(drawn.num_classes, size=count), drawn.noisy_labels)
-        corruption = dataclasses.replace(
-            drawn,
-            index=drawn.index[kept],
-            clean_labels=drawn.clean_labels[kept],
-            noisy_labels=labels[kept].astype(drawn.noisy_labels.dtype),
-        )
-        epochs = max(round(self.epochs * problem.config.epochs), 1)
-        config = dataclasses.replace(problem.config, epochs=epochs)
-        return dataclasses.replace(problem, corruption=corruption, config=config)
+        labels = np.where(redrawn, rng.integers(data.num_classes, size=count), data.labels)
+        labels = labels.astype(data.labels.dtype)
+        seen = dataclasses.replace(data, labels=labels).rows(kept)
+        return dataclasses.replace(seen, class_counts=np.bincount(seen.labels, minlength=data.num_classes))
+
+    def epochs_of(self, epochs: int) -> int:
+        """For how many epochs it is trained, instead of `epochs`."""
+        return max(round(self.epochs * epochs), 1)

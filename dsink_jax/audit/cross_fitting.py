@@ -1,16 +1,16 @@
 """Predictions of examples by models that have not seen them."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
-from dsink_jax.errors import InputError
-from dsink_jax.estimator import Settings, fit
-from dsink_jax.estimator.inputs import check_inputs, check_observed
+from dsink_jax.estimator import Settings
+from dsink_jax.estimator.fitting import make_training_set, recipe_maker
 from dsink_jax.estimator.settings import changed
-
-_STREAM = 7
+from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST, make_folds
 
 
 class OutOfSample(NamedTuple):
@@ -51,34 +51,14 @@ def out_of_sample_logits(
     Raises:
       InputError: as `dsink_jax.fit`, or for a number of folds that does not go.
     """
-    settings = changed(settings, changes)
-    # Once for all folds, in the shape it had: vectors are no images yet.
-    inputs = check_inputs(inputs).reshape(np.shape(inputs))
-    count = len(inputs)
-    labels, num_classes = check_observed(labels, count, num_classes)
-    if not isinstance(folds, int | np.integer) or not 2 <= folds <= count:
-        raise InputError(f"folds must be between 2 and the number of examples, {count}, got {folds!r}.")
-    fold = make_folds(labels, folds, settings.seed)
-    shape = (count, num_classes)
-    found = OutOfSample(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(count, bool))
-    for number in range(folds):
-        if verbose:
-            print(f"fold {number + 1} of {folds}")
-        held_out = fold == number
-        fitted = fit(
-            inputs[~held_out],
-            labels[~held_out],
-            num_classes=num_classes,
-            settings=settings,
-            target=False,
-            verbose=verbose,
-        )
-        unseen = np.bincount(labels[~held_out], minlength=num_classes) == 0
-        for role in ("noise_robust", "imbalance_robust"):
-            predicted = fitted.logits(inputs[held_out], role)
-            getattr(found, role)[held_out] = np.where(unseen, -np.inf, predicted)
-        found.judged[held_out] = ~unseen[labels[held_out]]
-    return found
+    settings = dataclasses.replace(changed(settings, changes), folds=folds)
+    training_set, _ = make_training_set(inputs, labels, num_classes, settings)
+    make_folds(training_set.labels, folds, settings.seed)  # says what is wrong before anything is trained
+    recipe = recipe_maker(training_set, settings, jax.local_devices(), verbose)(target=False)
+    found = {role: recipe.out_of_fold(role) for role in (NOISE_ROBUST, IMBALANCE_ROBUST)}
+    return OutOfSample(
+        found[NOISE_ROBUST].logits, found[IMBALANCE_ROBUST].logits, found[NOISE_ROBUST].seen
+    )
 
 
 def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
@@ -105,13 +85,3 @@ def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
     return find_label_errors(
         np.asarray(labels), found.noise_robust, found.imbalance_robust, judged=found.judged
     )
-
-
-def make_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Int `[M]`, the fold of each example: those of a class are dealt out in turn, in random order."""
-    rng = np.random.default_rng((seed, _STREAM))
-    shuffled = rng.permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    fold = np.empty(len(labels), np.int64)
-    fold[by_class] = np.arange(len(labels)) % folds
-    return fold

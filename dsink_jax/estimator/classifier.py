@@ -9,17 +9,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dsink_jax.allocation import Allocation
 from dsink_jax.errors import check_known
-from dsink_jax.estimator.fitted import FittedDSink
+from dsink_jax.estimator.fitted import FittedDSink, Predicted
 from dsink_jax.estimator.fitting import fit
-from dsink_jax.estimator.parts import Predictor
 from dsink_jax.estimator.settings import Settings
 
 
 class DSinkClassifier(ClassifierMixin, BaseEstimator):
     """A classifier for feature vectors whose labels are long-tailed and partly wrong.
 
-    The parameters are those of `dsink_jax.estimator.Settings` but for what is done to images, with the same
-    meaning and defaults; and `role`, which of the models predicts, see `FittedDSink.logits`. The target is
+    The parameters are those of `dsink_jax.estimator.Settings`, with the same meaning and defaults; options of a
+    method that is given as an object are parameters too, such as `noise_method__momentum`. And `role`, which of the models predicts, see `FittedDSink.logits`. The target is
     trained only if it is that; f_L and f_N always are.
 
     Attributes:
@@ -45,12 +44,17 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         noise_method=Settings.noise_method,
         base=Settings.base,
         alpha=Settings.alpha,
-        options=None,
+        auxiliary_predictions=Settings.auxiliary_predictions,
+        folds=Settings.folds,
         epochs=Settings.epochs,
         batch_size=Settings.batch_size,
+        optimizer=Settings.optimizer,
         learning_rate=Settings.learning_rate,
         momentum=Settings.momentum,
         weight_decay=Settings.weight_decay,
+        preprocess=Settings.preprocess,
+        standardize=Settings.standardize,
+        average_decay=Settings.average_decay,
         seed=Settings.seed,
     ):
         self.model = model
@@ -59,12 +63,17 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self.noise_method = noise_method
         self.base = base
         self.alpha = alpha
-        self.options = options
+        self.auxiliary_predictions = auxiliary_predictions
+        self.folds = folds
         self.epochs = epochs
         self.batch_size = batch_size
+        self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.preprocess = preprocess
+        self.standardize = standardize
+        self.average_decay = average_decay
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -90,14 +99,8 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"A classifier needs at least 2 classes, and the labels are of one class: {y[0]}."
             )
-        check_known("role", self.role, get_args(Predictor))
-        given = {
-            name: value
-            for name, value in self.get_params(deep=False).items()
-            if name not in ("options", "role")
-        }
-        if self.options is not None:
-            given["options"] = self.options
+        check_known("role", self.role, get_args(Predicted))
+        given = {name: value for name, value in self.get_params(deep=False).items() if name != "role"}
         self.fitted_: FittedDSink = fit(
             X,
             labels,

@@ -3,11 +3,12 @@
 import dataclasses
 import io
 import json
+import os
 import pathlib
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO, Self, get_args
+from typing import Any, BinaryIO, Final, Literal, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,61 +17,66 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dsink_jax import allocation
 from dsink_jax.allocation import Allocation
-from dsink_jax.data import Augmentation
 from dsink_jax.errors import InputError, StorageError, check_known
 from dsink_jax.estimator.inputs import InputKind, check_inputs
-from dsink_jax.estimator.parts import ADJUSTED, Part, Predictor, Role, make_methods, make_model
-from dsink_jax.estimator.settings import MakeModule, Settings
-from dsink_jax.methods import MethodOptions, TrainingFacts
-from dsink_jax.training import Preprocessing, make_predictor
+from dsink_jax.estimator.settings import Settings
+from dsink_jax.methods import AdjustedNoiseRobust, Method, TrainingFacts, build_method, method_name
+from dsink_jax.models import Network
+from dsink_jax.training import Standardization, TrainedModel
 
-_FORMAT = "dsink-jax fitted 2"
+Role = Literal["target", "noise_robust", "imbalance_robust"]
+# f_N with its logits adjusted by its own class prior: no training of its own.
+ADJUSTED: Final = "noise_robust_adjusted"
+Predicted = Literal[Role, "noise_robust_adjusted"]
+
+_FORMAT = "dsink-jax fitted 3"
 _ABOUT, _PRIOR, _SEPARATOR = "about", "class_prior", "/"
+_STANDARDIZATION, _FACTS = "standardization", "facts"
 _LEAST_SHARE = np.finfo(np.float32).tiny
+# Settings that a file has no words for: they trained, and are not needed to predict.
+_ONLY_TRAIN = ("preprocess", "optimizer")
 
 
 class FittedDSink:
     """The D-SINK target with its two auxiliary models, trained.
 
     Attributes:
-      settings: how it was fitted.
-      facts: what the methods knew of the training set.
+      parts: the models by role: network, method, facts, variables and the history of the training.
+      standardization: of the inputs, or None.
       kind: what one example looks like.
-      parts: the models by role: network, method and parameters.
-      preprocessing: how inputs are standardised.
+      settings: how it was fitted.
       class_prior: float32 `[C]`, f_N's mean prediction over the training set.
     """
 
-    class_prior: np.ndarray
-
     def __init__(
         self,
-        parts: Mapping[Role, Part],
-        preprocessing: Preprocessing,
+        parts: Mapping[Role, TrainedModel],
+        standardization: Standardization | None,
         kind: InputKind,
-        facts: TrainingFacts,
         settings: Settings,
+        class_prior: np.ndarray,
         devices: Sequence[jax.Device] | None = None,
     ):
-        """See `fit` and `load`, which give it its class prior."""
-        self.settings, self.facts, self.kind = settings, facts, kind
-        self.parts, self.preprocessing = parts, preprocessing
-        devices = jax.local_devices() if devices is None else devices
-        self._predict = {
-            role: make_predictor(part.model, part.method, preprocessing, devices)
-            for role, part in parts.items()
-        }
+        """See `fit` and `load`."""
+        self.parts, self.standardization, self.kind = dict(parts), standardization, kind
+        self.settings, self.class_prior = settings, class_prior
+        self._devices = list(jax.local_devices() if devices is None else devices)
+
+    @property
+    def facts(self) -> TrainingFacts:
+        """What the methods knew of the training set."""
+        return self.parts["noise_robust"].facts
 
     @property
     def num_classes(self) -> int:
         """C."""
         return self.facts.num_classes
 
-    def logits(self, inputs: Any, role: Predictor = "target") -> np.ndarray:
+    def logits(self, inputs: Any, role: Predicted = "target") -> np.ndarray:
         """Logits float32 `[M, C]`, whose softmax is the prediction.
 
         Args:
-          inputs: `[M, D]` or `[M, H, W, channels]`, as in training.
+          inputs: `[M, ...]`, as in training.
           role: `target`, `noise_robust` (f_N), `imbalance_robust` (f_L), or `noise_robust_adjusted`: f_N with
             the logarithm of its `class_prior` taken from its logits, so that all classes that were seen count
             alike.
@@ -80,24 +86,31 @@ class FittedDSink:
 
         Source: the adjustment, Menon et al., ICLR 2021, arXiv 2007.07314, with f_N's own prior.
         """
-        check_known("role", role, get_args(Predictor))
-        if role != ADJUSTED and role not in self.parts:
+        check_known("role", role, get_args(Predicted))
+        if role == ADJUSTED:
+            return self.logits(inputs, "noise_robust") - self._log_prior()
+        if role not in self.parts:
             raise InputError(
                 f"The {role} was not trained: `fit(target=False)` and other roles of a `DSinkClassifier` "
                 f"leave it out. There are: {', '.join([*self.parts, ADJUSTED])}."
             )
-        if role == ADJUSTED:
-            return self.logits(inputs, "noise_robust") - self._log_prior()
-        array = check_inputs(inputs, self.kind)
+        array = check_inputs(
+            inputs,
+            self.kind,
+            standardize=self.standardization is not None,
+            adds_channel=isinstance(self.settings.model, str),
+        )
         if not len(array):
             return np.zeros((0, self.num_classes), np.float32)
-        return self._predict[role](self.parts[role].variables, array)
+        return self.parts[role].logits(array, self.standardization, self._devices)
 
-    def predict_proba(self, inputs: Any, role: Predictor = "target") -> np.ndarray:
+    def predict_proba(self, inputs: Any, role: Predicted = "target") -> np.ndarray:
         """Probabilities float32 `[M, C]`, rows summing to 1; see `logits`."""
-        return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(inputs, role)), axis=-1))
+        logits = self.logits(inputs, role)
+        shifted = np.exp(logits - logits.max(-1, keepdims=True))
+        return shifted / shifted.sum(-1, keepdims=True)
 
-    def predict(self, inputs: Any, role: Predictor = "target") -> np.ndarray:
+    def predict(self, inputs: Any, role: Predicted = "target") -> np.ndarray:
         """Most probable classes int32 `[M]`; see `logits`."""
         return self.logits(inputs, role).argmax(-1).astype(np.int32)
 
@@ -112,50 +125,49 @@ class FittedDSink:
         )
         return allocation.surrogate_labels(target, noise_robust, allocation.class_marginal(imbalance_robust))
 
-    def save(self, path: str | pathlib.Path) -> None:
-        """Writes one `.npz` file of arrays and JSON, which `load` reads.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one `.npz` file of arrays and JSON, which `load` reads; whole or not at all.
 
-        A network that was given as a function is not in it.
+        A network or a method that was given as an object of one's own is not in it.
 
         Raises:
           StorageError: if it cannot be written.
         """
         path = pathlib.Path(path)
+        partial = path.with_name(f"{path.name}.partial")
         try:
-            with open(path, "wb") as file:
+            with open(partial, "wb") as file:
                 self._write(file)
+            os.replace(partial, path)
         except OSError as error:
+            partial.unlink(missing_ok=True)
             raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
 
     def __reduce__(self):
         """Pickled by way of the file's bytes: what was compiled cannot be."""
         file = io.BytesIO()
         self._write(file)
-        model = self.settings.model
-        return _from_bytes, (file.getvalue(), None if isinstance(model, str) else model)
+        own = {name: getattr(self.settings, name) for name in _objects(self.settings)}
+        return _from_bytes, (file.getvalue(), own)
 
     def _log_prior(self):
         """What adjusts f_N; 0 for a class without examples, which nothing is known of to lift it by."""
-        seen = np.asarray(self.facts.observed_counts) > 0
+        seen = np.asarray(self.facts.class_counts) > 0
         return np.where(seen, np.log(np.maximum(self.class_prior, _LEAST_SHARE)), np.float32(0))
 
     def _write(self, file):
-        settings = {
-            field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)
-        }
-        settings["options"] = dataclasses.asdict(self.settings.options)
-        if not isinstance(self.settings.model, str):
-            settings["model"] = None
         about = {
             "format": _FORMAT,
-            "settings": settings,
-            "facts": self.facts._asdict(),
+            "settings": settings_as_json(self.settings),
             "kind": self.kind._asdict(),
-            "preprocessing": self.preprocessing._asdict(),
         }
         # Numbers of NumPy are as good as any.
         arrays: dict[str, Any] = {_ABOUT: np.array(json.dumps(about, default=lambda number: number.item()))}
         arrays[_PRIOR] = self.class_prior
+        for prefix, named in ((_FACTS, self.facts), (_STANDARDIZATION, self.standardization)):
+            for name, value in ({} if named is None else named._asdict()).items():
+                if value is not None:
+                    arrays[f"{prefix}{_SEPARATOR}{name}"] = np.asarray(value)
         for role, part in self.parts.items():
             for name, leaf in flatten_dict(part.variables, sep=_SEPARATOR).items():
                 arrays[f"{role}{_SEPARATOR}{name}"] = np.asarray(leaf)
@@ -164,78 +176,116 @@ class FittedDSink:
     @classmethod
     def load(
         cls,
-        path: str | pathlib.Path | BinaryIO,
+        path: str | os.PathLike[str] | BinaryIO,
         *,
-        model: MakeModule | None = None,
         devices: Sequence[jax.Device] | None = None,
+        **objects: Any,
     ) -> Self:
         """Reads what `save` wrote.
 
         Args:
           path: the file, or an open one.
-          model: the function that made the network, if it was not one by name.
           devices: devices to predict on; all of this process if left out.
+          **objects: the settings that were objects of one's own, under their names: `model=` for a network,
+            `noise_method=`, `imbalance_method=` or `base=` for a method that is none of
+            `dsink_jax.methods.METHODS`.
 
         Raises:
-          InputError: if there is no such file, or it is another or a damaged one, or `model` is missing.
+          InputError: if there is no such file, or it is another or a damaged one, or one of these is missing.
         """
-        about, class_prior, variables = _read(path)
-        settings = about["settings"]
-        if (settings["model"] is None) != (model is not None):
-            raise InputError(
-                f"{path}: give model=, the function that made the network: it is not in the file."
-                if model is None
-                else f"{path} was trained with the network {settings['model']!r}: leave out model=."
-            )
-        options = MethodOptions(**settings["options"])
-        settings = Settings(**{**settings, "model": model or settings["model"], "options": options})
-        facts = TrainingFacts(**_tuples(about["facts"]))
-        kind = InputKind(**_tuples(about["kind"]))
-        preprocessing = Preprocessing(**_tuples(about["preprocessing"]))
-        preprocessing = preprocessing._replace(augmentation=Augmentation(*preprocessing.augmentation))
-        parts = {
-            role: Part(
-                make_model(settings, method, facts.num_classes, kind.is_image), method, variables[role]
-            )
-            for role, method in make_methods(settings, facts).items()
-            if variables[role]
-        }
-        fitted = cls(parts, preprocessing, kind, facts, settings, devices)
-        fitted.class_prior = class_prior
-        return fitted
+        arrays, about = _read(path)
+        settings = _settings(path, about["settings"], objects)
+        kind = InputKind(tuple(about["kind"]["shape"]), about["kind"]["dtype"])
+        named = {prefix: _taken(arrays, prefix) for prefix in (_FACTS, _STANDARDIZATION, *get_args(Role))}
+        class_prior = arrays[_PRIOR]
+        facts = TrainingFacts(**named[_FACTS])
+        standardization = Standardization(**named[_STANDARDIZATION]) if named[_STANDARDIZATION] else None
+        model_for = settings.model_for(facts.num_classes, kind.shape)
+        parts = {}
+        for spec in settings.specs(facts, target=True):
+            leaves = named[spec.name]
+            if leaves:
+                variables = unflatten_dict(leaves, sep=_SEPARATOR)
+                parts[spec.name] = TrainedModel(model_for(spec.method), spec.method, facts, variables)
+        return cls(parts, standardization, kind, settings, class_prior, devices)
 
 
-def _from_bytes(content, model):
-    return FittedDSink.load(io.BytesIO(content), model=model)
+def settings_as_json(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON holds them: methods by name and options, and what is neither by its name alone."""
+    return {field.name: _as_json(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+
+
+def _as_json(value):
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Method):
+        options = {name: _as_json(option) for name, option in value.get_params().items()}
+        return {"method": method_name(value), "options": options}
+    return {"object": getattr(value, "__qualname__", type(value).__qualname__)}
+
+
+def _objects(settings):
+    """Names of the settings that a file has no words for and that are needed to predict."""
+    kept = settings_as_json(settings)
+    return [name for name, value in kept.items() if _is_object(value) and name not in _ONLY_TRAIN]
+
+
+def _is_object(value):
+    if not isinstance(value, dict):
+        return False
+    if "object" in value:
+        return True
+    try:
+        build_method(value["method"], value["options"])
+    except InputError:
+        return True  # a class of one's own
+    return False
+
+
+def _settings(path, kept, objects):
+    """The settings from a file, with the objects that are not in it."""
+    missing = [name for name, value in kept.items() if _is_object(value) and name not in _ONLY_TRAIN]
+    for name in missing:
+        if objects.get(name) is None:
+            raise InputError(f"{path}: give {name}=, which was an object of your own: it is not in the file.")
+    for name in objects:
+        check_known("setting", name, kept)
+        if name not in missing:
+            raise InputError(f"{path} was trained with {name} {kept[name]!r}: leave out {name}=.")
+    known = {
+        name: build_method(value["method"], value["options"]) if isinstance(value, dict) else value
+        for name, value in kept.items()
+        if not _is_object(value)
+    }
+    return Settings(**known, **objects)
+
+
+def _from_bytes(content, objects):
+    return FittedDSink.load(io.BytesIO(content), **objects)
 
 
 def _read(path):
-    """Description, class prior and variables by role, from a file."""
+    """Arrays by name and the description from a file."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         about = json.loads(str(arrays.pop(_ABOUT)))
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {_FORMAT!r}")
-        class_prior = arrays.pop(_PRIOR)
-        if class_prior.shape != (about["facts"]["num_classes"],):
-            raise ValueError(f"its class prior has shape {list(class_prior.shape)}")
-        variables: dict[str, dict[str, np.ndarray]] = {role: {} for role in get_args(Role)}
-        for name, leaf in arrays.items():
-            role, _, rest = name.partition(_SEPARATOR)
-            variables[role][rest] = leaf
+        if arrays[_PRIOR].shape != arrays[f"{_FACTS}{_SEPARATOR}class_counts"].shape:
+            raise ValueError(f"its class prior has shape {list(arrays[_PRIOR].shape)}")
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} is not a file that a fitted model was saved in, or is damaged: {error}."
         ) from None
-    parts = {role: unflatten_dict(leaves, sep=_SEPARATOR) for role, leaves in variables.items()}
-    return about, class_prior, parts
+    return arrays, about
 
 
-def _tuples(value):
-    """JSON's lists as tuples, at any depth."""
-    if isinstance(value, dict):
-        return {key: _tuples(entry) for key, entry in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _taken(arrays, prefix):
+    """The arrays below a name."""
+    start = f"{prefix}{_SEPARATOR}"
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -1,35 +1,24 @@
 """The whole of D-SINK on arrays: both auxiliary models, then the target."""
 
-import dataclasses
+import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from dsink_jax.data import draw_meta_set, steps_per_epoch
-from dsink_jax.errors import InputError
-from dsink_jax.estimator.fitted import FittedDSink
-from dsink_jax.estimator.inputs import check_inputs, check_observed, kind_of, make_preprocessing
-from dsink_jax.estimator.parts import Part, Role, make_methods, make_model
-from dsink_jax.estimator.settings import Settings, changed
-from dsink_jax.methods import Method, TrainingFacts
-from dsink_jax.training import (
-    AuxiliaryPair,
-    DeviceData,
-    FitSettings,
-    OptimizerSettings,
-    Preprocessing,
-    TrainedAuxiliary,
-    first_stage_settings,
-    make_progress,
+from dsink_jax.estimator.directory import describe_data, fit_directory
+from dsink_jax.estimator.fitted import FittedDSink, settings_as_json
+from dsink_jax.estimator.inputs import (
+    InputKind,
+    check_inputs,
+    check_observed,
+    make_standardization,
 )
-from dsink_jax.training import fit as train
+from dsink_jax.estimator.settings import Settings, changed
+from dsink_jax.recipe import NOISE_ROBUST, Recipe, TrainingSet, Watching
+from dsink_jax.training import make_progress
 from dsink_jax.training.parallel import total_devices
-
-# Target and auxiliaries draw from streams of the seed of their own.
-_STREAMS = {"target": 0, "imbalance_robust": 1, "noise_robust": 2}
-_MOST_STEPS_PER_DISPATCH = 16
 
 
 def fit(
@@ -39,19 +28,26 @@ def fit(
     num_classes: int | None = None,
     settings: Settings | None = None,
     target: bool = True,
+    directory: str | os.PathLike[str] | None = None,
     devices: Sequence[jax.Device] | None = None,
     verbose: bool = False,
     **changes: Any,
 ) -> FittedDSink:
     """Trains f_L, f_N and the D-SINK target on long-tailed, mislabelled data.
 
+    Another fit of inputs of about the same size, with other data or other numbers, compiles nothing.
+
     Args:
-      inputs: `[M, D]` vectors, such as the features of a frozen encoder, or `[M, H, W, channels]` images;
-        uint8 or floating. They are standardised inside.
+      inputs: `[M, D]` vectors, such as the features of a frozen encoder, `[M, H, W, channels]` images, or
+        `[M, ...]` of any rank for a network of one's own; numbers. They are standardised over the last axis
+        unless `standardize=False`. `[M, H, W]` are grey images for the networks by name. A memory-mapped array
+        is streamed.
       labels: integers `[M]` in 0..C-1, as observed.
       num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
       settings: how; the defaults of `Settings` if left out.
       target: whether to train the target too, or only f_L and f_N.
+      directory: a folder where the trainings are saved as they go, so that the same call goes on where it was
+        stopped, however that happened; None to save nothing.
       devices: devices to train on; all of this process if left out.
       verbose: whether to show progress.
       **changes: fields of `Settings` to change, such as `epochs=10`.
@@ -60,8 +56,9 @@ def fit(
       The fitted models.
 
     Raises:
-      InputError: for inputs, labels or settings that do not go.
+      InputError: for inputs, labels, settings or a network that do not go, or a directory of another fit.
       TrainingDivergedError: if a loss is not finite.
+      StorageError: if the directory cannot be written.
 
     Source: D-SINK, arXiv 2510.08179.
 
@@ -74,101 +71,66 @@ def fit(
     (60, 3)
     """
     settings = changed(settings, changes)
-    array = check_inputs(inputs)
-    labels, num_classes = check_observed(labels, len(array), num_classes)
-    kind = kind_of(array, inputs)
-    if not kind.is_image and (settings.crop_padding or settings.flip):
-        raise InputError("crop_padding and flip are for images: vectors have nothing to crop or mirror.")
     devices = list(jax.local_devices() if devices is None else devices)
-    facts = _facts(labels, num_classes, settings)
-    task = _Task(
-        array,
-        labels,
-        make_preprocessing(array, settings.crop_padding, settings.flip),
-        settings,
-        facts,
-        devices,
-        kind.is_image,
-        verbose,
-    )
-    methods = make_methods(settings, facts)
-    parts: dict[Role, Part] = {
-        "imbalance_robust": task.part("imbalance_robust", methods["imbalance_robust"]),
-        "noise_robust": task.part("noise_robust", methods["noise_robust"]),
+    training_set, kind = make_training_set(inputs, labels, num_classes, settings)
+    recipe_of = recipe_maker(training_set, settings, devices, verbose)
+    description = {
+        **{f"setting {name}": value for name, value in settings_as_json(settings).items()},
+        **(describe_data(training_set.inputs, training_set.labels) if directory is not None else {}),
+        "target": target,
     }
-    if target:
-        pair = AuxiliaryPair(
-            TrainedAuxiliary(*parts["noise_robust"]), TrainedAuxiliary(*parts["imbalance_robust"])
+    with fit_directory(directory, description) as checkpoints:
+        recipe = recipe_of(target, checkpoints)
+        parts = recipe.train_all()
+        class_prior = _mean_prediction(recipe.training_logits(NOISE_ROBUST))
+    return FittedDSink(parts, training_set.standardization, kind, settings, class_prior, devices)
+
+
+def make_training_set(
+    inputs: Any, labels: Any, num_classes: int | None, settings: Settings
+) -> tuple[TrainingSet, InputKind]:
+    """The training set of a fit, checked, and what one example looks like; see `fit`."""
+    array = check_inputs(
+        inputs, standardize=settings.standardize, adds_channel=isinstance(settings.model, str)
+    )
+    labels, num_classes = check_observed(labels, len(array), num_classes)
+    kind = InputKind(array.shape[1:], str(array.dtype))
+    standardization = make_standardization(array) if settings.standardize else None
+    return TrainingSet(
+        array,
+        labels.astype(np.int32),
+        num_classes,
+        standardization=standardization,
+        meta_seed=settings.seed,
+    ), kind
+
+
+def recipe_maker(training_set: TrainingSet, settings: Settings, devices: Sequence[jax.Device], verbose: bool):
+    """A function `(target, checkpoints) -> Recipe` for the training set."""
+
+    def make(target, checkpoints=None):
+        return Recipe(
+            training_set,
+            settings.specs(training_set.facts(settings.epochs), target),
+            settings.model_for(training_set.num_classes, training_set.inputs.shape[1:]),
+            settings.training(_batch_size(settings, len(training_set.labels), total_devices(devices))),
+            seed=int(settings.seed),
+            devices=devices,
+            directory=checkpoints,
+            folds=settings.folds,
+            watching=Watching(progress=make_progress) if verbose else None,
         )
-        parts["target"] = task.part("target", methods["target"], pair)
-    fitted = FittedDSink(parts, task.preprocessing, kind, facts, settings, devices)
-    # By the predictor that it has, so that it is compiled once.
-    fitted.class_prior = fitted.predict_proba(inputs, "noise_robust").mean(0)
-    return fitted
+
+    return make
 
 
-def _facts(labels, num_classes, settings):
-    """What methods are told; nobody knows the true counts of such data."""
-    observed = tuple(np.bincount(labels, minlength=num_classes).tolist())
-    return TrainingFacts(num_classes, observed, observed, settings.epochs)
+def _batch_size(settings, count, num_devices):
+    """No larger than the data, in powers of two so that data of about the same size shares programs."""
+    size = min(settings.batch_size, 1 << (count - 1).bit_length())
+    return max(size - size % num_devices, num_devices)
 
 
-class _Task(NamedTuple):
-    """What the three models are trained on, and how."""
+def _mean_prediction(logits):
+    return np.asarray(jax.nn.softmax(logits, axis=-1)).mean(0)
 
-    inputs: np.ndarray
-    labels: np.ndarray
-    preprocessing: Preprocessing
-    settings: Settings
-    facts: TrainingFacts
-    devices: Sequence[jax.Device]
-    is_image: bool
-    verbose: bool
 
-    def part(self, role: Role, method: Method, auxiliaries: AuxiliaryPair | None = None) -> Part:
-        """Trains one of the models, in both stages if it has two."""
-        settings, first = self._fit_settings(), None
-        if method.first_stage is not None:
-            first = self._train(role, method.first_stage, first_stage_settings(settings, method), auxiliaries)
-        variables = self._train(role, method, settings, auxiliaries, first)
-        model = make_model(self.settings, method, self.facts.num_classes, self.is_image)
-        return Part(model, method, variables)
-
-    def _train(self, role, method, settings, auxiliaries, start_from=None):
-        seed = np.random.SeedSequence((self.settings.seed, _STREAMS[role])).generate_state(1)[0]
-        return train(
-            make_model(self.settings, method, self.facts.num_classes, self.is_image),
-            method,
-            DeviceData(self.inputs, self.labels, **self._meta_set(method)),
-            self.preprocessing,
-            settings,
-            num_classes=self.facts.num_classes,
-            seed=int(seed),
-            devices=self.devices,
-            auxiliaries=auxiliaries,
-            start_from=start_from,
-            progress=make_progress(role) if self.verbose else None,
-        ).variables
-
-    def _meta_set(self, method):
-        if not method.meta_per_class:
-            return {}
-        index = draw_meta_set(self.labels, method.meta_per_class, self.facts.num_classes, self.settings.seed)
-        return {"meta_index": index, "meta_labels": self.labels[index]}
-
-    def _fit_settings(self):
-        settings, number = self.settings, total_devices(self.devices)
-        size = settings.batch_size
-        if isinstance(size, int | np.integer) and size > 0:
-            # No larger than the data, and what all devices can share.
-            size = min(size, len(self.labels))
-            size = max(size - size % number, number)
-        optimizer = OptimizerSettings(
-            settings.learning_rate, "cosine", settings.momentum, False, settings.weight_decay
-        )
-        made = FitSettings(settings.epochs, size, optimizer)
-        if self.is_image:  # convolutions inside the loop of several steps are slow on CPU
-            return made
-        steps = steps_per_epoch(len(self.labels), made.batch_size)
-        together = max(k for k in range(1, _MOST_STEPS_PER_DISPATCH + 1) if steps % k == 0)
-        return dataclasses.replace(made, steps_per_dispatch=together)

@@ -1,13 +1,14 @@
-"""What people train on, as arrays that the training loop takes: vectors are images of one pixel."""
+"""What people train on, as arrays that the training takes, and how features are standardised."""
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from dsink_jax.data import Augmentation
 from dsink_jax.data.corruption import check_labels
+from dsink_jax.data.streaming import is_streamed
 from dsink_jax.errors import InputError
-from dsink_jax.training import Preprocessing
+from dsink_jax.training import Standardization
 
 _AT_ONCE = 2**24  # numbers
 
@@ -16,61 +17,57 @@ class InputKind(NamedTuple):
     """What one example looks like.
 
     Attributes:
-      shape: `(D,)` for vectors, `(H, W, channels)` for images.
-      is_uint8: whether values are bytes, put on the scale 0..1.
+      shape: `(D,)` for vectors, `(H, W, channels)` for images, or any other.
+      dtype: name of the type that the network's inputs are kept in: `uint8` is put on the scale 0..1 where
+        inputs are standardised.
     """
 
     shape: tuple[int, ...]
-    is_uint8: bool
-
-    @property
-    def is_image(self) -> bool:
-        """Whether an example is an image."""
-        return len(self.shape) == 3
+    dtype: str
 
 
-def check_inputs(inputs: Any, kind: InputKind | None = None) -> np.ndarray:
-    """The inputs as the loop takes them, `[M, H, W, channels]`, uint8 or float32; vectors as `[M, 1, 1, D]`.
+def check_inputs(
+    inputs: Any, kind: InputKind | None = None, *, standardize: bool = True, adds_channel: bool = False
+) -> np.ndarray:
+    """The inputs `[M, ...]` as training takes them: uint8 and float32, or integers that are to stay such.
 
     Args:
-      inputs: `[M, D]` vectors or `[M, H, W, channels]` images, of numbers; or `[M, H, W]`, grey images.
+      inputs: `[M, ...]` numbers of any rank. A memory-mapped array stays on disk.
       kind: what was trained on, if they are to be predicted for.
+      standardize: whether they will be standardised: then integers become float32.
+      adds_channel: whether `[M, H, W]` are grey images, which get an axis of one channel.
 
     Raises:
       InputError: for anything else, or numbers that are not finite.
     """
     try:
-        array = np.asarray(inputs)
+        array = inputs if isinstance(inputs, np.memmap) else np.asarray(inputs)
     except ValueError as error:  # rows of different lengths
         raise InputError(f"The inputs are not one array: {error}") from None
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim not in (2, 4) or 0 in array.shape[1:] or array.dtype.kind not in "buif":
+    is_floating = jnp.issubdtype(array.dtype, jnp.floating)
+    if array.ndim < 2 or 0 in array.shape[1:] or not (is_floating or array.dtype.kind in "bui"):
         raise InputError(
             "The inputs must be numbers, vectors [M, D] or images [M, H, W, channels], got "
             f"{array.dtype} {list(array.shape)}."
         )
+    if array.ndim == 3 and adds_channel:
+        array = array[..., None]
     if array.ndim == 4 and array.shape[1] in (1, 3) and 4 < array.shape[2] == array.shape[3]:
         raise InputError(
             f"The images seem to be [M, channels, H, W], got {list(array.shape)}: they must be "
             "[M, H, W, channels].\nnumpy.moveaxis(images, 1, -1) makes them so."
         )
-    if kind is not None and array.shape[1:] != kind.shape:
-        raise InputError(
-            f"The inputs must be {list(kind.shape)} each, as in training, got {list(array.shape[1:])}."
-        )
-    if array.ndim == 2:
-        array = array[:, None, None, :]
-    is_uint8 = array.dtype == np.uint8 if kind is None else kind.is_uint8
-    if is_uint8:
-        if array.dtype != np.uint8:
-            raise InputError(f"The inputs must be uint8, as in training, got {array.dtype}.")
+    if kind is not None:
+        _check_kind(array, kind)
+    if is_streamed(array):
         return array
-    if kind is not None and kind.is_image and array.dtype == np.uint8:
-        raise InputError("The images must be of numbers as in training, got uint8, which has another scale.")
+    if array.dtype == np.uint8 and (kind is None or kind.dtype == "uint8"):
+        return array
+    if not is_floating and not standardize:
+        return array.astype(np.int32)
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)
-    bad = ~np.isfinite(array).all((1, 2, 3))
+    bad = ~np.isfinite(array).all(tuple(range(1, array.ndim)))
     if bad.any():
         raise InputError(
             f"The inputs hold NaN, infinity or a number too large for float32, first in example "
@@ -79,10 +76,16 @@ def check_inputs(inputs: Any, kind: InputKind | None = None) -> np.ndarray:
     return array
 
 
-def kind_of(array: np.ndarray, inputs: Any) -> InputKind:
-    """What the checked inputs look like, given what they were checked from."""
-    shape = array.shape[1:] if np.ndim(inputs) != 2 else array.shape[3:]
-    return InputKind(tuple(shape), array.dtype == np.uint8)
+def _check_kind(array, kind):
+    """Raises `InputError` unless the inputs are like those of the training."""
+    if array.shape[1:] != kind.shape:
+        raise InputError(
+            f"The inputs must be {list(kind.shape)} each, as in training, got {list(array.shape[1:])}."
+        )
+    if kind.dtype == "uint8" and array.dtype != np.uint8:
+        raise InputError(f"The inputs must be uint8, as in training, got {array.dtype}.")
+    if len(kind.shape) == 3 and kind.dtype != "uint8" and array.dtype == np.uint8:
+        raise InputError("The images must be of numbers as in training, got uint8, which has another scale.")
 
 
 def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np.ndarray, int]:
@@ -128,15 +131,17 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
     return check_labels(labels, int(num_classes), "Labels"), int(num_classes)
 
 
-def make_preprocessing(inputs: np.ndarray, crop_padding: int, flip: bool) -> Preprocessing:
+def make_standardization(inputs: np.ndarray) -> Standardization:
     """Each channel, or each feature of vectors, to mean 0 and standard deviation 1 over the training set."""
+    over = tuple(range(inputs.ndim - 1))
     scale = 255.0 if inputs.dtype == np.uint8 else 1.0
-    mean = inputs.mean((0, 1, 2), dtype=np.float64)
     # In parts: a copy of all in float64 would be eight times as large as bytes.
-    parts = np.array_split(inputs, max(inputs.size // _AT_ONCE, 1))
-    std = np.sqrt(sum(((part - mean) ** 2).sum((0, 1, 2)) for part in parts) / inputs[..., 0].size)
+    starts = np.linspace(0, len(inputs), max(inputs.size // _AT_ONCE, 1) + 1).astype(int)
+    parts = [slice(start, stop) for start, stop in zip(starts[:-1], starts[1:], strict=True)]
+    number = inputs.size // inputs.shape[-1]
+    mean = sum(inputs[part].sum(over, dtype=np.float64) for part in parts) / number
+    std = np.sqrt(sum(((inputs[part] - mean) ** 2).sum(over) for part in parts) / number)
     mean, std = mean / scale, std / scale
     # What hardly varies says nothing, and must not be blown up.
     std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
-    augmentation = Augmentation(crop_padding, flip)
-    return Preprocessing(augmentation, tuple(mean.tolist()), tuple(std.tolist()))
+    return Standardization(mean.astype(np.float32), np.float32(1) / std.astype(np.float32))

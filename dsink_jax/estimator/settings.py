@@ -1,18 +1,22 @@
 """What a person may choose about a fit, and what is chosen for those who do not."""
 
 import dataclasses
-import inspect
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
-import flax.linen as nn
-
+from dsink_jax.data import Preprocess
 from dsink_jax.errors import InputError, check_known
-from dsink_jax.methods import MethodOptions, check_method_name
-from dsink_jax.models import MODELS, check_model_name
-
-MakeModule = Callable[..., nn.Module]
+from dsink_jax.methods import DSink, Method, MethodLike, TrainingFacts, build_method, check_method_name
+from dsink_jax.models import MODELS, Model, Network, check_model_name, check_network_for, make_model
+from dsink_jax.recipe import (
+    TARGET,
+    AuxiliaryPredictions,
+    ModelSpec,
+    auxiliary_specs,
+)
+from dsink_jax.training import OptimizerSettings, TrainingSettings
+from dsink_jax.training.optimizer import OptimizerLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,94 +24,124 @@ class Settings:
     """How D-SINK is fitted to arrays.
 
     Attributes:
-      model: name of a network of `dsink_jax.models`; or a function `(num_classes=..., classifier=...,
-        axis_name=...)` that gives a Flax Linen module called as `module(inputs, train=...)`, inputs `[N, D]`
-        or `[N, H, W, channels]`, which returns logits `[N, C]`. `auto` is `linear` for vectors and `wide_cnn`
-        for images.
-      imbalance_method: how f_L is trained, one of `dsink_jax.methods.METHODS`.
-      noise_method: how f_N is trained.
-      base: what the target optimises beside the D-SINK loss.
+      model: the network: a name of `dsink_jax.models`; a Flax Linen or NNX module; a function that makes one,
+        given those of num_classes, classifier, axis_name and rngs that it takes; or a pair of functions
+        (init, apply). See `dsink_jax.models.make_model`. `auto` is `linear` for vectors and `wide_cnn` for
+        images.
+      imbalance_method: how f_L is trained: one of `dsink_jax.methods.METHODS`, a method itself, such as
+        `LogitAdjustment(tau=0.5)`, or a function of the `TrainingFacts` that gives one.
+      noise_method: how f_N is trained, likewise.
+      base: what the target optimises beside the D-SINK loss, likewise.
       alpha: weight of the D-SINK loss, at least 0.
-      options: options of these methods, `dsink_jax.methods.MethodOptions` or a dictionary of its fields, such
-        as `{"coteaching_noise_rate": "estimated"}`.
+      auxiliary_predictions: what the target learns from: f_N and f_L run on its own augmented inputs
+        (`online`), their predictions for each input as it is (`cached`), or those of models that have not
+        seen the example (`out_of_fold`, which trains f_N and f_L once more for each fold).
+      folds: into how many parts examples are split for predictions out of fold.
       epochs: passes over the training set.
       batch_size: examples a step.
+      optimizer: `sgd`, `adamw`, or an `optax.GradientTransformation`, which has its own learning rate.
       learning_rate: highest learning rate; it falls to 0 along a cosine.
-      momentum: in [0, 1).
-      weight_decay: added to the gradient, at least 0.
-      crop_padding: zero pixels on every side before a random crop of each training image; 0 for none.
-      flip: whether training images are mirrored at random.
+      momentum: of SGD, in [0, 1).
+      weight_decay: at least 0; added to the gradient by SGD, decoupled by AdamW.
+      preprocess: augmentation of training inputs, `(key, batch) -> batch`, such as
+        `dsink_jax.data.RandomFlip()`; None for none.
+      standardize: whether features and channels are brought to mean 0 and standard deviation 1; False leaves
+        inputs as they are, integers too.
+      average_decay: share of a moving average of the target's parameters that is kept a step, such as 0.99,
+        by which it then predicts; None for no average.
       seed: decides initial parameters, order and augmentation.
     """
 
-    model: str | MakeModule = "auto"
-    imbalance_method: str = "logit_adjustment"
-    noise_method: str = "elr"
-    base: str = "logit_adjustment"
+    model: Network = "auto"
+    imbalance_method: MethodLike = "logit_adjustment"
+    noise_method: MethodLike = "elr"
+    base: MethodLike = "logit_adjustment"
     alpha: float = 10.0
-    options: Any = dataclasses.field(default_factory=MethodOptions)
+    auxiliary_predictions: AuxiliaryPredictions = "online"
+    folds: int = 5
     epochs: int = 30
     batch_size: int = 128
+    optimizer: OptimizerLike = "sgd"
     learning_rate: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    crop_padding: int = 0
-    flip: bool = False
+    preprocess: Preprocess | None = None
+    standardize: bool = True
+    average_decay: float | None = None
     seed: int = 0
 
     def __post_init__(self):
         if isinstance(self.model, str) and self.model != "auto":
             check_model_name(self.model)
-        elif not isinstance(self.model, str) and not callable(self.model):
-            raise InputError(
-                f"model must be a name ({', '.join(MODELS)}) or a function that makes a Flax module, "
-                f"got {self.model!r}."
-            )
-        if not isinstance(self.model, str):
-            _check_maker(self.model)
         for name in (self.imbalance_method, self.noise_method, self.base):
-            check_method_name(name)
-        if isinstance(self.options, dict):
-            object.__setattr__(self, "options", _options(self.options))
-        if not isinstance(self.options, MethodOptions):
-            raise InputError(
-                "options must be a dictionary or dsink_jax.methods.MethodOptions, got "
-                f"{type(self.options).__name__}."
-            )
+            if isinstance(name, str):
+                check_method_name(name)
+        check_known("auxiliary_predictions", self.auxiliary_predictions, get_args(AuxiliaryPredictions))
         if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**32:
             raise InputError(f"The seed must be an integer in [0, 2^32), got {self.seed!r}.")
         if not isinstance(self.alpha, numbers.Real) or not 0 <= self.alpha < float("inf"):
             raise InputError(f"alpha must be at least 0, got {self.alpha!r}.")
-        if not isinstance(self.crop_padding, numbers.Integral) or self.crop_padding < 0:
-            raise InputError(f"crop_padding must be an integer of at least 0, got {self.crop_padding!r}.")
+        if self.model is None or isinstance(self.model, int | float):
+            raise InputError(
+                f"model must be a name ({', '.join(MODELS)}), a module, or a function that makes one, "
+                f"got {self.model!r}."
+            )
+        if self.batch_size == 0:
+            raise InputError("batch_size must be an integer of at least 1, got 0.")
+        _ = self.training(self.batch_size)  # checks its own ranges
 
-
-def _check_maker(make):
-    """Raises `InputError` for a module itself, or a function of other arguments."""
-    how = "lambda num_classes, classifier, axis_name: MyModule(num_classes)"
-    if isinstance(make, nn.Module):
-        raise InputError(
-            f"model must be a function that makes a Flax Linen module, got a {type(make).__name__} itself: "
-            f"give model={how}."
+    def training(self, batch_size: int) -> TrainingSettings:
+        """How long and in what steps to train, in batches of a size that goes with devices and data."""
+        optimizer = OptimizerSettings(
+            self.optimizer, self.learning_rate, "cosine", self.momentum, False, self.weight_decay
         )
-    try:
-        signature = inspect.signature(make)
-    except ValueError:  # of what is not written in Python
-        return
-    try:
-        signature.bind(num_classes=2, classifier="linear", axis_name=None)
-    except TypeError as error:
-        raise InputError(
-            f"model must take num_classes, classifier and axis_name by name ({error}), such as\nmodel={how}."
-        ) from None
+        return TrainingSettings(self.epochs, batch_size, optimizer, self.preprocess)
+
+    def model_for(self, num_classes: int, shape: tuple[int, ...]) -> Callable[[Method], Model]:
+        """The network for a method, of C classes and examples of a shape.
+
+        Raises:
+          InputError: if there is no network by name for such examples.
+        """
+        network = self.model
+        if isinstance(network, str):
+            if network == "auto":
+                network = "linear" if len(shape) == 1 else "wide_cnn"
+            check_network_for(network, shape)
+        return lambda method: make_model(
+            network, num_classes, classifier=method.classifier, networks=method.networks
+        )
+
+    def specs(self, facts: TrainingFacts, target: bool) -> list[ModelSpec]:
+        """f_L, f_N and, if it is wanted, the target.
+
+        Raises:
+          InputError: for an option that is out of range, or one that has to be given and is not.
+        """
+        given = {name: getattr(self, name) for name in ("imbalance_method", "noise_method", "base")}
+        methods = {name: build_method(method, facts=facts) for name, method in given.items()}
+        labels = {name: _in_words(method) for name, method in given.items()}
+        specs = auxiliary_specs(
+            noise_robust=methods["noise_method"],
+            imbalance_robust=methods["imbalance_method"],
+            labels={"noise_robust": labels["noise_method"], "imbalance_robust": labels["imbalance_method"]},
+        )
+        if target:
+            own = ModelSpec(
+                TARGET,
+                methods["base"],
+                "target",
+                DSink(float(self.alpha)),
+                auxiliary_predictions=self.auxiliary_predictions,
+                average_decay=self.average_decay,
+                label=labels["base"],
+            )
+            specs.append(own)
+        return specs
 
 
-def _options(given):
-    """Options by name."""
-    known = sorted(field.name for field in dataclasses.fields(MethodOptions))
-    for name in given:
-        check_known("option", name, known)
-    return MethodOptions(**given)
+def _in_words(method):
+    return method if isinstance(method, str) else type(method).__name__ if isinstance(method, Method) else ""
 
 
 def changed(settings: Settings | None, changes: dict[str, Any]) -> Settings:

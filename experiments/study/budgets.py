@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-from experiments.config import CIFAR, DIGITS, Config, MethodOptions
+from experiments.config import CIFAR, DIGITS, Config
 
 
 class Setting(NamedTuple):
@@ -42,13 +42,13 @@ class Budget:
     meta_per_class: int = 5
 
     @property
-    def options(self) -> MethodOptions:
-        """What methods must be told: nothing that a person with such data would not know."""
-        return MethodOptions(
-            ot_reweighting_meta_per_class=self.meta_per_class,
-            ot_reweighting_meta_labels="observed",
-            coteaching_noise_rate="estimated",
-        )
+    def required_options(self) -> dict[str, Any]:
+        """Options that methods must be given: nothing that a person with such data would not know."""
+        return {
+            "ot_reweighting_meta_per_class": self.meta_per_class,
+            "ot_reweighting_meta_labels": "observed",
+            "coteaching_noise_rate": "estimated",
+        }
 
 
 # Every evaluation looks at the training set too, about 25 times a training.

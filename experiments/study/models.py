@@ -1,20 +1,20 @@
-"""What a study trains, declared: each model is a name and how to make it from a problem."""
+"""What a study trains, declared: each model is a name and how to make it for a data set."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from dsink_jax.methods import build_method
-from dsink_jax.methods.registry import all_options, option_name
-from experiments import plan
-from experiments.config import MethodOptions
-from experiments.plan import Spec
-from experiments.problem import Problem
+from dsink_jax.methods import METHODS, build_method
+from experiments import models
+from experiments.dataset import Dataset
+from experiments.models import Spec
 from experiments.weakening import Weakening
 
 DEFAULT_BASE, DEFAULT_ALPHA = "logit_adjustment", 10.0
 DEFAULT_IMBALANCE, DEFAULT_NOISE = "logit_adjustment", "elr"
-Options = dict[str, Any]
+
+
+Options = Mapping[str, Any]
 
 
 class Declared(NamedTuple):
@@ -22,24 +22,26 @@ class Declared(NamedTuple):
 
     Attributes:
       name: its name in results, and of its checkpoints.
-      make: its specification, for the problem and the options of methods.
-      needs: the auxiliaries it is made from.
+      make: its specification, for the data set of a run and the options that methods must be given, by
+        their full names.
+      needs: the auxiliaries it is made from, f_N first.
       effort: roughly how many times as long as cross-entropy it trains.
     """
 
     name: str
-    make: Callable[[Problem, MethodOptions], Spec]
+    make: Callable[[Dataset, Options], Spec]
     needs: tuple["Declared", ...] = ()
     effort: float = 1.0
 
 
 def alone(method: str, **options: Any) -> Declared:
     """A method by itself, from the same start as the target."""
-
-    def make(problem, known):
-        return Spec(name, "baseline", method, _build(problem, method, known, options))
-
     name = _name(method, **options)
+
+    def make(dataset, required):
+        del dataset
+        return Spec(name, _method(method, required, options), label=method)
+
     return Declared(name, make, effort=_EFFORT.get(method, 1.0))
 
 
@@ -56,11 +58,17 @@ def noise_robust(method: str = DEFAULT_NOISE, weakening: Weakening | None = None
 
 
 def _auxiliary(role, method, weakening, options):
-    def make(problem, known):
-        spec = plan.auxiliary_spec(problem, "cross_entropy", name, for_noise=role == "f_N")
-        seen = problem if weakening is None else weakening(problem)
-        made = _build(seen, method, known, options)
-        return spec._replace(label=method, method=made, weakening=weakening)
+    def make(dataset, required):
+        config, made = dataset.config, _method(method, required, options)
+        spec = models.auxiliary_spec(name, made, method, for_noise=role == "f_N")
+        if weakening is None:
+            return spec
+        return dataclasses.replace(
+            spec,
+            weakening=weakening,
+            training_set=weakening.training_set(dataset.training_set, config.data_seed),
+            epochs=weakening.epochs_of(config.epochs),
+        )
 
     worse = {} if weakening is None else _not_default(weakening)
     name = _name(f"{role}-{method}", **options, **worse)
@@ -77,14 +85,11 @@ def dsink(
     """D-SINK on a base, with its auxiliaries; `changes` are further settings of a run."""
     pair = _pair(f_N, f_L)
 
-    def make(problem, known):
-        config = dataclasses.replace(
-            problem.config, base=base, alpha=alpha, options=_only(known, base), **changes
-        )
-        spec = plan.target_spec(dataclasses.replace(problem, config=config), config, name)
-        return spec._replace(auxiliaries=tuple(one.name for one in pair))
+    def make(dataset, required):
+        config = dataclasses.replace(dataset.config, base=base, alpha=alpha, **changes)
+        return _made_from(pair, models.target_spec(config, _method(base, required), name))
 
-    name = _name(plan.STUDY_TARGET, **_other(base, alpha, pair), **changes)
+    name = _name(models.STUDY_TARGET, **_other(base, alpha, pair), **changes)
     return Declared(name, make, pair, 1.35 * _EFFORT.get(base, 1.0))
 
 
@@ -98,16 +103,11 @@ def naive(
     """Naive distillation: the mean of f_N and f_L with fixed weights as the labels."""
     pair = _pair(f_N, f_L)
 
-    def make(problem, known):
+    def make(dataset, required):
         config = dataclasses.replace(
-            problem.config,
-            base=base,
-            naive_alpha=alpha,
-            naive_noise_weight=noise_weight,
-            options=_only(known, base),
+            dataset.config, base=base, naive_alpha=alpha, naive_noise_weight=noise_weight
         )
-        spec = plan.naive_spec(dataclasses.replace(problem, config=config), config, name)
-        return spec._replace(auxiliaries=tuple(one.name for one in pair))
+        return _made_from(pair, models.naive_spec(config, _method(base, required), name))
 
     changes = {} if noise_weight == 0.5 else {"noise_weight": noise_weight}
     name = _name("naive", **_other(base, alpha, pair), **changes)
@@ -116,18 +116,28 @@ def naive(
 
 def ensemble() -> Declared:
     """The mean of f_L and f_N; trains nothing."""
-    return Declared(plan.ENSEMBLE, lambda problem, _: _paired(problem, plan.ENSEMBLE), _pair(None, None), 0.0)
+    return _combined(models.ENSEMBLE)
 
 
 def adjusted() -> Declared:
     """f_N with its logits adjusted by its own class prior; trains nothing."""
-    return Declared(plan.ADJUSTED, lambda problem, _: _paired(problem, plan.ADJUSTED), _pair(None, None), 0.0)
+    return _combined(models.ADJUSTED)
 
 
-def with_needs(models: Iterable[Declared]) -> list[Declared]:
+def _combined(name):
+    pair = _pair(None, None)
+
+    def make(dataset, required):
+        del required
+        return _made_from(pair, models.combined_spec(dataset.config, name))
+
+    return Declared(name, make, pair, 0.0)
+
+
+def with_needs(declared: Iterable[Declared]) -> list[Declared]:
     """The models and what they are made from, each once and after what it needs."""
     found = {}
-    for model in models:
+    for model in declared:
         for one in (*model.needs, model):
             found.setdefault(one.name, one)
     return list(found.values())
@@ -142,28 +152,20 @@ _EFFORT = {
 }
 
 
-def _build(problem, method, known, changes):
-    options = dataclasses.replace(
-        known, **{option_name(method, key): value for key, value in changes.items()}
-    )
-    return build_method(method, problem.facts, options)
+def _method(name, required, options=None):
+    """A method by its name, with what it must be given and other options."""
+    own = {option: required[f"{name}_{option}"] for option in METHODS[name].method.required}
+    return build_method(name, own | dict(options or {}))
 
 
-def _only(known, method):
-    """The options of one method, the others as they are by default."""
-    mine = [option.full_name for option in all_options() if option.method == method]
-    return dataclasses.replace(MethodOptions(), **{name: getattr(known, name) for name in mine})
+def _made_from(pair, spec):
+    """A model that is made from these auxiliaries."""
+    f_N, f_L = pair
+    return dataclasses.replace(spec, noise_robust=f_N.name, imbalance_robust=f_L.name)
 
 
 def _pair(f_N, f_L):
     return (f_N or noise_robust(), f_L or imbalance_robust())
-
-
-def _paired(problem, name):
-    """A model that is put together from the default auxiliaries."""
-    return plan.baseline_spec(problem, name)._replace(
-        auxiliaries=tuple(one.name for one in _pair(None, None))
-    )
 
 
 def _other(base, alpha, pair):

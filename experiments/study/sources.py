@@ -6,7 +6,7 @@ from typing import NamedTuple
 from dsink_jax.data import is_there, load, load_human_labels
 from dsink_jax.data.sources import data_directory
 from dsink_jax.errors import InputError
-from experiments.problem import human_kind
+from experiments.dataset import human_kind
 from experiments.study.cells import Cell
 
 

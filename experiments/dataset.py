@@ -1,4 +1,4 @@
-"""What the models of a run share: data, corrupted set, network, devices."""
+"""The corrupted data set of a run, its network and its devices: what all its models share."""
 
 import dataclasses
 import functools
@@ -9,15 +9,15 @@ import jax
 import numpy as np
 
 from dsink_jax.data import corruption, sources
-from dsink_jax.data.augment import Augmentation
+from dsink_jax.data.augment import Compose, RandomCrop, RandomFlip
 from dsink_jax.data.human_labels import load_human_labels
-from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.data.noise import transition_matrix
-from dsink_jax.data.streaming import ImageSource, Selected
+from dsink_jax.data.streaming import Selected, Source
 from dsink_jax.errors import InputError
-from dsink_jax.methods import Method, TrainingFacts
-from dsink_jax.models import Model, build_model, several
-from dsink_jax.training import AXIS, DeviceData, Preprocessing
+from dsink_jax.methods import Method
+from dsink_jax.models import Model, make_model
+from dsink_jax.recipe import TrainingSet
+from dsink_jax.training import Standardization, TrainingSettings
 from dsink_jax.training.parallel import memory_for_data
 from experiments.config import Config
 from experiments.run_directory import RunDirectory, known
@@ -27,7 +27,7 @@ _VALIDATION_STREAM = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Problem:
+class Dataset:
     """Everything the models of a run share.
 
     Attributes:
@@ -41,18 +41,17 @@ class Problem:
     drawn: corruption.Corruption
     corruption: corruption.Corruption
     validation: np.ndarray
-    preprocessing: Preprocessing
     devices: Sequence[jax.Device]
 
     @functools.cached_property
-    def images(self) -> np.ndarray | ImageSource:
+    def images(self) -> np.ndarray | Source:
         """Training images `[M, H, W, channels]` that are left; to be streamed if `streams`."""
         if self.streams:
             return Selected(self.data.train.images, self.corruption.index)
         return self.data.train.images[self.corruption.index]
 
     @functools.cached_property
-    def validation_images(self) -> np.ndarray | ImageSource:
+    def validation_images(self) -> np.ndarray | Source:
         """Images that are held out."""
         index = self.drawn.index[self.validation]
         return Selected(self.data.train.images, index) if self.streams else self.data.train.images[index]
@@ -66,16 +65,34 @@ class Problem:
         size = images.dtype.itemsize * np.prod(images.shape[1:], dtype=float) * len(self.corruption.index)
         return bool(size > memory_for_data(self.devices))
 
-    @property
-    def facts(self) -> TrainingFacts:
-        """What methods may be told."""
-        return TrainingFacts(
+    @functools.cached_property
+    def training_set(self) -> TrainingSet:
+        """What models are trained on, and what methods may know of it."""
+        drawn = self.corruption
+        counts = {
+            "observed": drawn.noisy_counts,
+            "clean": drawn.clean_counts,
+            "uniform": np.ones(drawn.num_classes),
+        }[self.config.prior]
+        return TrainingSet(
+            self.images,
+            drawn.noisy_labels,
             self.data.num_classes,
-            tuple(self.corruption.noisy_counts.tolist()),
-            tuple(self.corruption.clean_counts.tolist()),
-            self.config.epochs,
-            self.config.prior,
+            counts,
+            drawn.clean_labels,
             self._transition_matrix(),
+            Standardization(np.float32(self.data.mean), np.float32(1) / np.float32(self.data.std)),
+            self.config.data_seed,
+        )
+
+    @property
+    def training_settings(self) -> TrainingSettings:
+        """How long and in what steps to train a model of one stage."""
+        config = self.config
+        crop = (RandomCrop(config.crop_padding),) if config.crop_padding else ()
+        flip = (RandomFlip(),) if config.flip else ()
+        return dataclasses.replace(
+            config.training_settings, preprocess=Compose((*crop, *flip)) if crop or flip else None
         )
 
     def _transition_matrix(self):
@@ -86,47 +103,28 @@ class Problem:
         if drawn.noise == "asymmetric":  # its class map is the file's, whatever the map seed
             identity = np.eye(drawn.num_classes)
             matrix = (1 - drawn.nominal_rate) * identity + drawn.nominal_rate * identity[drawn.class_map]
-            return tuple(map(tuple, matrix.tolist()))
-        matrix = transition_matrix(
+            return matrix
+        return transition_matrix(
             drawn.noise,
             0.0 if drawn.noise == "none" else drawn.nominal_rate,
             drawn.num_classes,
             map_seed=self.config.map_seed,
             class_counts=drawn.clean_counts,
         )
-        return tuple(map(tuple, matrix.tolist()))
 
     def model_for(self, method: Method) -> Model:
         """The network, or networks, with the last layer that a method needs."""
-        model = build_model(
+        return make_model(
             self.config.model,
             self.data.num_classes,
+            classifier=method.classifier,
+            networks=method.networks,
             compute_dtype=self.config.compute_dtype,
             final_norm=self.config.final_norm,
-            classifier=method.classifier,
-            axis_name=AXIS,
         )
-        return several(model, method.networks)
-
-    def training_set(self, method: Method) -> DeviceData:
-        """Images and observed labels, and the meta set of a method that has one."""
-        return DeviceData(self.images, self.corruption.noisy_labels, **self.meta_set(method))
-
-    def meta_set(self, method: Method) -> dict[str, np.ndarray]:
-        """Positions and labels of a method's meta set, nothing for a method without.
-
-        Raises:
-          InputError: if it is larger than a class.
-        """
-        if not method.meta_per_class:
-            return {}
-        clean = method.meta_labels == "clean"
-        labels = self.corruption.clean_labels if clean else self.corruption.noisy_labels
-        index = draw_meta_set(labels, method.meta_per_class, self.data.num_classes, self.config.data_seed)
-        return {"meta_index": index, "meta_labels": labels[index]}
 
 
-def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.Device]) -> Problem:
+def load_dataset(config: Config, directory: RunDirectory, devices: Sequence[jax.Device]) -> Dataset:
     """Loads the data and reads or draws the corrupted set."""
     lazy = config.streaming == "on"
     data = sources.load(config.dataset, config.data_dir, download=config.download, lazy=lazy)
@@ -139,9 +137,8 @@ def load_problem(config: Config, directory: RunDirectory, devices: Sequence[jax.
         raise InputError(f"--crop-padding {config.crop_padding} is more than the images' side, {side}.")
     drawn = directory.corruption() or read_or_draw(config, data)
     check_fits(drawn, data)
-    preprocessing = Preprocessing(Augmentation(config.crop_padding, config.flip), data.mean, data.std)
     kept, held = _held_out(drawn, config)
-    return Problem(config, data, drawn, kept, held, preprocessing, devices)
+    return Dataset(config, data, drawn, kept, held, devices)
 
 
 def human_kind(config: Config) -> str | None:
@@ -209,19 +206,19 @@ def check_fits(drawn: corruption.Corruption, data: sources.ImageData) -> None:
         )
 
 
-def data_facts(problem: Problem) -> dict[str, Any]:
+def data_facts(dataset: Dataset) -> dict[str, Any]:
     """The `data` entry of results.json."""
-    drawn = problem.drawn
+    drawn = dataset.drawn
     return {
-        "name": problem.data.name,
-        "source": problem.data.source,
+        "name": dataset.data.name,
+        "source": dataset.data.source,
         "num_classes": drawn.num_classes,
-        "class_names": list(problem.data.class_names),
-        "train_images": len(problem.corruption.index),
-        **({"validation_images": len(problem.validation)} if len(problem.validation) else {}),
-        "test_images": len(problem.data.test.labels),
-        "mean": list(problem.data.mean),
-        "std": list(problem.data.std),
+        "class_names": list(dataset.data.class_names),
+        "train_images": len(dataset.corruption.index),
+        **({"validation_images": len(dataset.validation)} if len(dataset.validation) else {}),
+        "test_images": len(dataset.data.test.labels),
+        "mean": list(dataset.data.mean),
+        "std": list(dataset.data.std),
         "imbalance_ratio": drawn.imbalance_ratio,
         "noise": drawn.noise,
         "nominal_rate": known(drawn.nominal_rate),

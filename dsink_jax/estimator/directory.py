@@ -1,0 +1,95 @@
+"""The directory of a fit: its checkpoints, and what it is a fit of."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dsink_jax.data.streaming import is_streamed, read_rows
+from dsink_jax.errors import InputError, StorageError, check_local_path
+from dsink_jax.training.lock import DirectoryLock
+from dsink_jax.training.processes import from_first, is_first
+
+_NAME = "fit.json"
+_AT_ONCE = 2**26  # bytes
+_LOOKED_AT = 256  # examples of what is streamed
+
+
+@contextlib.contextmanager
+def fit_directory(
+    path: str | os.PathLike[str] | None, description: dict[str, Any]
+) -> Iterator[pathlib.Path | None]:
+    """The folder for the checkpoints of a fit, its own as long as the context is open; None for no directory.
+
+    Args:
+      path: the directory, made if it is not there.
+      description: what is fitted, as JSON holds it; see `describe_data`.
+
+    Raises:
+      InputError: if another process uses it, it holds another fit, or it cannot be written.
+      StorageError: if there is no room.
+    """
+    if path is None:
+        yield None
+        return
+    check_local_path(path, "directory")
+    directory = pathlib.Path(path)
+    lock = DirectoryLock(directory, "Give another directory.") if is_first() else None
+    try:
+        from_first(lambda: _check_same(directory, description))
+        yield directory / "checkpoints"
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _check_same(directory, description):
+    file = directory / _NAME
+    description = json.loads(json.dumps(description))
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        _write(file, description)
+        return
+    except (OSError, ValueError):
+        raise InputError(f"{file} is damaged. Give another directory, or remove this one.") from None
+    names = {**stored, **description} if isinstance(stored, dict) else description
+    different = [name for name in names if stored.get(name) != description.get(name)]
+    if different:
+        raise InputError(
+            f"{directory} holds a fit that differs in {', '.join(different[:5])}.\n"
+            "Give another directory, or remove that one."
+        )
+
+
+def _write(file, description):
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, file)
+    except OSError as error:
+        raise StorageError(f"{file} cannot be written: {error.strerror}.") from error
+
+
+def describe_data(inputs: Any, labels: np.ndarray) -> dict[str, str]:
+    """Checksums of inputs and labels; of what is streamed, those of some examples, evenly spaced."""
+    if is_streamed(inputs):
+        rows = np.unique(np.linspace(0, len(inputs) - 1, _LOOKED_AT).astype(int))
+        looked_at = read_rows(inputs, rows)
+    else:
+        looked_at = inputs
+    shape = "x".join(map(str, inputs.shape))
+    return {"inputs": f"{inputs.dtype} {shape} {_checksum(looked_at)}", "labels": _checksum(labels)}
+
+
+def _checksum(array):
+    found = hashlib.sha256()
+    each = max(_AT_ONCE // max(array[:1].nbytes, 1), 1)
+    for start in range(0, len(array), each):
+        found.update(np.ascontiguousarray(array[start : start + each]).tobytes())
+    return found.hexdigest()[:32]
