@@ -194,11 +194,13 @@ def fit(
     if start_from is not None:
         # Copies, because the state is donated and the caller's arrays are not ours to give away.
         start = jax.tree.map(jnp.array, method.start(start_from, state.variables))
-        state = state._replace(params=start["params"], batch_stats=start["batch_stats"])
+        state = state._replace(params=start["params"], collections={"batch_stats": start["batch_stats"]})
         state = state._replace(opt_state=optimizer.init(state.params))
     saved = _restored(checkpointer, state)
     state, epoch, history, seconds, done, partial = saved
-    history, partial = list(history), dict(partial)
+    history, sums, partial = list(history), partial, {}
+    for name, value in sums.items():
+        partial.setdefault(name.split("/")[0], []).append(value)
     if epoch >= settings.last_epoch:
         return Fitted(jax.device_get(state.variables), history, seconds)
 
@@ -225,7 +227,8 @@ def fit(
     def save(done=0, partial=None):
         if checkpointer is not None:
             seconds = time.monotonic() - started
-            checkpointer.save(Checkpoint(state, epoch, history, seconds, done, partial or {}))
+            sums = {f"{name}/{i}": v for name, vs in (partial or {}).items() for i, v in enumerate(vs)}
+            checkpointer.save(Checkpoint(state, epoch, history, seconds, done, sums))
 
     try:
         while epoch < settings.last_epoch:

@@ -30,7 +30,7 @@ class TrainState(NamedTuple):
     Attributes:
       step: int32 `[]`, steps done.
       params: parameters.
-      batch_stats: moving averages of batch normalisation.
+      collections: what else the network keeps, such as `batch_stats`.
       opt_state: state of the optimiser.
       example_state: the method's per-example state, a pytree of `[M, ...]`, M training examples.
       shared_state: the method's state of the whole training set.
@@ -38,15 +38,16 @@ class TrainState(NamedTuple):
 
     step: jax.Array
     params: Any
-    batch_stats: Any
+    collections: Any
     opt_state: Any
     example_state: Any
     shared_state: Any = ()
+    average: Any = ()
 
     @property
     def variables(self) -> Variables:
         """What `Model.apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        return {"params": self.params, "batch_stats": {}, **self.collections}
 
 
 class DeviceData(NamedTuple):
@@ -130,7 +131,7 @@ def create_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        collections={"batch_stats": variables.get("batch_stats", {})},
         opt_state=optimizer.init(variables["params"]),
         example_state=jax.tree.map(
             # Copies: the state is donated, so no two leaves may share a buffer.
@@ -212,7 +213,7 @@ def make_train_step(
             if stage is not None and stage.only_classifier:
                 params = {**jax.lax.stop_gradient(params), "classifier": params["classifier"]}
             logits, batch_stats = model.apply(
-                {"params": params, "batch_stats": state.batch_stats}, inputs, stage is None
+                {"params": params, "batch_stats": state.collections["batch_stats"]}, inputs, stage is None
             )
             result = method.loss(logits, batch, rows, epoch=epoch, axis_name=axis_name)
             return jnp.where(where, result.values, 0.0).sum() / count, (result, logits, batch_stats)
@@ -231,10 +232,11 @@ def make_train_step(
         new_state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
+            collections={"batch_stats": batch_stats},
             opt_state=opt_state,
             example_state=_write_rows(state.example_state, result.example_state, index, where, axis_name),
             shared_state=state.shared_state if result.shared_state is None else result.shared_state,
+            average=state.average,
         )
         if skip_not_finite:
             return _unless_finite(gradient, metrics, state, new_state)
