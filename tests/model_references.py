@@ -76,6 +76,6 @@ def option_a(x, features):
 
 
 def assert_evaluates_to(expected, model, variables, images):
-    logits, _ = jax.jit(model.apply, static_argnums=2)(variables, images, False)
+    logits, _ = jax.jit(model.apply, static_argnames="train")(variables, images, train=False)
     size = np.abs(expected).max()
     np.testing.assert_allclose(logits / size, expected / size, atol=1e-4)

@@ -16,7 +16,7 @@ ALLOWED = {
     "allocation": {"array_checks", "collectives", "transport"},
     "losses": {"array_checks", "allocation", "transport"},
     "data": {"errors"},
-    "models": {"errors"},
+    "models": {"errors", "collectives"},
     "evaluation": set(),
     "methods": {"errors", "collectives", "allocation", "losses"},
     "training": {"errors", "collectives", "data", "methods", "models"},

@@ -1,15 +1,19 @@
-"""Flax networks behind an (init, apply) pair."""
+"""Any network as pure functions of its variables: networks by name, and a person's own."""
 
 from dsink_jax.models.cnn import SmallCNN, WideCNN
-from dsink_jax.models.interface import Model, from_linen, several
+from dsink_jax.models.interface import Model, Variables, several
+from dsink_jax.models.linen_modules import from_linen
 from dsink_jax.models.mlp import MLP
+from dsink_jax.models.networks import Network, make_model
 from dsink_jax.models.registry import (
     COMPUTE_DTYPES,
     FOR_VECTORS,
     MODELS,
     build_model,
     check_model_name,
+    check_model_takes,
 )
+from dsink_jax.models.requirements import check_model
 from dsink_jax.models.resnet import CifarResNet, PreActResNet18
 
 __all__ = [
@@ -19,11 +23,16 @@ __all__ = [
     "MODELS",
     "CifarResNet",
     "Model",
+    "Network",
     "PreActResNet18",
     "SmallCNN",
+    "Variables",
     "WideCNN",
     "build_model",
+    "check_model",
     "check_model_name",
+    "check_model_takes",
     "from_linen",
+    "make_model",
     "several",
 ]

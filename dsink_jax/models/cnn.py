@@ -16,19 +16,17 @@ class SmallCNN(nn.Module):
       width: channels of the first two convolutions; the other two have twice as many.
       classifier: last layer, `linear` or `cosine`.
       dtype: type of the computation; parameters stay float32.
-      axis_name: mapped axis over which batch statistics are shared.
     """
 
     num_classes: int
     width: int = 8
     classifier: Classifier = "linear"
     dtype: Any = jnp.float32
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, train: bool, features_only: bool = False):
         """Logits `[N, C]` of images `[N, H, W, channels]`, or the features `[N, D]` they are made from."""
-        norm = batch_norm(train, self.axis_name, self.dtype)
+        norm = batch_norm(train, self.dtype)
         x = images.astype(self.dtype)
         for features, stride in ((1, 1), (1, 1), (2, 2), (2, 1)):
             x = convolution(features * self.width, 3, stride, dtype=self.dtype)(x)
@@ -50,19 +48,17 @@ class WideCNN(nn.Module):
       widths: channels of the convolutions.
       classifier: last layer, `linear` or `cosine`.
       dtype: type of the computation; parameters stay float32.
-      axis_name: mapped axis over which batch statistics are shared.
     """
 
     num_classes: int
     widths: tuple[int, int, int, int] = (64, 128, 256, 256)
     classifier: Classifier = "linear"
     dtype: Any = jnp.float32
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, train: bool, features_only: bool = False):
         """Logits `[N, C]` of images `[N, H, W, channels]`, or the features `[N, D]` they are made from."""
-        norm = batch_norm(train, self.axis_name, self.dtype)
+        norm = batch_norm(train, self.dtype)
         x = images.astype(self.dtype)
         for features, stride in zip(self.widths, (2, 2, 2, 1), strict=True):
             x = nn.relu(norm()(convolution(features, 3, stride, dtype=self.dtype)(x)))

@@ -31,14 +31,13 @@ def convolution(features: int, kernel: int, stride: int = 1, *, dtype: Any) -> n
     )
 
 
-def batch_norm(train: bool, axis_name: str | None, dtype: Any) -> partial[nn.BatchNorm]:
-    """Batch normalisation over the whole batch of a mapped axis; moving averages keep 0.9 a step."""
+def batch_norm(train: bool, dtype: Any) -> partial[nn.BatchNorm]:
+    """Batch normalisation whose moving averages keep 0.9 a step."""
     return partial(
         nn.BatchNorm,
         use_running_average=not train,
         momentum=0.9,
         epsilon=1e-5,
-        axis_name=axis_name if train else None,
         dtype=dtype,
         param_dtype=jnp.float32,
     )
@@ -60,9 +59,15 @@ class CosineClassifier(nn.Module):
         """Cosines of features `[N, D]`."""
         shape = (features.shape[-1], self.num_classes)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
-        # Unit length in float32: rounding would be multiplied by the scale that a softmax of cosines needs.
-        features, kernel = _unit(features.astype(jnp.float32), -1), _unit(kernel, 0)
-        return features.astype(self.dtype) @ kernel.astype(self.dtype)
+        return cosines(features, kernel, self.dtype)
+
+
+def cosines(features: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
+    """Cosines `[N, C]` of features `[N, D]` with the columns of a kernel `[D, C]`, computed in `dtype`."""
+    # Unit length in float32: rounding would be multiplied by the scale that a softmax of cosines needs.
+    features, kernel = _unit(features.astype(jnp.float32), -1), _unit(kernel, 0)
+    # Accelerators multiply float32 in less by default.
+    return jnp.matmul(features.astype(dtype), kernel.astype(dtype), precision=jax.lax.Precision.HIGHEST)
 
 
 def classifier_layer(kind: Classifier, num_classes: int, dtype: Any) -> nn.Module:

@@ -19,14 +19,12 @@ class MLP(nn.Module):
       widths: units of each hidden layer.
       classifier: last layer, `linear` or `cosine`.
       dtype: type of the computation; parameters stay float32.
-      axis_name: of no use here, where nothing is normalised by batch.
     """
 
     num_classes: int
     widths: tuple[int, ...] = ()
     classifier: Classifier = "linear"
     dtype: Any = jnp.float32
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, inputs, train: bool, features_only: bool = False):

@@ -18,19 +18,17 @@ class CifarResNet(nn.Module):
       blocks: residual blocks a stage; 3 is ResNet-20, 5 is ResNet-32.
       classifier: last layer, `linear` or `cosine`.
       dtype: type of the computation; parameters stay float32.
-      axis_name: mapped axis over which batch statistics are shared.
     """
 
     num_classes: int
     blocks: int = 3
     classifier: Classifier = "linear"
     dtype: Any = jnp.float32
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, train: bool, features_only: bool = False):
         """Logits `[N, C]` of images `[N, H, W, channels]`, or the features `[N, D]` they are made from."""
-        norm = batch_norm(train, self.axis_name, self.dtype)
+        norm = batch_norm(train, self.dtype)
         x = images.astype(self.dtype)
         x = nn.relu(norm()(convolution(16, 3, dtype=self.dtype)(x)))
         for stage, features in enumerate((16, 32, 64)):
@@ -60,19 +58,17 @@ class PreActResNet18(nn.Module):
         noisy-label code since DivideMix, TABASCO included, leaves them out.
       classifier: last layer, `linear` or `cosine`.
       dtype: type of the computation; parameters stay float32.
-      axis_name: mapped axis over which batch statistics are shared.
     """
 
     num_classes: int
     final_norm: bool = True
     classifier: Classifier = "linear"
     dtype: Any = jnp.float32
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, train: bool, features_only: bool = False):
         """Logits `[N, C]` of images `[N, H, W, channels]`, or the features `[N, D]` they are made from."""
-        norm = batch_norm(train, self.axis_name, self.dtype)
+        norm = batch_norm(train, self.dtype)
         x = images.astype(self.dtype)
         x = nn.relu(norm()(convolution(64, 3, dtype=self.dtype)(x)))
         for stage, features in enumerate((64, 128, 256, 512)):

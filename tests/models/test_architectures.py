@@ -1,7 +1,5 @@
 """Parameters, stages and layers of the networks, by hand."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -82,7 +80,7 @@ def small_cnn_parameters(width, channels, classes):
 )
 def test_parameters_of_small_cnn(width, channels, classes, expected):
     assert small_cnn_parameters(width, channels, classes) == expected
-    model = from_linen(functools.partial(SmallCNN, classes, width))
+    model = from_linen(SmallCNN(classes, width))
     images = jax.ShapeDtypeStruct((2, 8, 8, channels), jnp.float32)
     assert num_parameters(model, images) == expected
     by_name = build_model("small_cnn", classes)

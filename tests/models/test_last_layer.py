@@ -1,7 +1,5 @@
 """The last layer of all networks, and the features that it is given."""
 
-import functools
-
 import flax.linen as nn
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -166,7 +164,7 @@ def test_logits_are_linear_in_the_features(name, options):
 
     @jax.jit
     def both(variables, images):
-        return model.features(variables, images), model.apply(variables, images, False)[0]
+        return model.features(variables, images), model.apply(variables, images, train=False)[0]
 
     features, logits = both(variables, images)
     assert features.dtype == jnp.float32
@@ -193,15 +191,15 @@ def test_logits_are_cosines_of_the_features():
     model = build_model("small_cnn", 7, classifier="cosine")
     images = some_images(4, channels=1)
     variables = filled(model, images)
-    logits, _ = jax.jit(model.apply, static_argnums=2)(variables, images, False)
+    logits, _ = jax.jit(model.apply, static_argnames="train")(variables, images, train=False)
     features = jax.jit(model.features)(variables, images)
     expected = exact_cosines(features, variables["params"]["classifier"]["kernel"])
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
 
 
 def test_features_are_those_of_evaluation():
-    # One image at a time or all together: no statistics of the batch. An axis for them is not needed.
-    model = build_model("small_cnn", 7, axis_name="devices")
+    # One image at a time or all together: no statistics of the batch.
+    model = build_model("small_cnn", 7)
     images = some_images(4, channels=1)
     variables = filled(model, images)
     features = jax.jit(model.features)
@@ -220,8 +218,6 @@ def test_features_of_bfloat16_are_float32():
 class Silent(nn.Module):
     """A network of a user that does not tell its features."""
 
-    axis_name: str | None = None
-
     @nn.compact
     def __call__(self, images, train):
         return nn.Dense(2)(images.mean((1, 2)))
@@ -231,7 +227,6 @@ class Telling(nn.Module):
     """One that does."""
 
     classes: int = 2
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, train, features_only=False):
@@ -240,9 +235,9 @@ class Telling(nn.Module):
 
 
 def test_features_of_a_users_network():
-    assert from_linen(Silent).features is None
-    model = from_linen(functools.partial(Telling, 3))
+    assert from_linen(Silent()).features is None
+    model = from_linen(Telling(3))
     images = some_images(4)
     variables = model.init(jax.random.key(0), images)
     np.testing.assert_allclose(model.features(variables, images), images.mean((1, 2)), rtol=0, atol=1e-6)
-    assert model.apply(variables, images, False)[0].shape == (4, 3)
+    assert model.apply(variables, images, train=False)[0].shape == (4, 3)

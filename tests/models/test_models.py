@@ -17,7 +17,6 @@ from dsink_jax.models import (
 )
 from dsink_jax.models.layers import batch_norm, convolution
 from model_references import (
-    IMAGES,
     InNumPy,
     assert_evaluates_to,
     filled,
@@ -31,7 +30,7 @@ def test_a_network_of_one_kind_is_one_object():
     """So that what is compiled for it once serves every training."""
     made = build_model("small_cnn", 7)
     assert build_model("small_cnn", 7) is made
-    others = [build_model("small_cnn", 8), build_model("small_cnn", 7, axis_name="batch")]
+    others = [build_model("small_cnn", 8), build_model("small_cnn", 7, compute_dtype="bfloat16")]
     assert made not in others and len({id(one.init) for one in (made, *others)}) == 3
 
 
@@ -48,13 +47,13 @@ def test_outputs_of_every_model(name, compute_dtype, size, channels, classes):
     # Whatever it computes in, what it keeps and what it returns is float32.
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     for train in (False, True):
-        logits, batch_stats = jax.eval_shape(functools.partial(model.apply, train=train), variables, images)
+        logits, collections = jax.eval_shape(functools.partial(model.apply, train=train), variables, images)
         assert (logits.shape, logits.dtype) == ((5, classes), jnp.float32)
-        assert batch_stats == variables.get("batch_stats", {})  # the same shapes and types
+        assert {"params": variables["params"], **collections} == variables  # the same shapes and types
 
 
 def test_mlp_in_numpy():
-    model = from_linen(functools.partial(MLP, 3, widths=(5, 4)))
+    model = from_linen(MLP(3, widths=(5, 4)))
     vectors = np.random.default_rng(0).standard_normal((6, 7)).astype(np.float32)
     variables = filled(model, vectors)
     x = vectors.astype(np.float64)
@@ -64,13 +63,13 @@ def test_mlp_in_numpy():
     last = variables["params"]["classifier"]
     expected = x @ last["kernel"] + last["bias"]
     for inputs in (vectors, vectors[:, None, None, :]):  # vectors, and images of one pixel
-        logits, _ = model.apply(variables, inputs, False)
+        logits, _ = model.apply(variables, inputs)
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_resnet_in_numpy():
     blocks = 2  # the first of a stage may have another stride and width, the second not
-    model = from_linen(functools.partial(CifarResNet, 4, blocks))
+    model = from_linen(CifarResNet(4, blocks))
     images = some_images(3, size=8)
     variables = filled(model, images)
     net = InNumPy(variables)
@@ -126,7 +125,8 @@ def test_bfloat16_stays_near_float32(train):
     single, half = (build_model("small_cnn", 10, compute_dtype=name) for name in ("float32", "bfloat16"))
     variables = filled(single, images)
     (exact, exact_stats), (rounded, rounded_stats) = (
-        jax.jit(model.apply, static_argnums=2)(variables, images, train) for model in (single, half)
+        jax.jit(model.apply, static_argnames="train")(variables, images, train=train)
+        for model in (single, half)
     )
     assert rounded.dtype == jnp.float32
     error = np.abs(np.asarray(exact - rounded)).max() / np.abs(np.asarray(exact)).max()
@@ -141,35 +141,35 @@ def test_moving_averages_change_in_training_only():
     model = build_model("small_cnn", 10)
     images = some_images()
     variables = filled(model, images)
-    apply = jax.jit(model.apply, static_argnums=2)
-    evaluated, same = apply(variables, images, False)
-    trained, updated = apply(variables, images, True)
-    for before, after in zip(jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(same), strict=True):
+    apply = jax.jit(model.apply, static_argnames="train")
+    evaluated, same = apply(variables, images, train=False)
+    trained, updated = apply(variables, images, train=True)
+    for before, after in zip(
+        jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(same["batch_stats"]), strict=True
+    ):
         np.testing.assert_array_equal(before, after)
     for before, after in zip(
-        jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(updated), strict=True
+        jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(updated["batch_stats"]), strict=True
     ):
         assert (np.asarray(before) != np.asarray(after)).all()
     # In training an image is normalised by its batch, in evaluation by the moving averages alone.
     assert np.abs(np.asarray(evaluated - trained)).max() > 0.01
-    halves = np.concatenate([apply(variables, half, False)[0] for half in np.split(images, 2)])
+    halves = np.concatenate([apply(variables, half, train=False)[0] for half in np.split(images, 2)])
     np.testing.assert_allclose(halves, evaluated, rtol=1e-4, atol=1e-5)
-    halves = np.concatenate([apply(variables, half, True)[0] for half in np.split(images, 2)])
+    halves = np.concatenate([apply(variables, half, train=True)[0] for half in np.split(images, 2)])
     assert np.abs(halves - np.asarray(trained)).max() > 0.01
 
 
 class OneNorm(nn.Module):
     """A batch normalisation and nothing else; its outputs are the logits."""
 
-    axis_name: str | None = None
-
     @nn.compact
     def __call__(self, images, train):
-        return batch_norm(train, self.axis_name, jnp.float32)()(images).mean((1, 2))
+        return batch_norm(train, jnp.float32)()(images).mean((1, 2))
 
 
 def test_batch_normalisation_by_hand():
-    model = from_linen(OneNorm)
+    model = from_linen(OneNorm())
     images = jnp.array([1.0, 3.0, 5.0, 7.0]).reshape(4, 1, 1, 1)  # mean 4, variance 5
     variables = model.init(jax.random.key(0), images)
     scaled = {"scale": jnp.array([2.0]), "bias": jnp.array([1.0])}
@@ -177,34 +177,34 @@ def test_batch_normalisation_by_hand():
         "params": {"BatchNorm_0": scaled},
         "batch_stats": {"BatchNorm_0": {"mean": jnp.array([10.0]), "var": jnp.array([4.0])}},
     } | {name: variables[name] for name in set(variables) - {"params", "batch_stats"}}
-    logits, stats = model.apply(variables, images, True)
+    logits, stats = model.apply(variables, images, train=True)
     np.testing.assert_allclose(
         logits[:, 0], 1 + 2 * (np.array([1, 3, 5, 7]) - 4) / np.sqrt(5 + 1e-5), rtol=1e-5
     )
     # A step keeps 0.9: 0.9 * 10 + 0.1 * 4 and 0.9 * 4 + 0.1 * 5.
-    np.testing.assert_allclose(stats["BatchNorm_0"]["mean"], [9.4], rtol=1e-6)
-    np.testing.assert_allclose(stats["BatchNorm_0"]["var"], [4.1], rtol=1e-6)
-    logits, stats = model.apply(variables, images, False)
+    np.testing.assert_allclose(stats["batch_stats"]["BatchNorm_0"]["mean"], [9.4], rtol=1e-6)
+    np.testing.assert_allclose(stats["batch_stats"]["BatchNorm_0"]["var"], [4.1], rtol=1e-6)
+    logits, stats = model.apply(variables, images, train=False)
     np.testing.assert_allclose(
         logits[:, 0], 1 + 2 * (np.array([1, 3, 5, 7]) - 10) / np.sqrt(4 + 1e-5), rtol=1e-5
     )
-    np.testing.assert_array_equal(stats["BatchNorm_0"]["mean"], [10.0])
+    np.testing.assert_array_equal(stats["batch_stats"]["BatchNorm_0"]["mean"], [10.0])
 
 
 def test_initial_normalisation_does_nothing():
-    model = from_linen(OneNorm)
+    model = from_linen(OneNorm())
     variables = model.init(jax.random.key(0), jnp.ones((2, 1, 1, 3)))
     assert set(variables) == {"params", "batch_stats"}
     np.testing.assert_array_equal(variables["batch_stats"]["BatchNorm_0"]["mean"], np.zeros(3))
     np.testing.assert_array_equal(variables["batch_stats"]["BatchNorm_0"]["var"], np.ones(3))
 
 
-def mapped(how, model, variables, images):
+def mapped(how, model, variables, images, axis_name):
     """Training mode with the batch split eight ways: logits of the whole, statistics of each part."""
     split = images.reshape(8, -1, *images.shape[1:])
 
     def apply(v, x):
-        return model.apply(v, x, True)
+        return model.apply(v, x, train=True, axis_name=axis_name)
 
     if how == "pmap":
         step = jax.pmap(apply, axis_name="devices", in_axes=(None, 0))
@@ -220,48 +220,34 @@ def test_statistics_are_those_of_the_whole_batch(how):
     images = some_images(16) * np.repeat([1, 2, 3, 4, 1, 2, 3, 4], 2)[:, None, None, None]
     images = images.astype(np.float32) + np.repeat(np.arange(8), 2)[:, None, None, None].astype(np.float32)
     one = build_model("small_cnn", 10)
-    many = build_model("small_cnn", 10, axis_name="devices")
     variables = filled(one, images)
-    expected, expected_stats = jax.jit(one.apply, static_argnums=2)(variables, images, True)
-    logits, stats = mapped(how, many, variables, images)
+    expected, expected_stats = jax.jit(one.apply, static_argnames="train")(variables, images, train=True)
+    logits, stats = mapped(how, one, variables, images, "devices")
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
     for parts, whole in zip(jax.tree.leaves(stats), jax.tree.leaves(expected_stats), strict=True):
         np.testing.assert_array_equal(parts, np.repeat(parts[:1], 8, axis=0))  # equal on all devices
         np.testing.assert_allclose(parts[0], whole, rtol=1e-4, atol=1e-5)
     # Without the axis each part goes its own way.
-    apart, apart_stats = mapped(how, one, variables, images)
+    apart, apart_stats = mapped(how, one, variables, images, None)
     assert np.abs(apart - np.asarray(expected)).max() > 0.1
     assert any((leaf != leaf[:1]).any() for leaf in jax.tree.leaves(apart_stats))
-
-
-def test_evaluation_needs_no_axis():
-    images = some_images(4)
-    many = build_model("small_cnn", 10, axis_name="devices")
-    variables = filled(many, images)
-    one = build_model("small_cnn", 10)
-    logits, expected = (
-        jax.jit(model.apply, static_argnums=2)(variables, images, False)[0] for model in (many, one)
-    )
-    np.testing.assert_array_equal(logits, expected)
 
 
 class OneConvolution(nn.Module):
     """A convolution and a normalisation: the smallest network of all the parts."""
 
-    axis_name: str | None = None
-
     @nn.compact
     def __call__(self, images, train):
         x = convolution(32, 3, dtype=jnp.float32)(images)
-        return batch_norm(train, self.axis_name, jnp.float32)()(x).mean((1, 2))
+        return batch_norm(train, jnp.float32)()(x).mean((1, 2))
 
 
 def test_initial_variables_depend_on_the_key_alone():
     images = jnp.ones((1, 4, 4, 16))
-    one = from_linen(OneConvolution).init(jax.random.key(0), images)
-    axis = from_linen(OneConvolution, axis_name="devices").init(jax.random.key(0), images)
-    other = from_linen(OneConvolution).init(jax.random.key(1), 2 * images)
-    jax.tree.map(np.testing.assert_array_equal, one, axis)
+    one = from_linen(OneConvolution()).init(jax.random.key(0), images)
+    other = from_linen(OneConvolution()).init(jax.random.key(1), 2 * images)
+    again = from_linen(OneConvolution()).init(jax.random.key(0), 3 * images)
+    jax.tree.map(np.testing.assert_array_equal, one, again)
     kernels = [np.asarray(variables["params"]["Conv_0"]["kernel"]) for variables in (one, other)]
     assert (kernels[0] != kernels[1]).all()
     # He: variance 2 / fan-out, 9 * 32 here; that of 4,608 normals is within five times sqrt(2 / 4608).
@@ -270,34 +256,17 @@ def test_initial_variables_depend_on_the_key_alone():
         assert abs(np.var(kernel) * 9 * 32 / 2 - 1) < 5 * np.sqrt(2 / 4608)
 
 
-def test_initialisation_needs_no_axis():
-    class Averaging(nn.Module):
-        axis_name: str | None = None
-
-        @nn.compact
-        def __call__(self, images, train):
-            x = nn.Dense(2)(images.mean((1, 2)))
-            return x if self.axis_name is None else jax.lax.pmean(x, self.axis_name)
-
-    model = from_linen(Averaging, axis_name="devices")
-    assert shapes(model)["params"]["Dense_0"]["kernel"].shape == (3, 2)
-    with pytest.raises(NameError, match="unbound axis name"):
-        jax.eval_shape(functools.partial(model.apply, train=False), shapes(model), IMAGES)
-
-
 def test_module_without_statistics():
     class Linear(nn.Module):
-        axis_name: str | None = None
-
         @nn.compact
         def __call__(self, images, train):
             return nn.Dense(2, dtype=jnp.bfloat16)(images.reshape(len(images), -1))
 
-    model = from_linen(Linear, axis_name="devices")
+    model = from_linen(Linear())
     variables = model.init(jax.random.key(0), jnp.ones((1, 2, 2, 1)))
     assert set(variables) == {"params"}
     for train in (False, True):
-        logits, stats = model.apply(variables, jnp.ones((3, 2, 2, 1)), train)
+        logits, stats = model.apply(variables, jnp.ones((3, 2, 2, 1)), train=train)
         assert (logits.shape, logits.dtype, stats) == ((3, 2), jnp.float32, {})
 
 

@@ -12,8 +12,8 @@ from model_references import filled, shapes, some_images
 ONE = build_model("small_cnn", 5)
 TWO = several(ONE, 2)
 IMAGES = some_images(8)
-apply_one = jax.jit(ONE.apply, static_argnums=2)
-apply_two = jax.jit(TWO.apply, static_argnums=2)
+apply_one = jax.jit(ONE.apply, static_argnames="train")
+apply_two = jax.jit(TWO.apply, static_argnames="train")
 
 
 def part(variables, index):
@@ -48,48 +48,48 @@ def test_variables_have_a_level_more(networks):
 @pytest.mark.parametrize("train", [False, True])
 def test_networks_are_applied_one_by_one(train):
     variables = filled(TWO, IMAGES)
-    logits, batch_stats = apply_two(variables, IMAGES, train)
+    logits, collections = apply_two(variables, IMAGES, train=train)
     assert logits.shape == (2, 8, 5)
     assert logits.dtype == jnp.float32
     assert np.abs(logits[0] - logits[1]).max() > 0.1
     for index in range(2):
-        expected, expected_stats = apply_one(part(variables, index), IMAGES, train)
+        expected, expected_stats = apply_one(part(variables, index), IMAGES, train=train)
         np.testing.assert_allclose(logits[index], expected, rtol=1e-5, atol=1e-5)
-        assert_trees_close(batch_stats[f"network_{index}"], expected_stats)
+        assert_trees_close(part(collections, index), expected_stats)
 
 
 def test_each_may_have_its_own_images():
     variables = filled(TWO, IMAGES)
     own = (IMAGES, 2 * IMAGES[::-1] + 1)
-    logits, batch_stats = apply_two(variables, own, True)
+    logits, collections = apply_two(variables, own, train=True)
     for index in range(2):
-        expected, expected_stats = apply_one(part(variables, index), own[index], True)
+        expected, expected_stats = apply_one(part(variables, index), own[index], train=True)
         np.testing.assert_allclose(logits[index], expected, rtol=1e-5, atol=1e-5)
-        assert_trees_close(batch_stats[f"network_{index}"], expected_stats)
+        assert_trees_close(part(collections, index), expected_stats)
     # The second network's images are of no concern to the first.
-    same, same_stats = apply_two(variables, IMAGES, True)
+    same, same_stats = apply_two(variables, IMAGES, train=True)
     np.testing.assert_allclose(same[0], logits[0], rtol=1e-5, atol=1e-5)
-    assert_trees_close(same_stats["network_0"], batch_stats["network_0"])
+    assert_trees_close(part(same_stats, 0), part(collections, 0))
     assert np.abs(same[1] - logits[1]).max() > 0.01
 
 
 def test_statistics_of_each_are_updated():
     variables = filled(TWO, IMAGES)
-    _, batch_stats = apply_two(variables, IMAGES, True)
-    assert jax.tree.structure(batch_stats) == jax.tree.structure(variables["batch_stats"])
+    _, collections = apply_two(variables, IMAGES, train=True)
+    assert jax.tree.structure(collections["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
     for before, after in zip(
-        jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(batch_stats), strict=True
+        jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(collections["batch_stats"]), strict=True
     ):
         assert (np.asarray(before) != np.asarray(after)).all()
-    _, same = apply_two(variables, IMAGES, False)
-    for before, after in zip(jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(same), strict=True):
+    _, same = apply_two(variables, IMAGES, train=False)
+    for before, after in zip(
+        jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(same["batch_stats"]), strict=True
+    ):
         np.testing.assert_array_equal(before, after)
 
 
 class OneOfEach(nn.Module):
     """A convolution and a linear layer: little to compile."""
-
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, train):
@@ -97,7 +97,7 @@ class OneOfEach(nn.Module):
 
 
 def test_initial_parameters_differ():
-    two = several(from_linen(OneOfEach), 2)
+    two = several(from_linen(OneOfEach()), 2)
     variables = two.init(jax.random.key(0), IMAGES)
     first, second = (part(variables, index)["params"] for index in range(2))
     for name in ("Conv_0", "classifier"):
@@ -114,7 +114,7 @@ def test_gradient_of_one_does_not_reach_the_other():
     @jax.jit
     @jax.grad
     def gradient(params):
-        logits, _ = TWO.apply({**variables, "params": params}, IMAGES, True)
+        logits, _ = TWO.apply({**variables, "params": params}, IMAGES, train=True)
         return (logits[1] ** 2).sum()
 
     of_each = gradient(variables["params"])
@@ -123,39 +123,38 @@ def test_gradient_of_one_does_not_reach_the_other():
 
 
 def test_statistics_over_a_mapped_axis():
-    mapped = several(build_model("small_cnn", 5, axis_name="devices"), 2)
     variables = filled(TWO, IMAGES)
-    expected, expected_stats = apply_two(variables, IMAGES, True)
-    step = jax.pmap(lambda v, x: mapped.apply(v, x, True), axis_name="devices", in_axes=(None, 0))
-    logits, batch_stats = step(variables, IMAGES.reshape(4, 2, *IMAGES.shape[1:]))
+    expected, expected_stats = apply_two(variables, IMAGES, train=True)
+    step = jax.pmap(
+        lambda v, x: TWO.apply(v, x, train=True, axis_name="devices"), axis_name="devices", in_axes=(None, 0)
+    )
+    logits, collections = step(variables, IMAGES.reshape(4, 2, *IMAGES.shape[1:]))
     # [devices, networks, examples of a device, C]
     joined = np.asarray(logits).transpose(1, 0, 2, 3).reshape(2, 8, 5)
     np.testing.assert_allclose(joined, expected, rtol=1e-3, atol=1e-4)
-    assert_trees_close(jax.tree.map(lambda leaf: leaf[0], batch_stats), expected_stats)
+    assert_trees_close(jax.tree.map(lambda leaf: leaf[0], collections), expected_stats)
 
 
 def test_wrong_number_of_images():
     variables = filled(TWO, IMAGES)
     with pytest.raises(ValueError, match="zip"):
-        TWO.apply(variables, (IMAGES, IMAGES, IMAGES), False)
+        TWO.apply(variables, (IMAGES, IMAGES, IMAGES), train=False)
 
 
 def test_networks_without_statistics():
     class Linear(nn.Module):
-        axis_name: str | None = None
-
         @nn.compact
         def __call__(self, images, train):
             return nn.Dense(2, name="classifier")(images.reshape(len(images), -1))
 
-    one = from_linen(Linear)
+    one = from_linen(Linear())
     two = several(one, 2)
     variables = two.init(jax.random.key(0), IMAGES)
     for train in (False, True):
-        logits, batch_stats = two.apply(variables, IMAGES, train)
-        assert not jax.tree.leaves(batch_stats)
+        logits, collections = two.apply(variables, IMAGES, train=train)
+        assert collections == {}
         for index in range(2):
             params = {"params": variables["params"][f"network_{index}"]}
             np.testing.assert_allclose(
-                logits[index], one.apply(params, IMAGES, train)[0], rtol=1e-5, atol=1e-5
+                logits[index], one.apply(params, IMAGES, train=train)[0], rtol=1e-5, atol=1e-5
             )
