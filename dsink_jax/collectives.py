@@ -23,5 +23,3 @@ def psum(tree: Any, axis_name: str | None) -> Any:
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
 
-gather = all_gather
-total = psum

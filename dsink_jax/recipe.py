@@ -9,6 +9,7 @@ all train by it.
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -250,8 +251,7 @@ class Recipe:
         dtype = np.dtype(np.float32) if data.standardization is not None else data.inputs.dtype
         stages = [spec.method, *([spec.method.first_stage] if isinstance(spec.method, TwoStages) else [])]
         for method in stages:
-            model = self._model_for(method)
-            check_model(model, (2, *example), dtype, data.num_classes, needs=method.needs)
+            _check_model(self._model_for(method), example, dtype, data.num_classes, method.classifier, method.needs)
 
     def _of(self, spec):
         """What a model is trained on, and how."""
@@ -375,6 +375,11 @@ class Recipe:
                 yield checkpointer
         except (TrainingStoppedError, TrainingDivergedError) as error:
             raise type(error)(f"{name}: {error}") from None
+
+
+@functools.lru_cache(maxsize=256)  # a network is traced for it
+def _check_model(model, example, dtype, num_classes, classifier, needs):
+    check_model(model, (2, *example), dtype, num_classes, classifier=classifier, needs=needs)
 
 
 def stream_seed(seed: int, stream: int) -> int:

@@ -30,7 +30,7 @@ from dsink_jax.data.human_labels import load_human_labels
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.data.noise import NOISE_KINDS, draw_labels, random_class_map, transition_matrix
 from dsink_jax.data.sources import ImageData, Split, from_arrays, is_there, load
-from dsink_jax.data.streaming import ImageSource, Selected
+from dsink_jax.data.streaming import Source, Selected
 
 __all__ = [
     "NOISE_KINDS",
@@ -39,7 +39,7 @@ __all__ = [
     "Cutout",
     "EpochOrder",
     "ImageData",
-    "ImageSource",
+    "Source",
     "Preprocess",
     "RandAugment",
     "RandomCrop",

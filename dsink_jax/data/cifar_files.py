@@ -29,7 +29,7 @@ class CifarArrays(NamedTuple):
     """One CIFAR data set in the original order.
 
     Attributes:
-        train_images: uint8 [N, 32, 32, 3], or an `ImageSource` of such.
+        train_images: uint8 [N, 32, 32, 3], or an `Source` of such.
         train_labels: int32 [N]; the fine labels for CIFAR-100.
         test_images: uint8 [M, 32, 32, 3].
         test_labels: int32 [M].

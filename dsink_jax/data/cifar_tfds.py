@@ -79,7 +79,7 @@ def read_prepared(dataset: str, folder: pathlib.Path, *, lazy: bool = False) -> 
 
 
 class PreparedImages:
-    """The images of one split, read and decoded one at a time: a `streaming.ImageSource`.
+    """The images of one split, read and decoded one at a time: a `streaming.Source`.
 
     In the original order, as are their `labels`. Needs random access, which array_record files give.
     """

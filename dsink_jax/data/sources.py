@@ -79,7 +79,7 @@ def load(
         data_dir: Where CIFAR is, see `data_directory`. Only used for CIFAR.
         download: Whether CIFAR may be downloaded if it is not there.
         lazy: Whether to leave the training images on disk where they can be read one at a time, as
-            from a TFDS folder with array_record files: `train.images` is then an `ImageSource`.
+            from a TFDS folder with array_record files: `train.images` is then an `Source`.
 
     Returns:
         The data set.

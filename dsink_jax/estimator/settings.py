@@ -8,7 +8,7 @@ from typing import Any, get_args
 from dsink_jax.data import Preprocess
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.methods import DSink, Method, MethodLike, TrainingFacts, build_method, check_method_name
-from dsink_jax.models import MODELS, Model, Network, check_model_name, check_network_for, make_model
+from dsink_jax.models import MODELS, Model, Network, check_model_name, check_model_takes, make_model
 from dsink_jax.recipe import (
     TARGET,
     AuxiliaryPredictions,
@@ -107,7 +107,7 @@ class Settings:
         if isinstance(network, str):
             if network == "auto":
                 network = "linear" if len(shape) == 1 else "wide_cnn"
-            check_network_for(network, shape)
+            check_model_takes(network, (1, *shape))
         return lambda method: make_model(
             network, num_classes, classifier=method.classifier, networks=method.networks
         )
