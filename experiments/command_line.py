@@ -10,12 +10,15 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from dsink_jax.errors import InputError, StorageError
-from dsink_jax.flags import read_flags, tell
+from dsink_jax.flags import in_flags, read_flags, tell
 from dsink_jax.training import TrainingDivergedError, TrainingStoppedError, processes
 from experiments.config import Config
 from experiments.interruption import StopRequest, same_command
 from experiments.method_list import method_list
 from experiments.pipeline import run
+
+# Parameters that messages of the library speak of, and that there are flags for.
+_NAMED = ("dataset", "data_dir", "coordinator", "process_count", "process_index")
 
 
 def parse(default: Config, arguments: Sequence[str] | None = None) -> Config:
@@ -45,7 +48,7 @@ def errors_for_people() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        _end(2, f"error: {error}")
+        _end(2, f"error: {in_flags(str(error), _NAMED)}")
     except (TrainingDivergedError, StorageError) as error:
         _end(1, f"error: {error}")
     except KeyboardInterrupt:

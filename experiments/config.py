@@ -12,10 +12,12 @@ import tyro
 
 from dsink_jax.data.noise import HUMAN_KINDS, NoiseKind, check_noise
 from dsink_jax.errors import InputError, check_known
+from dsink_jax.flags import check_local_flags, flag
 from dsink_jax.methods import METHODS, TrainingFacts, Weighting, build_method, unused_options
 from dsink_jax.methods.distilled import LossScale, Marginal
 from dsink_jax.methods.registry import all_options, option_help
 from dsink_jax.models import check_model_name
+from dsink_jax.paths import check_local_path
 from dsink_jax.training.loop import FitSettings
 from dsink_jax.training.optimizer import OptimizerSettings, Schedule
 
@@ -225,19 +227,21 @@ class Config:
         self._check_methods()
 
     def _check_text(self):
-        """Refuses what can be neither a path nor printed."""
+        """Refuses what can be neither a path of this machine nor printed."""
+        check_local_flags(self)
+        check_local_path(self.dataset, flag("dataset"))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, str | pathlib.Path) and not _NO_TEXT.isdisjoint(
                 map(unicodedata.category, str(value))
             ):
-                flag = "--" + field.name.replace("_", "-")
-                raise InputError(f"{flag} must be text without control characters, got {str(value)!a}.")
+                raise InputError(
+                    f"{flag(field.name)} must be text without control characters, got {str(value)!a}."
+                )
 
     def _check(self, name, good, expected):
         if not good:
-            flag = "--" + name.replace("_", "-")
-            raise InputError(f"{flag} must be {expected}, got {getattr(self, name)}.")
+            raise InputError(f"{flag(name)} must be {expected}, got {getattr(self, name)}.")
 
     def _check_noise_fits(self):
         if self.noise.startswith("human_"):
@@ -265,7 +269,7 @@ class Config:
             build_method(name, placeholder, self.options)
         for option, name in unused_options(self.options, self.method_names):
             raise InputError(
-                f"--{option.replace('_', '-')} is an option of {name}, which is not trained.\n"
+                f"{flag(option)} is an option of {name}, which is not trained.\n"
                 f"Leave it out, or choose {name}: --imbalance-method, --noise-method, --base, --baselines."
             )
 

@@ -15,7 +15,7 @@ from typing import Literal
 import jax
 
 from dsink_jax.errors import InputError
-from dsink_jax.flags import read_flags
+from dsink_jax.flags import check_local_flags, read_flags
 from dsink_jax.report import align, figures
 from dsink_jax.report.canvas import MissingMatplotlibError
 from experiments.benchmark.timing import alternate, ratio
@@ -92,6 +92,7 @@ class Flags:
     """Print the cases and how long they take, and end."""
 
     def __post_init__(self):
+        check_local_flags(self)
         if not 0 <= self.seconds < float("inf"):
             raise InputError(f"--seconds must be at least 0, got {self.seconds}.")
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-import docstring_parser
 import jax
 
 from dsink_jax.errors import InputError, check_known
@@ -15,6 +14,7 @@ from dsink_jax.methods.coteaching import CoTeaching
 from dsink_jax.methods.cross_entropy import CrossEntropy, LabelSmoothing
 from dsink_jax.methods.decoupled import ClassifierRetraining, TauNormalization
 from dsink_jax.methods.dividemix import DivideMix
+from dsink_jax.methods.docstrings import attribute_help
 from dsink_jax.methods.early_learning import EarlyLearningRegularization
 from dsink_jax.methods.forward_correction import ForwardCorrection
 from dsink_jax.methods.generalized_cross_entropy import (
@@ -83,8 +83,7 @@ def option_name(method: str, option: str) -> str:
 
 def option_help(name: str) -> dict[str, str]:
     """What the docstring of a method's class says about each attribute, on one line."""
-    documented = docstring_parser.parse(METHODS[name].method.__doc__ or "", docstring_parser.Style.GOOGLE)
-    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in documented.params}
+    return attribute_help(METHODS[name].method)
 
 
 class Option(NamedTuple):

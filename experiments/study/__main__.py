@@ -23,7 +23,7 @@ import jax
 import tyro
 
 from dsink_jax.errors import InputError, check_known
-from dsink_jax.flags import read_flags
+from dsink_jax.flags import check_local_flags, read_flags
 from dsink_jax.training import TrainingDivergedError
 from experiments import overhead, solver_accuracy
 from experiments.command_line import errors_for_people, stopping_when_asked
@@ -73,6 +73,7 @@ class Flags:
     """Where the folder of each study goes."""
 
     def __post_init__(self):
+        check_local_flags(self)
         check_seeds(self.all_seeds)
         if self.steps == "render" and (self.settings or self.dry_run):
             flag = "--settings" if self.settings else "--dry-run"
