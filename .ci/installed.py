@@ -21,7 +21,7 @@ features = np.random.default_rng(0).normal(size=(60, 4)) + 3 * np.eye(3, 4)[labe
 settings = dsink_jax.estimator.Settings(epochs=2, batch_size=20)
 fitted = dsink_jax.fit(features, labels, num_classes=3, settings=settings, verbose=False)
 assert fitted.logits(features).shape == (60, 3)
-classifier = dsink_jax.DSinkClassifier(settings=settings).fit(features, labels)
+classifier = dsink_jax.DSinkClassifier(epochs=2, batch_size=20).fit(features, labels)
 assert classifier.predict(features).shape == (60,)
 found = dsink_jax.audit.audit_labels(features, labels, folds=2, settings=settings)
 assert found.probabilities.shape == (60, 3)
@@ -44,18 +44,10 @@ from dsink_jax.data import cifar_download, cifar_tfds, streaming  # noqa: E402
 from dsink_jax.flags import read_flags  # noqa: E402
 from dsink_jax.report import canvas, gallery, tensorboard  # noqa: E402
 
-heavy = (
-    "matplotlib",
-    "tensorboardX",
-    "grain",
-    "tensorflow_datasets",
-    "pandas",
-    "pyarrow",
-    "PIL",
-    "pooch",
-    "tyro",
-)
-for name in heavy:
+for name in (
+    *("matplotlib", "tensorboardX", "grain", "tensorflow_datasets", "pandas"),
+    *("pyarrow", "PIL", "pooch", "requests", "tyro", "chex"),
+):
     assert importlib.util.find_spec(name) is None, f"{name} comes with the runtime dependencies"
 refused(lambda: canvas.make_axes(4, 3), "report")
 refused(lambda: next(streaming.read_batches(np.zeros((4, 8, 8, 1)), [np.arange(2)])), "large")

@@ -48,7 +48,7 @@ def errors_for_people() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        _end(2, f"error: {in_flags(str(error), _NAMED)}")
+        _end(2, f"error: {as_told(error)}")
     except (TrainingDivergedError, StorageError) as error:
         _end(1, f"error: {error}")
     except KeyboardInterrupt:
@@ -66,6 +66,11 @@ def errors_for_people() -> Iterator[None]:
             f"error: process {jax.process_index()} {what} ({reason}).\n"
             "Start all of them again with the same commands: they go on from the last checkpoint.",
         )
+
+
+def as_told(error: InputError) -> str:
+    """The message of an error in the words of the command lines: of the library's parameters, the flags."""
+    return in_flags(str(error), _NAMED)
 
 
 def is_loss(error: Exception) -> bool:
