@@ -20,7 +20,7 @@ docs: .venv/ready  ## the documentation site in .site, needs no network
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[report,test,docs,dev]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[experiments,test,docs,dev]"
 	touch $@
 
 lock: .venv/ready  ## write the versions that are installed now as the constraints

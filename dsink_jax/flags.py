@@ -1,15 +1,17 @@
 """Command lines for people: flags into a dataclass, and errors as one or two lines."""
 
 import contextlib
+import dataclasses
 import io
+import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-import tyro
-
 from dsink_jax.errors import InputError
+from dsink_jax.extras import needs
+from dsink_jax.paths import check_local_path
 
 T = TypeVar("T")
 
@@ -30,9 +32,13 @@ def read_flags(settings: type[T], arguments: Sequence[str] | None = None, **how:
       how: what else `tyro.cli` is to know.
 
     Raises:
-      InputError: for an unknown flag or a value that does not fit, in two lines at most.
+      InputError: for an unknown flag or a value that does not fit, in two lines at most; in one if the extra
+        is missing that reads flags.
       SystemExit: with code 0 after `--help`.
     """
+    with needs("cli", "A command line"):
+        import tyro
+
     errors = io.StringIO()
     how.setdefault("prog", _command())
     try:
@@ -50,6 +56,40 @@ def _command():
     """How this command is started, such as `python -m experiments.cifar`; None if not by `-m`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
+
+
+def check_local_flags(settings: Any) -> None:
+    """Raises `InputError` for a path in a dataclass of flags that is no place of this machine."""
+    for field in dataclasses.fields(settings):
+        if isinstance(value := getattr(settings, field.name), pathlib.Path):
+            check_local_path(value, flag(field.name))
+
+
+def flag(name: str) -> str:
+    """The flag that sets a field.
+
+    >>> flag("data_dir")
+    '--data-dir'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+def in_flags(message: str, names: Iterable[str]) -> str:
+    """A message of the library, which speaks of parameters as `name=`, in the words of a command line.
+
+    Args:
+      message: the message.
+      names: parameters that there are flags for.
+
+    >>> in_flags("Give data_dir='x', or leave out folds=.", ["data_dir", "folds"])
+    "Give --data-dir 'x', or leave out --folds."
+    """
+
+    def as_flag(found):
+        value_follows = re.match(r"[\w'\"./~-]*\w", message[found.end() :])
+        return flag(found[1]) + " " * bool(value_follows)
+
+    return re.sub(rf"\b({'|'.join(names)})=", as_flag, message)
 
 
 def tell(message: str) -> None:

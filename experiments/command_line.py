@@ -10,12 +10,15 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from dsink_jax.errors import InputError, StorageError
-from dsink_jax.flags import read_flags, tell
+from dsink_jax.flags import in_flags, read_flags, tell
 from dsink_jax.training import TrainingDivergedError, TrainingStoppedError, processes
 from experiments.config import Config
 from experiments.interruption import StopRequest, same_command
 from experiments.method_list import method_list
 from experiments.run import run
+
+# Parameters that messages of the library speak of, and that there are flags for.
+_NAMED = ("dataset", "data_dir", "coordinator", "process_count", "process_index")
 
 
 def parse(default: Config, arguments: Sequence[str] | None = None) -> Config:
@@ -45,7 +48,7 @@ def errors_for_people() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        _end(2, f"error: {error}")
+        _end(2, f"error: {as_told(error)}")
     except (TrainingDivergedError, StorageError) as error:
         _end(1, f"error: {error}")
     except KeyboardInterrupt:
@@ -63,6 +66,11 @@ def errors_for_people() -> Iterator[None]:
             f"error: process {jax.process_index()} {what} ({reason}).\n"
             "Start all of them again with the same commands: they go on from the last checkpoint.",
         )
+
+
+def as_told(error: InputError) -> str:
+    """The message of an error in the words of the command lines: of the library's parameters, the flags."""
+    return in_flags(str(error), _NAMED)
 
 
 def is_loss(error: Exception) -> bool:

@@ -11,14 +11,17 @@ import jax
 
 from dsink_jax.data.noise import HUMAN_KINDS, NoiseKind, check_noise
 from dsink_jax.errors import InputError, check_known
+from dsink_jax.flags import check_local_flags, flag
 from dsink_jax.methods import METHODS, build_method, method_options
 from dsink_jax.methods.distillation import LossScale
+from dsink_jax.methods.docstrings import attribute_help
 from dsink_jax.methods.registry import all_options
 from dsink_jax.models import check_model_name
+from dsink_jax.paths import check_local_path
 from dsink_jax.recipe import AuxiliaryPredictions
 from dsink_jax.training import OptimizerSettings, TrainingSettings
 from dsink_jax.training.optimizer import Schedule
-from experiments.method_flags import MethodFlags, option_help
+from experiments.method_flags import MethodFlags
 
 # Baselines that are no methods by name.
 NAIVE, NAIVE_TUNED = "naive_distillation", "naive_tuned"
@@ -209,19 +212,21 @@ class Config(MethodFlags):  # type: ignore[misc, valid-type]
         self._check_methods()
 
     def _check_text(self):
-        """Refuses what can be neither a path nor printed."""
+        """Refuses what can be neither a path of this machine nor printed."""
+        check_local_flags(self)
+        check_local_path(self.dataset, flag("dataset"))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, str | pathlib.Path) and not _NO_TEXT.isdisjoint(
                 map(unicodedata.category, str(value))
             ):
-                flag = "--" + field.name.replace("_", "-")
-                raise InputError(f"{flag} must be text without control characters, got {str(value)!a}.")
+                raise InputError(
+                    f"{flag(field.name)} must be text without control characters, got {str(value)!a}."
+                )
 
     def _check(self, name, good, expected):
         if not good:
-            flag = "--" + name.replace("_", "-")
-            raise InputError(f"{flag} must be {expected}, got {getattr(self, name)}.")
+            raise InputError(f"{flag(name)} must be {expected}, got {getattr(self, name)}.")
 
     def _check_noise_fits(self):
         if self.noise.startswith("human_"):
@@ -243,19 +248,18 @@ class Config(MethodFlags):  # type: ignore[misc, valid-type]
         for name in sorted(self.method_names):
             for option, example in METHODS[name].method.required.items() if name in METHODS else ():
                 if self.options_of(name)[option] is None:
-                    flag = f"--{name}-{option}".replace("_", "-")
-                    (meaning,) = (option_help(one) for one in all_options() if one.full_name == f"{name}_{option}")
+                    own = flag(f"{name}_{option}")
                     raise InputError(
-                        f"{name} must be told its {option.replace('_', ' ')}: {flag}, such as {flag} {example}.\n"
-                        f"Meaning: {meaning.partition(': ')[2]}"
+                        f"{name} must be given its {option.replace('_', ' ')}: {own}, such as {own} {example}.\n"
+                        f"Meaning: {attribute_help(METHODS[name].method)[option]}"
                     )
             build_method(name, self.options_of(name))
         for option in all_options():
             if option.method in self.method_names or getattr(self, option.full_name) == option.field.default:
                 continue
             raise InputError(
-                f"--{option.full_name.replace('_', '-')} is an option of {option.method}, which is not trained.\n"
-                f"Leave it out, or choose {option.method}: --imbalance-method, --noise-method, --base, --baselines."
+                f"{flag(option.full_name)} is an option of {option.method}, which is not trained.\nLeave it "
+                f"out, or choose {option.method}: --imbalance-method, --noise-method, --base, --baselines."
             )
         if self.noise.startswith("human_") and getattr(self, "forward_correction_matrix", "") == "known":
             raise InputError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from dsink_jax.flags import check_local_flags
 from experiments.embedded import check_data
 from experiments.environments import COLUMN, environment_here, identify, remember
 from experiments.kept_rows import read_rows, write_rows
@@ -25,6 +26,7 @@ class CellFlags:
     """Folder with CIFAR-10 and its human labels; digits alone if left out."""
 
     def __post_init__(self):
+        check_local_flags(self)
         check_seeds(self.seeds)
 
 

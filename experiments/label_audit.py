@@ -4,7 +4,7 @@ Digits by their 64 pixels, synthetic noise; and, with --data-dir, real CIFAR-10 
 gave it (CIFAR-10N, worse) by features learned without labels (`patch_features`). Both are judged by
 predictions of linear models for examples that these have not seen, five folds. cleanlab gets the same
 predictions of f_N, and those of scikit-learn's logistic regression, where its own documentation begins.
-Needs cleanlab (`pip install ".[benchmark]"`). The same command goes on where it stopped.
+Needs cleanlab (`pip install ".[experiments]"`). The same command goes on where it stopped.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Flags(CellFlags):
     def __post_init__(self):
         super().__post_init__()
         if importlib.util.find_spec("cleanlab") is None:
-            raise InputError('cleanlab is not installed: pip install ".[benchmark]".')
+            raise InputError('cleanlab is not installed: pip install ".[experiments]".')
 
 
 def compare(task: Task, seed: int) -> Iterator[dict[str, Any]]:

@@ -3,28 +3,25 @@
 import dataclasses
 from typing import Annotated
 
-import docstring_parser
 import tyro
 
 from dsink_jax.methods import METHODS
-from dsink_jax.methods.registry import Option, all_options
+from dsink_jax.methods.docstrings import attribute_help
+from dsink_jax.methods.registry import all_options
 
 
-def option_help(option: Option) -> str:
-    """What the docstring of a method's class says about one of its options."""
-    doc = METHODS[option.method].method.__doc__ or ""
-    documented = docstring_parser.parse(doc, docstring_parser.Style.GOOGLE)
-    said = {entry.arg_name: " ".join((entry.description or "").split()) for entry in documented.params}
-    return f"{option.method}: {said[option.name]}"
+def _help(option):
+    said = attribute_help(METHODS[option.method].method)[option.name]
+    return f"{option.method}: {said}"
 
 
-# The options of all methods as flags, such as `--elr-momentum`.
+# Such as `--elr-momentum`.
 MethodFlags = dataclasses.make_dataclass(
     "MethodFlags",
     [
         (
             option.full_name,
-            Annotated[option.field.type, tyro.conf.arg(help=option_help(option))],
+            Annotated[option.field.type, tyro.conf.arg(help=_help(option))],
             dataclasses.field(default=option.field.default, kw_only=True),
         )
         for option in all_options()

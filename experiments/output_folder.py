@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from dsink_jax.errors import InputError, StorageError
+from dsink_jax.paths import check_local_path
 
 
 def make_output(folder: pathlib.Path) -> None:
     """Makes the folder of a study's tables.
 
     Raises:
-      InputError: if it cannot be made.
+      InputError: if it cannot be made, or is no place of this machine.
     """
+    check_local_path(folder, "--output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dsink_jax.errors import InputError
-from dsink_jax.flags import read_flags
+from dsink_jax.flags import check_local_flags, read_flags
 from dsink_jax.report import align, figures
 from dsink_jax.report.canvas import MissingMatplotlibError
 from experiments.benchmark.timing import alternate, ratio
@@ -94,6 +94,7 @@ class Flags:
     """Print the cases and how long they take, and end."""
 
     def __post_init__(self):
+        check_local_flags(self)
         if not 0 <= self.seconds < float("inf"):
             raise InputError(f"--seconds must be at least 0, got {self.seconds}.")
 

@@ -1,7 +1,7 @@
 """Error of the surrogate labels against POT in float64: `python -m experiments.solver_accuracy`.
 
 Logits are `scale` times a common normal draw plus a fifth of that for each of f and f_N; the class marginal
-is long-tailed, ratio 100. Needs POT (`pip install ".[benchmark]"`).
+is long-tailed, ratio 100. Needs POT (`pip install ".[experiments]"`).
 """
 
 import dataclasses
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = read_flags(Settings, arguments, description=__doc__)
         folder = settings.output
         if settings.steps == "all" and importlib.util.find_spec("ot") is None:
-            raise InputError("The comparison needs POT: pip install '.[benchmark]'")
+            raise InputError('The comparison needs POT: pip install ".[experiments]"')
         make_output(folder)
         environment = environment_here("POT")
         rows = []

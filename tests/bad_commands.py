@@ -108,7 +108,10 @@ FLAGS = {
     "no training images": ("--limit-train 0", "--limit-train"),
     "processes without a coordinator": ("--process-count 2", "--coordinator"),
     "index without a coordinator": ("--process-index 0", "--coordinator"),
-    "coordinator alone": ("--coordinator localhost:1234", "go together"),
+    "coordinator alone": (
+        "--coordinator localhost:1234",
+        "--coordinator, --process-count and --process-index go together",
+    ),
     "processes without an index": ([*TWO_OF, "2"], "go together"),
     "index beyond the processes": ([*TWO_OF, "2", "--process-index", "2"], "[0, 2)"),
     "negative index": ([*TWO_OF, "2", "--process-index", "-1"], "[0, 2)"),
@@ -124,7 +127,18 @@ FLAGS = {
     "coordinator with port 0": ("--coordinator a:0 --process-count 1 --process-index 0", "host:port"),
     # Paths. The folder has file.npz, which is text, and folder.npz.
     "data folder without data": ("--dataset cifar10 --no-download --data-dir .", "cifar10"),
-    "data folder that is a file": ("--dataset cifar10 --data-dir file.npz", "is a file"),
+    "data folder that is a file": (
+        "--dataset cifar10 --data-dir file.npz",
+        "is a file.\nName the folder that holds it: --data-dir or TFDS_DATA_DIR",
+    ),
+    "data in a bucket": ("--dataset cifar10 --data-dir gs://bucket/data", "--data-dir gs:/bucket/data: only"),
+    "arrays in a bucket": ("--dataset s3://bucket/mine.npz", "--dataset s3://bucket/mine.npz: only"),
+    "corruption on a server": ("--corruption-file https://host/c.npz", "--corruption-file https:/host/c.npz"),
+    "human labels as an address": (
+        "--dataset cifar10 --noise human_worse --human-labels file:/labels.npz",
+        "--human-labels file:/labels.npz: only",
+    ),
+    "run in a bucket": ("--run-dir gs://bucket/run", "--run-dir gs:/bucket/run: only"),
     "endless data folder": (["--dataset", "cifar10", "--data-dir", LONG], "cannot be used"),
     "missing arrays": ("--dataset nothing.npz", "nothing.npz"),
     "arrays that are text": ("--dataset file.npz", "file.npz cannot be read"),
@@ -165,6 +179,16 @@ STUDIES = {
     "study of a negative seed": ("study.__main__", "main --seeds -1", "--seeds"),
     "study into a file": ("study.__main__", "main --output file.npz", "--output"),
     "accuracy in a file": ("solver_accuracy", "--output file.npz", "--output"),
+    "study in a bucket": (
+        "study.__main__",
+        "main --output gs://bucket/tables",
+        "--output gs:/bucket/tables: only",
+    ),
+    "runs in a cluster": ("study.__main__", "main --runs-dir hdfs://host/runs", "--runs-dir hdfs:/host/runs"),
+    "vectors in a bucket": ("embeddings", "--output s3://bucket/tables", "--output s3:/bucket/tables: only"),
+    "audit of a bucket": ("label_audit", "--data-dir gs://bucket/data", "--data-dir gs:/bucket/data: only"),
+    "overhead in a bucket": ("overhead", "--output gs://bucket/tables", "--output gs:/bucket/tables: only"),
+    "accuracy in a bucket": ("solver_accuracy", "--output gs://bucket/x", "--output gs:/bucket/x: only"),
     "accuracy of nothing": ("solver_accuracy", "--outptu x", "--output"),
 }
 

@@ -10,21 +10,23 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Each part may import the parts before it, and itself; nothing else of the project.
 ALLOWED = {
     "errors": set(),
+    "extras": {"errors"},
+    "paths": {"errors"},
     "array_checks": set(),
     "collectives": set(),
     "transport": {"collectives"},
     "allocation": {"array_checks", "collectives", "transport"},
     "losses": {"array_checks", "allocation", "transport"},
-    "data": {"errors"},
+    "data": {"errors", "extras", "paths"},
     "models": {"errors", "collectives"},
     "evaluation": set(),
     "methods": {"errors", "collectives", "allocation", "losses"},
-    "training": {"errors", "collectives", "data", "methods", "models"},
-    "report": {"errors"},
-    "flags": {"errors"},
+    "training": {"errors", "extras", "collectives", "data", "methods", "models"},
+    "report": {"errors", "extras"},
+    "flags": {"errors", "extras", "paths"},
     "estimator": {"errors", "allocation", "data", "methods", "models", "training"},
     "audit": {
-        *("errors", "allocation", "data", "methods", "models", "training"),
+        *("errors", "extras", "paths", "allocation", "data", "methods", "models", "training"),
         *("report", "flags", "estimator"),
     },
 }

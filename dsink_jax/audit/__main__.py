@@ -15,26 +15,29 @@ import os
 import pathlib
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Sequence
 
 import numpy as np
-import tyro
 
 from dsink_jax import audit
 from dsink_jax.audit.reading import ID_COLUMN, LABEL_COLUMN
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.estimator import Settings
-from dsink_jax.flags import end, read_flags, tell
+from dsink_jax.extras import needs
+from dsink_jax.flags import check_local_flags, end, flag, in_flags, read_flags, tell
 from dsink_jax.methods import METHODS
 from dsink_jax.report import percent
 from dsink_jax.training import TrainingDivergedError
+
+# Parameters that messages of the library speak of, and that there are flags for.
+_NAMED = ("label_column", "id_column", "noise_method")
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
     """Finds labels that are probably wrong."""
 
-    data: Annotated[pathlib.Path, tyro.conf.Positional]
+    data: pathlib.Path
     """A .npz or .csv file, or a folder with a folder of images for each class."""
     output: pathlib.Path | None = None
     """Folder for labels.csv and labels.html; default: the name of the data with -audit after it."""
@@ -68,27 +71,21 @@ class Flags:
     """Print the summary alone."""
 
     def __post_init__(self):
+        check_local_flags(self)
         if self.fail_above is not None and not 0 <= self.fail_above <= 1:
             raise InputError(f"--fail-above must be in [0, 1], got {self.fail_above}.")
         if self.shown < 0:
             raise InputError(f"--shown must be at least 0, got {self.shown}.")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must be in [0, 2^32), got {self.seed}.")
-        for flag, value, least in (
-            ("--folds", self.folds, 2),
-            ("--epochs", self.epochs, 1),
-            ("--batch-size", self.batch_size, 1),
-        ):
-            if value < least:
-                raise InputError(f"{flag} must be at least {least}, got {value}.")
+        for name, least in (("folds", 2), ("epochs", 1), ("batch_size", 1)):
+            if (value := getattr(self, name)) < least:
+                raise InputError(f"{flag(name)} must be at least {least}, got {value}.")
         _ = self.settings  # says what else is out of range, before anything is read
-        for flag, name in (
-            ("--imbalance-method", self.imbalance_method),
-            ("--noise-method", self.noise_method),
-        ):
-            if METHODS[name].method.told:
+        for role in ("imbalance_method", "noise_method"):
+            if METHODS[name := getattr(self, role)].method.told:
                 raise InputError(
-                    f"{flag} {name}: this method must be told more than there are flags for here.\n"
+                    f"{flag(role)} {name}: this method must be told more than there are flags for here.\n"
                     "Choose another, or give its options to dsink_jax.audit.audit_labels."
                 )
 
@@ -112,12 +109,15 @@ def run(flags: Flags) -> int:
       InputError: for data that cannot be used.
       StorageError: if nothing can be written.
     """
-    data = audit.read(
-        flags.data,
-        label_column=flags.label_column,
-        id_column=flags.id_column,
-        image_size=flags.image_size,
-    )
+    try:
+        data = audit.read(
+            flags.data,
+            label_column=flags.label_column,
+            id_column=flags.id_column,
+            image_size=flags.image_size,
+        )
+    except InputError as error:
+        raise InputError(in_flags(str(error), _NAMED)) from None
     if len(given := np.unique(data.labels)) < 2:
         only = ", ".join(data.class_names[k] for k in given)
         raise InputError(f"{flags.data} has labels of one class only: {only}.")
@@ -144,7 +144,9 @@ def run(flags: Flags) -> int:
     found = audit.find_label_errors(
         data.labels, logits.noise_robust, logits.imbalance_robust, judged=logits.judged
     )
-    cautions = audit.cautions(data, found, logits.noise_robust, flags.folds)
+    cautions = [
+        in_flags(caution, _NAMED) for caution in audit.cautions(data, found, logits.noise_robust, flags.folds)
+    ]
     _write(flags.folder / "labels.csv", audit.table(data, found))
     title = f"Labels of {flags.data.resolve().name}"
     _write(flags.folder / "labels.html", audit.page(data, found, title, flags.shown, cautions))
@@ -184,10 +186,22 @@ def _write(path, text):
         raise StorageError(f"{path} cannot be written: {error.strerror}.") from error
 
 
+def flags_of(arguments: Sequence[str] | None = None) -> Flags:
+    """Reads the flags; those of this process if left out.
+
+    Raises:
+      InputError: for flags that do not fit, or if the extra is missing that reads them.
+    """
+    with needs("audit", "This command"):
+        import tyro
+
+    return read_flags(Flags, arguments, config=(tyro.conf.PositionalRequiredArgs,))  # the data
+
+
 def main() -> None:
     """Runs the command with the flags of this process."""
     try:
-        code = run(read_flags(Flags))
+        code = run(flags_of())
     except InputError as error:
         end(2, f"error: {error}")
     except (StorageError, TrainingDivergedError) as error:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dsink_jax.errors import InputError, nearest
+from dsink_jax.extras import needs
+from dsink_jax.paths import check_local_path
 
 _INPUTS, _LABELS = ("features", "embeddings", "images", "x", "X"), ("labels", "y")
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -56,6 +58,7 @@ def read(
     Raises:
       InputError: if there is no such file, or it is not as said.
     """
+    check_local_path(path, "path=")
     if path.is_dir():
         return _read_folder(path, image_size)
     if not path.is_file():
@@ -119,11 +122,11 @@ def _read_table(path, label_column, id_column):
         raise InputError(f"{path} cannot be read as a table: {error}") from None
     if label_column not in header:
         raise InputError(
-            f"{path} has no column {label_column!r}{_about(header, label_column, '--label-column')}"
+            f"{path} has no column {label_column!r}{_about(header, label_column, 'label_column')}"
         )
     at_label = header.index(label_column)
     if id_column != ID_COLUMN and id_column not in header:
-        raise InputError(f"{path} has no column {id_column!r}{_about(header, id_column, '--id-column')}")
+        raise InputError(f"{path} has no column {id_column!r}{_about(header, id_column, 'id_column')}")
     # A column without a name is the index that pandas writes, under the name it gives when it reads it.
     unnamed = [i for i, name in enumerate(header) if re.fullmatch(r"(Unnamed: \d+)?", name)]
     at_id = header.index(id_column) if id_column in header else next(iter(unnamed), None)
@@ -145,7 +148,7 @@ def _read_table(path, label_column, id_column):
                 raise InputError(f"{path}, line {number}: column {name!r} is empty.\n{_MISSING}") from None
             raise InputError(
                 f"{path}, line {number}: column {name!r} holds {value!r}, which is no number.\n"
-                "All columns but the labels and --id-column must be features."
+                "All columns but the labels and id_column= must be features."
             ) from None
     with np.errstate(over="ignore"):
         bad = np.argwhere(~np.isfinite(inputs.astype(np.float32)))
@@ -159,20 +162,20 @@ def _read_table(path, label_column, id_column):
     if counting := [header[i] for i, column in zip(others, inputs.T, strict=True) if _counts(column)]:
         raise InputError(
             f"{path}: column {counting[0]!r} numbers the lines, which is no feature.\n"
-            "Leave it out, or name it with --id-column."
+            "Leave it out, or name it with id_column=."
         )
     names = [str(place) if at_id is None else row[at_id] for place, (_, row) in enumerate(lines)]
     return Labelled(inputs, *_numbered(np.array([row[at_label].strip() for _, row in lines])), tuple(names))
 
 
-def _about(header, column, flag):
+def _about(header, column, parameter):
     """What there is instead of the column, and what to do."""
     if (near := nearest(column, header)) is not None:
-        return f". Did you mean {near!r}? Give {flag} {near!r}."
+        return f". Did you mean {near!r}? Give {parameter}={near!r}."
     if len(header) == 1 and (mark := next((mark for mark in (";", "\t", "|") if mark in header[0]), None)):
         return f": its columns are parted by {mark!r}.\nSave it with commas between them."
     shown = ", ".join(header[:5] + ["..."] * (len(header) > 10) + header[5:][-5:])
-    return f"; its first line says: {shown or 'nothing'}.\nName the right one with {flag}."
+    return f"; its first line says: {shown or 'nothing'}.\nName the right one with {parameter}=."
 
 
 def _counts(column):
@@ -191,7 +194,8 @@ def _is_number(text):
 
 
 def _read_folder(path, image_size):
-    from PIL import Image
+    with needs("audit", "Reading a folder of images"):
+        from PIL import Image
 
     if not isinstance(image_size, int) or image_size < 1:
         raise InputError(f"The side of the images must be at least 1, got {image_size!r}.")
@@ -219,7 +223,8 @@ def _read_folder(path, image_size):
 
 def _as_bytes(image, size):
     """Red, green and blue, upright, on white where it is transparent; more than 8 bits are scaled to 8."""
-    from PIL import Image, ImageOps
+    with needs("audit", "Reading a folder of images"):
+        from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":

@@ -100,7 +100,7 @@ def cautions(data: Labelled, found: LabelErrors, noise_robust_logits: np.ndarray
         told.append(
             f"Nearly all labels of some classes are called wrong, and f_N hardly predicts these classes: "
             f"{_listed(lost)}. Either that is so, or it has not learned them: look at some before you "
-            "believe it, and try --noise-method cross_entropy or better features."
+            "believe it, and try noise_method='cross_entropy' or better features."
         )
     if repeated := [name for name, count in collections.Counter(data.names).items() if count > 1]:
         told.append(f"Several examples have the same id: {_listed(repeated)}.")

@@ -15,6 +15,7 @@ import threading
 from dsink_jax.data import cifar_files, cifar_tfds
 from dsink_jax.data.cifar_files import CifarArrays, first_line
 from dsink_jax.errors import InputError
+from dsink_jax.extras import needs
 
 BASE_URL = "https://www.cs.toronto.edu/~kriz"
 """Where the archives are; also the only place that TensorFlow Datasets takes them from."""
@@ -62,8 +63,12 @@ def download_cifar(dataset: str, data_dir: pathlib.Path, *, base_url: str | None
 
     Raises:
         InputError: The server cannot be reached (said within about ten seconds), the download
-            fails, its checksum is wrong, or `data_dir` cannot be written.
+            fails, its checksum is wrong, `data_dir` cannot be written, or the extra `data` is missing.
     """
+    with needs("data", f"{dataset} was not found in {data_dir}: downloading it"):
+        import pooch  # noqa: F401
+        import requests  # noqa: F401
+
     archive, sha256 = ARCHIVES[dataset]
     url = f"{(base_url or BASE_URL).rstrip('/')}/{archive}"
     problem = _reach_problem(url, _REACH_SECONDS)
@@ -93,7 +98,7 @@ def not_found(dataset: str, data_dir: pathlib.Path, reason: str) -> InputError:
     return InputError(
         f"{dataset} was not found in {place}; {reason}.\n"
         f"Put {ARCHIVES[dataset][0]} (from {BASE_URL}) or TensorFlow Datasets' prepared folder "
-        f"{dataset}/ there, or name the place that has it: --data-dir, data_dir=, TFDS_DATA_DIR."
+        f"{dataset}/ there, or name the place that has it: data_dir= or TFDS_DATA_DIR."
     )
 
 
@@ -107,7 +112,8 @@ def _reach_problem(url: str, seconds: float) -> str | None:
 
     def ask() -> None:
         try:
-            import requests
+            with needs("data", "Downloading"):
+                import requests
 
             with requests.get(url, stream=True, timeout=seconds / 2) as response:
                 answers.append(None if response.ok else f"status {response.status_code}")
@@ -133,7 +139,8 @@ def _prepare_with_tfds(dataset: str, data_dir: pathlib.Path) -> pathlib.Path | N
 
 def _fetch(url: str, sha256: str, path: pathlib.Path) -> None:
     """Downloads one file and checks it; a file that is not as published does not stay."""
-    import pooch
+    with needs("data", "Downloading"):
+        import pooch
 
     downloader = pooch.HTTPDownloader(
         timeout=_READ_SECONDS, chunk_size=2**20, progressbar=sys.stderr.isatty()

@@ -19,7 +19,9 @@ import numpy as np
 
 from dsink_jax.data.cifar_files import CifarArrays, check_arrays, first_line
 from dsink_jax.errors import InputError
+from dsink_jax.extras import MissingExtraError, needs
 
+_READING = "Reading a folder of TensorFlow Datasets"
 _CHUNK = 1_000
 """Examples per bulk read from an array_record file."""
 
@@ -60,7 +62,7 @@ def read_prepared(dataset: str, folder: pathlib.Path, *, lazy: bool = False) -> 
         The data set in the original order.
 
     Raises:
-        InputError: The folder is damaged, incomplete or something else.
+        InputError: The folder is damaged, incomplete or something else, or the extra `data` is missing.
     """
     images = PreparedImages(folder, "train") if lazy else None
     train = read_columns(folder, "train", ("image", "label")) if images is None else {"label": images.labels}
@@ -90,7 +92,8 @@ class PreparedImages:
         Raises:
             InputError: The folder is damaged or incomplete, or of another file format.
         """
-        import tensorflow_datasets as tfds
+        with needs("data", _READING):
+            import tensorflow_datasets as tfds
 
         self._folder = folder
         with _damage_reported(folder):
@@ -148,7 +151,7 @@ def _damage_reported(folder: pathlib.Path) -> Iterator[None]:
     """Turns whatever goes wrong with the files into one InputError that names the folder."""
     try:
         yield
-    except (ImportError, MemoryError):
+    except (ImportError, MemoryError, MissingExtraError):
         raise
     except Exception as error:  # TFDS and the readers below it raise many kinds.
         raise InputError(
@@ -161,14 +164,16 @@ def _open(folder: pathlib.Path) -> Any:
     """Returns TFDS's read-only builder; it takes everything from the folder, nothing else."""
     if not (folder / "dataset_info.json").is_file():
         raise FileNotFoundError("it lacks dataset_info.json")
-    import tensorflow_datasets as tfds
+    with needs("data", _READING):
+        import tensorflow_datasets as tfds
 
     return tfds.builder_from_directory(folder)
 
 
 def _examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
     """Yields the decoded examples in stored order, with images still encoded."""
-    import tensorflow_datasets as tfds
+    with needs("data", _READING):
+        import tensorflow_datasets as tfds
 
     decoders = {"image": tfds.decode.SkipDecoding()}
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
@@ -225,7 +230,8 @@ def _decode(encoded: Sequence[bytes]) -> np.ndarray:
     One thread: Pillow holds Python's lock for most of so small an image, and more threads measured
     slower.
     """
-    from PIL import Image
+    with needs("data", _READING):
+        from PIL import Image
 
     images = np.empty((len(encoded), 32, 32, 3), np.uint8)
     for index, blob in enumerate(encoded):

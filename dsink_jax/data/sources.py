@@ -19,6 +19,7 @@ import numpy as np
 from dsink_jax.data import cifar_download, cifar_files, cifar_tfds
 from dsink_jax.data.image_data import ImageData, Split, channel_statistics, from_arrays
 from dsink_jax.errors import InputError, unknown
+from dsink_jax.paths import check_local_path
 
 __all__ = [
     "DATASETS",
@@ -124,10 +125,11 @@ def data_directory(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Pa
         The folder, which need not exist.
 
     Raises:
-        InputError: It is a file.
+        InputError: It is a file, or a place on another machine.
     """
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    remedy = "Name the folder that holds it: --data-dir, data_dir= or TFDS_DATA_DIR."
+    check_local_path(chosen, "data_dir=" if data_dir else "TFDS_DATA_DIR")
+    remedy = "Name the folder that holds it: data_dir= or TFDS_DATA_DIR."
     try:
         path = pathlib.Path(chosen).expanduser()
         is_file = path.exists() and not path.is_dir()
@@ -166,6 +168,7 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _expanded(path: str) -> pathlib.Path:
+    check_local_path(path, "dataset=")
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError as error:
@@ -208,7 +211,7 @@ def _cifar_reader(
 def _cifar_npz(dataset: str, path: pathlib.Path) -> cifar_files.CifarArrays:
     """CIFAR from a file of arrays, which needs no other library on the machine that reads it."""
     data, num_classes = _npz(path), cifar_files.NUM_CLASSES[dataset]
-    other = f"Give arrays of another kind by their path instead: --dataset {path.name}."
+    other = f"Give arrays of another kind by their path instead: dataset={path.name!r}."
     for part, split in (("train", data.train), ("test", data.test)):
         expected = (cifar_files.ROWS[part], 32, 32, 3)
         if split.images.shape != expected or split.images.dtype != np.uint8:

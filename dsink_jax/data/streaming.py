@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from dsink_jax.errors import InputError
+from dsink_jax.extras import needs
 
 # Batches that are read ahead of the one in use, each by a thread of its own.
 _AHEAD = 4
@@ -81,10 +81,9 @@ def read_batches(images: Source, positions: Sequence[np.ndarray]) -> Iterator[np
     Raises:
       InputError: if Grain is not installed.
     """
-    try:
+    with needs("large", "Streaming"):
         import grain
-    except ImportError:
-        raise InputError('Streaming needs Grain: pip install "dsink-jax[large]"') from None
+
     batches = grain.MapDataset.source(positions).map(lambda index: read_rows(images, index))
     options = grain.ReadOptions(num_threads=_AHEAD, prefetch_buffer_size=_AHEAD)
     return iter(batches.to_iter_dataset(options))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from dsink_jax.data.streaming import is_streamed, read_rows
-from dsink_jax.errors import InputError, StorageError, check_local_path
+from dsink_jax.errors import InputError, StorageError
+from dsink_jax.paths import check_local_path
 from dsink_jax.training.lock import DirectoryLock
 from dsink_jax.training.processes import from_first, is_first
 

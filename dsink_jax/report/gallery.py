@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dsink_jax.extras import needs
 from dsink_jax.report.tables import percent
 
 FILE = "examples.npz"
@@ -48,13 +49,15 @@ def png_data_uri(image: np.ndarray) -> str:
 
     Raises:
       ValueError: for another shape or type.
+      InputError: if Pillow is not installed.
 
     >>> png_data_uri(np.zeros((2, 2, 1), np.uint8))[:22]
     'data:image/png;base64,'
     """
     if image.ndim != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be uint8 [H, W, channels], got {image.dtype} {list(image.shape)}.")
-    from PIL import Image
+    with needs("audit", "A page with images"):
+        from PIL import Image
 
     file = io.BytesIO()
     Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]).save(file, format="PNG", optimize=True)

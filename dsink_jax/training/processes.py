@@ -21,31 +21,33 @@ _HEARTBEAT = 30
 _PIECE = 2**28  # bytes told at once
 
 
-def join(coordinator: str | None, count: int | None, index: int | None) -> None:
+def join(coordinator: str | None, process_count: int | None, process_index: int | None) -> None:
     """Joins the other processes of this training. To be called before JAX is used; once.
 
     Args:
       coordinator: `host:port` of the first process; None to ask the launcher (SLURM, Open MPI, Cloud TPU,
         GKE) as `jax.distributed.initialize` does.
-      count: number of processes, or None to ask the launcher.
-      index: which of them this is, or None to ask the launcher.
+      process_count: number of processes, or None to ask the launcher.
+      process_index: which of them this is, or None to ask the launcher.
 
     Raises:
       InputError: if the processes do not find each other, or only part of the three is given.
     """
-    given = [value is not None for value in (coordinator, count, index)]
+    given = [value is not None for value in (coordinator, process_count, process_index)]
     if any(given) and not all(given):
-        raise InputError("--coordinator, --process-count and --process-index go together: give all three.")
-    if index is not None and count is not None and not 0 <= index < count:
-        raise InputError(f"--process-index must be in [0, {count}), got {index}.")
+        raise InputError("coordinator=, process_count= and process_index= go together: give all three.")
+    if process_index is not None and process_count is not None and not 0 <= process_index < process_count:
+        raise InputError(f"process_index= must be in [0, {process_count}), got {process_index}.")
     if coordinator is not None and not _is_address(coordinator):
-        raise InputError(f"--coordinator must be host:port, such as 10.0.0.1:1234, got {coordinator!r}.")
+        raise InputError(f"coordinator= must be host:port, such as 10.0.0.1:1234, got {coordinator!r}.")
     try:
-        jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=_HEARTBEAT)
+        jax.distributed.initialize(
+            coordinator, process_count, process_index, heartbeat_timeout_seconds=_HEARTBEAT
+        )
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"The processes did not find each other: {str(error).splitlines()[0]}\n"
-            "Give --coordinator host:port, --process-count and --process-index, or start them by a launcher."
+            "Give coordinator= (host:port), process_count= and process_index=, or start them by a launcher."
         ) from None
 
 

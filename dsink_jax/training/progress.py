@@ -1,13 +1,16 @@
 """What a person sees while a model trains."""
 
+import importlib.util
 import sys
 import time
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import jax
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+
+from dsink_jax.extras import needs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Progress(Protocol):
@@ -70,15 +73,18 @@ class LineProgress:
 
 
 class BarProgress:
-    """For a terminal: a bar with loss, accuracy, images per second and time left."""
+    """For a terminal: a bar with loss, accuracy, images per second and time left. Needs the extra `cli`."""
 
-    def __init__(self, name: str, console: Console | None = None):
+    def __init__(self, name: str, console: "Console | None" = None):
+        with needs("cli", "A progress bar"):
+            from rich import progress
+
         self._name = name
-        self._bar = RichProgress(
-            TextColumn("{task.description:<20}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description:<20}"),
+            progress.BarColumn(bar_width=24),
+            progress.TextColumn("{task.fields[status]}"),
+            progress.TimeRemainingColumn(),
             console=console,
             transient=True,
         )
@@ -115,8 +121,9 @@ class BarProgress:
 
 
 def make_progress(name: str) -> Progress:
-    """A bar on a terminal, rare plain lines elsewhere."""
-    return BarProgress(name) if sys.stdout.isatty() else LineProgress(name)
+    """A bar on a terminal, rare plain lines elsewhere and where there is no rich to draw it."""
+    can_draw = sys.stdout.isatty() and importlib.util.find_spec("rich") is not None
+    return BarProgress(name) if can_draw else LineProgress(name)
 
 
 class _Clock:

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Sequence
 
 from dsink_jax.errors import InputError, check_known
+from dsink_jax.flags import flag
+from dsink_jax.paths import check_local_path
 from experiments.benchmark.settings import PARTS, Settings
 
 _MODULES = {
@@ -46,6 +48,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     chosen = given.parts.split(",")
     for part in chosen:
         check_known("part", part, PARTS)
+    for name in ("output", "data_dir"):
+        if (path := getattr(given, name)) is not None:
+            check_local_path(path, flag(name))
     if given.data_dir is not None and not given.data_dir.is_dir():
         raise InputError(f"--data-dir {given.data_dir} is no folder; give the one that holds CIFAR-10.")
     return Settings(

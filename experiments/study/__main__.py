@@ -24,10 +24,10 @@ import pandas as pd
 import tyro
 
 from dsink_jax.errors import InputError, check_known
-from dsink_jax.flags import read_flags
+from dsink_jax.flags import check_local_flags, read_flags
 from dsink_jax.training import TrainingDivergedError
 from experiments import overhead, solver_accuracy
-from experiments.command_line import errors_for_people, stopping_when_asked
+from experiments.command_line import as_told, errors_for_people, stopping_when_asked
 from experiments.compiled import keep_compiled
 from experiments.output_folder import make_output, writing_output
 from experiments.seeds import check_seeds
@@ -74,6 +74,7 @@ class Flags:
     """Where the folder of each study goes."""
 
     def __post_init__(self):
+        check_local_flags(self)
         check_seeds(self.all_seeds)
         if self.steps == "render" and (self.settings or self.dry_run):
             flag = "--settings" if self.settings else "--dry-run"
@@ -188,7 +189,7 @@ def _doubts(flags, cells):
 def _train(flags, cells, should_stop):
     missing = cannot_be_had(cells)
     for error in {str(error): error for error in missing.values()}:
-        print(f"failed: {error}", flush=True)
+        print(f"failed: {as_told(error)}", flush=True)
     bad = [cell for cell in cells if source_of(cell) in missing]
     good = [cell for cell in cells if source_of(cell) not in missing]
     failed = [InputError(f"{cell.name}: {missing[source_of(cell)]}") for cell in bad]

@@ -13,11 +13,10 @@ from sklearn.datasets import load_digits
 
 from dsink_jax import audit
 from dsink_jax.audit import __main__ as audit_command
-from dsink_jax.audit.__main__ import Flags, run
+from dsink_jax.audit.__main__ import Flags, flags_of, run
 from dsink_jax.audit.cross_fitting import make_folds
 from dsink_jax.data import corrupt
 from dsink_jax.errors import InputError
-from dsink_jax.flags import read_flags
 from run_commands import ROOT
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -196,12 +195,14 @@ def test_the_only_example_of_a_class_is_not_judged():
         ("data.csv --batch-size 0", "--batch-size must be at least 1"),
         ("data.csv --noise-method coteaching", "--noise-method coteaching: this method must be told more"),
         ("data.csv --fold 3", "--folds"),
+        ("gs://bucket/data.csv", "gs:/bucket/data.csv: only places on this machine"),
+        ("data.csv --output s3://bucket/found", "--output s3:/bucket/found: only places on this machine"),
         ("", "required"),
     ],
 )
 def test_bad_flags_are_named(flags, said):
     with pytest.raises(InputError) as caught:
-        read_flags(Flags, flags.split())
+        flags_of(flags.split())
     assert said.lower() in str(caught.value).lower()
 
 
@@ -212,7 +213,7 @@ def test_data_that_are_too_few_leave_no_folder_behind(was_there, tmp_path):
     if was_there:
         output.mkdir()
     with pytest.raises(InputError, match="folds must be between 2 and the number of examples, 3"):
-        run(read_flags(Flags, [str(tmp_path / "tiny.csv")]))
+        run(flags_of([str(tmp_path / "tiny.csv")]))
     assert output.exists() == was_there
 
 

@@ -73,7 +73,7 @@ def test_a_class_that_f_n_has_given_up_is_doubted():
     found = audit.find_label_errors(data.labels, blind, blind)
     assert found.is_wrong[-5:].all() and not found.is_wrong[:-5].any()
     (doubt,) = audit.cautions(data, found, blind, folds=5)
-    assert "hardly predicts these classes: c. Either" in doubt and "--noise-method" in doubt
+    assert "hardly predicts these classes: c. Either" in doubt and "noise_method=" in doubt
     assert audit.cautions(data, found, blind, folds=6) != [doubt]  # too few to say more than that
 
 

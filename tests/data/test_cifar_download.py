@@ -157,7 +157,7 @@ def test_data_dir_that_cannot_be_made(cifar10, publish, served, tmp_path, refusa
 
 
 def assert_names_remedies(message, data_dir):
-    for remedy in (str(data_dir), "cifar-10-binary.tar.gz", "--data-dir", "data_dir", "TFDS_DATA_DIR"):
+    for remedy in (str(data_dir), "cifar-10-binary.tar.gz", "data_dir=", "TFDS_DATA_DIR"):
         assert remedy in message
 
 

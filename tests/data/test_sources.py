@@ -9,6 +9,7 @@ import pytest
 
 from dsink_jax.data import sources
 from dsink_jax.data.image_data import channel_statistics
+from dsink_jax.errors import InputError
 
 REAL_DATA_DIR = os.environ.get("TFDS_DATA_DIR", "")
 
@@ -134,6 +135,14 @@ def test_data_directory(monkeypatch, tmp_path):
     assert sources.data_directory() == home / "tensorflow_datasets"
 
 
+@pytest.mark.parametrize("given", [None, "gs://bucket/data"])
+def test_data_directory_on_another_machine(given, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "s3://bucket/data")
+    named = "TFDS_DATA_DIR s3://bucket/data: " if given is None else "data_dir= gs://bucket/data: "
+    with pytest.raises(InputError, match=named):
+        sources.data_directory(given)
+
+
 def test_data_directory_that_is_a_file(tmp_path, refusal):
     path = tmp_path / "cifar-10-binary.tar.gz"
     path.touch()
@@ -145,7 +154,7 @@ def test_nothing_there_and_no_download(folder, tmp_path, refusal):
     message = refusal(sources.load, "cifar100", tmp_path / folder, download=False)
     assert str(tmp_path / folder) in message
     assert ("does not exist" in message) == bool(folder)
-    for remedy in ("cifar-100-binary.tar.gz", "--data-dir", "data_dir", "TFDS_DATA_DIR"):
+    for remedy in ("cifar-100-binary.tar.gz", "data_dir=", "TFDS_DATA_DIR"):
         assert remedy in message
 
 
