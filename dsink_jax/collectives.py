@@ -21,5 +21,3 @@ def own_rows(tree: Any, count: int, axis_name: str | None) -> Any:
 def psum(tree: Any, axis_name: str | None) -> Any:
     """Sum over the devices."""
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
-
-

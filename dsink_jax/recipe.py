@@ -251,7 +251,9 @@ class Recipe:
         dtype = np.dtype(np.float32) if data.standardization is not None else data.inputs.dtype
         stages = [spec.method, *([spec.method.first_stage] if isinstance(spec.method, TwoStages) else [])]
         for method in stages:
-            _check_model(self._model_for(method), example, dtype, data.num_classes, method.classifier, method.needs)
+            _check_model(
+                self._model_for(method), example, dtype, data.num_classes, method.classifier, method.needs
+            )
 
     def _of(self, spec):
         """What a model is trained on, and how."""
@@ -394,9 +396,7 @@ def make_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
       InputError: for fewer than 2 folds, or more than there are examples.
     """
     if not isinstance(folds, int | np.integer) or not 2 <= folds <= len(labels):
-        raise InputError(
-            f"folds must be between 2 and the number of examples, {len(labels)}, got {folds!r}."
-        )
+        raise InputError(f"folds must be between 2 and the number of examples, {len(labels)}, got {folds!r}.")
     rng = np.random.default_rng((seed, _FOLD_STREAM))
     shuffled = rng.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]

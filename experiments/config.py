@@ -184,9 +184,7 @@ class Config(MethodFlags):  # type: ignore[misc, valid-type]
             check_known("method", name, (*METHODS, NAIVE, NAIVE_TUNED, ADJUSTED, ENSEMBLE))
         check_noise(self.noise, self.noise_rate)
         self._check_noise_fits()
-        for name in (
-            *("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
-        ):
+        for name in (*("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"),):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         if self.coordinator is None and (self.process_count, self.process_index) != (None, None):
             raise InputError("--process-count and --process-index need --coordinator host:port.")

@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from dsink_jax.data import load
 from dsink_jax.evaluation import class_groups
 from experiments.config import CIFAR
-from experiments.patch_features import learn_patch_encoder
 from experiments.dataset import read_or_draw
+from experiments.patch_features import learn_patch_encoder
 from experiments.study.budgets import Setting
 
 

@@ -216,9 +216,7 @@ class RunModels:
             **self._wrong_labels(train.argmax(-1)),
             "calibration_error": evaluation.expected_calibration_error(probabilities, labels),
             "seconds": seconds,
-            **(
-                {"meta_set": _meta_set(spec.method, dataset)} if isinstance(spec.method, UsesMetaSet) else {}
-            ),
+            **({"meta_set": _meta_set(spec.method, dataset)} if isinstance(spec.method, UsesMetaSet) else {}),
         }
 
 

@@ -56,9 +56,7 @@ def out_of_sample_logits(
     make_folds(training_set.labels, folds, settings.seed)  # says what is wrong before anything is trained
     recipe = recipe_maker(training_set, settings, jax.local_devices(), verbose)(target=False)
     found = {role: recipe.out_of_fold(role) for role in (NOISE_ROBUST, IMBALANCE_ROBUST)}
-    return OutOfSample(
-        found[NOISE_ROBUST].logits, found[IMBALANCE_ROBUST].logits, found[NOISE_ROBUST].seen
-    )
+    return OutOfSample(found[NOISE_ROBUST].logits, found[IMBALANCE_ROBUST].logits, found[NOISE_ROBUST].seen)
 
 
 def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:

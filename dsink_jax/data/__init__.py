@@ -30,7 +30,7 @@ from dsink_jax.data.human_labels import load_human_labels
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.data.noise import NOISE_KINDS, draw_labels, random_class_map, transition_matrix
 from dsink_jax.data.sources import ImageData, Split, from_arrays, is_there, load
-from dsink_jax.data.streaming import Source, Selected
+from dsink_jax.data.streaming import Selected, Source
 
 __all__ = [
     "NOISE_KINDS",
@@ -39,12 +39,12 @@ __all__ = [
     "Cutout",
     "EpochOrder",
     "ImageData",
-    "Source",
     "Preprocess",
     "RandAugment",
     "RandomCrop",
     "RandomFlip",
     "Selected",
+    "Source",
     "Split",
     "apply_to_each",
     "class_balanced_order",

@@ -20,8 +20,7 @@ from dsink_jax.allocation import Allocation
 from dsink_jax.errors import InputError, StorageError, check_known
 from dsink_jax.estimator.inputs import InputKind, check_inputs
 from dsink_jax.estimator.settings import Settings
-from dsink_jax.methods import AdjustedNoiseRobust, Method, TrainingFacts, build_method, method_name
-from dsink_jax.models import Network
+from dsink_jax.methods import Method, TrainingFacts, build_method, method_name
 from dsink_jax.training import Standardization, TrainedModel
 
 Role = Literal["target", "noise_robust", "imbalance_robust"]

@@ -132,5 +132,3 @@ def _batch_size(settings, count, num_devices):
 
 def _mean_prediction(logits):
     return np.asarray(jax.nn.softmax(logits, axis=-1)).mean(0)
-
-

@@ -14,7 +14,6 @@ from dsink_jax.methods.coteaching import CoTeaching
 from dsink_jax.methods.cross_entropy import CrossEntropy, LabelSmoothing
 from dsink_jax.methods.decoupled import ClassifierRetraining, TauNormalization
 from dsink_jax.methods.dividemix import DivideMix
-from dsink_jax.methods.docstrings import attribute_help
 from dsink_jax.methods.early_learning import EarlyLearningRegularization
 from dsink_jax.methods.forward_correction import ForwardCorrection
 from dsink_jax.methods.generalized_cross_entropy import (
