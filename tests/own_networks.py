@@ -45,6 +45,30 @@ class SharedMasks(nn.Module):
         return nn.Dense(3)(x.mean(1))
 
 
+class _Block(nn.Module):
+    train: bool
+
+    @nn.compact
+    def __call__(self, x, _):
+        x = nn.BatchNorm(use_running_average=not self.train)(nn.Dense(4)(x))
+        return nn.Dropout(0.4, deterministic=not self.train)(nn.relu(x)), None
+
+
+class Scanned(nn.Module):
+    """Layers in a loop, computed again for their gradients; and one that asks for the axis itself."""
+
+    @nn.compact
+    def __call__(self, x, train, axis_name=None):
+        kinds = {"params": 0, "batch_stats": 0}
+        rngs = {"params": True, "dropout": True}
+        layers = nn.scan(nn.remat(_Block), variable_axes=kinds, split_rngs=rngs, length=3)
+        x, _ = layers(train)(x, None)
+        mean = x.mean(0)
+        if axis_name is not None:
+            mean = jax.lax.pmean(mean, axis_name)
+        return nn.Dense(3)((x - mean).mean(1))
+
+
 class NNX(nnx.Module):
     """It knows none either."""
 
@@ -58,6 +82,27 @@ class NNX(nnx.Module):
         x = self.hidden[0](x.reshape(len(x), -1))
         x = self.dropout(nnx.relu(self.norm(x)))
         return x if features_only else self.classifier(x)
+
+
+class _Twice(nnx.Dropout):
+    def __call__(self, inputs):
+        return 2 * super().__call__(inputs)
+
+
+class NestedNNX(nnx.Module):
+    """A layer that is computed again for its gradients, one of a subclass, attention, keys as state."""
+
+    def __init__(self, *, rngs):
+        self.block = nnx.Sequential(nnx.Linear(4, 8, rngs=rngs), _Twice(0.5, rngs=rngs))
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(2, 8, dropout_rate=0.3, decode=False, rngs=rngs)
+        self.classifier = nnx.Linear(8, 3, rngs=rngs)
+        self.seeds = nnx.Variable(jax.random.key(4))
+
+    def __call__(self, x):  # [n, T, D]
+        x = nnx.remat(lambda block, x: block(x))(self.block, x)
+        shift = jax.random.normal(self.seeds[...], (8,))
+        return self.classifier(self.attention(self.norm(x) + shift).mean(1))
 
 
 def init_pair(key, inputs):

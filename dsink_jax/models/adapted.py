@@ -37,7 +37,7 @@ def to_model(network: Adapted, classifier: Classifier = "linear") -> Model:
     Args:
       network: of any kind.
       classifier: `linear` leaves the network's outputs as they are; `cosine` makes logits of its features and
-        the kernel of its last layer, cosines in [-1, 1], in training too.
+        the kernel of its last layer, cosines in [-1, 1], in training too; a bias of that layer is not used.
 
     Raises:
       InputError: for cosines of a network that does not tell its features.
@@ -55,11 +55,9 @@ def to_model(network: Adapted, classifier: Classifier = "linear") -> Model:
 
     def cosine_init(key, inputs):
         variables = network.init(key, inputs)
-        kernel = kernel_of(variables["params"])
-        if kernel is None:
+        if kernel_of(variables["params"]) is None:
             raise InputError(COSINES_WANTED)
-        # Nothing else of the last layer is used.
-        return {**variables, "params": {**variables["params"], "classifier": {"kernel": kernel}}}
+        return variables
 
     def cosine_apply(variables, inputs, *, train=False, key=None, axis_name=None):
         outputs, collections = network.run(

@@ -39,10 +39,11 @@ def mode(call: Callable, train: bool) -> dict[str, bool]:
 
 def _signature(call):
     # A class is asked for its own `__init__`: that of an NNX module is hidden behind its metaclass.
-    if isinstance(call, type):
-        call = functools.partial(call.__init__, None)
-    elif isinstance(call, functools.partial) and isinstance(call.func, type):
-        call = functools.partial(call.func.__init__, None, *call.args, **call.keywords)
+    made = call.func if isinstance(call, functools.partial) else call
+    if isinstance(made, type):
+        bound = call if isinstance(call, functools.partial) else functools.partial(made)
+        begin: Any = inspect.getattr_static(made, "__init__")
+        call = functools.partial(begin, None, *bound.args, **bound.keywords)
     try:
         return list(inspect.signature(call).parameters.values())
     except (TypeError, ValueError):

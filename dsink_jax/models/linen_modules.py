@@ -13,7 +13,7 @@ from dsink_jax.models.call_arguments import mode, parameters, taken
 from dsink_jax.models.interface import Model, collections_of, same_structure
 from dsink_jax.models.keys import Keyed
 from dsink_jax.models.layers import Classifier
-from dsink_jax.models.whole_batch import Dropout, check_attention, whole_batch_dropout
+from dsink_jax.models.whole_batch import Dropout, check_attention, run_as_whole_batch
 
 
 def from_linen(module: nn.Module, classifier: Classifier = "linear") -> Model:
@@ -61,7 +61,7 @@ def adapt(module: nn.Module) -> Adapted:
         if train and key is not None:
             rngs = {"params": key, "dropout": jax.random.fold_in(key, 1)}
 
-        def applied(inputs, axis_name, dropout=None):
+        def applied(inputs, dropout):
             offered = taken(call, axis_name=axis_name if train else None)
             options: dict[str, Any] = {**mode(call, train), **offered}
             if features_only:
@@ -71,12 +71,7 @@ def adapt(module: nn.Module) -> Adapted:
                     return module.apply(variables, inputs, rngs=rngs, mutable=list(kept), **options)
                 return module.apply(variables, inputs, rngs=rngs, **options), kept
 
-        dropout = None
-        if train:
-            dropout = whole_batch_dropout(
-                lambda whole, noted: applied(whole, axis_name, noted), inputs, axis_name
-            )
-        outputs, updated = applied(inputs, axis_name, dropout)
+        outputs, updated = run_as_whole_batch(applied, inputs, axis_name if train else None)
         return outputs, {name: _unless_changed(tree, updated.get(name)) for name, tree in kept.items()}
 
     return Adapted(init, run, "features_only" in parameters(call))

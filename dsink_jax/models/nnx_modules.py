@@ -13,7 +13,7 @@ from dsink_jax.errors import InputError
 from dsink_jax.models.adapted import Adapted
 from dsink_jax.models.call_arguments import mode, parameters, taken
 from dsink_jax.models.interface import Variables, collections_of
-from dsink_jax.models.whole_batch import Dropout, check_attention, whole_batch_dropout
+from dsink_jax.models.whole_batch import Dropout, check_attention, run_as_whole_batch
 
 _dropout: contextvars.ContextVar[Dropout | None] = contextvars.ContextVar("dropout", default=None)
 
@@ -65,7 +65,7 @@ def _adapted(kind, graph, state, init):
     def run(variables, inputs, *, train, key, axis_name, features_only):
         kept = collections_of(variables)
 
-        def called(inputs, axis_name, dropout=None):
+        def called(inputs, dropout):
             filled = _filled(template, variables, jax.random.key(0) if key is None else key)
             counts = _counts(filled)
             module: Any = nnx.merge(graph, nnx.from_flat_state(filled))
@@ -90,12 +90,7 @@ def _adapted(kind, graph, state, init):
                 raise InputError("The network draws random numbers in training: it has to be given a key.")
             return outputs, _like(kept, _variables(after))
 
-        dropout = None
-        if train:
-            dropout = whole_batch_dropout(
-                lambda whole, noted: called(whole, axis_name, noted)[0], inputs, axis_name
-            )
-        return called(inputs, axis_name, dropout)
+        return run_as_whole_batch(called, inputs, axis_name if train else None)
 
     return Adapted(init, run, "features_only" in parameters(call))
 

@@ -13,26 +13,38 @@ from dsink_jax.errors import InputError
 Dropout = Callable[[Callable[[jax.Array], jax.Array], jax.Array, float], jax.Array]
 
 
-def whole_batch_dropout(
-    run: Callable[[Any, Dropout], Any], inputs: jax.Array, axis_name: str | None
-) -> Dropout | None:
-    """What makes dropout layers draw the masks that one device with the whole batch would draw.
+class _DropsError(Exception):
+    """The network has a dropout layer that drops."""
 
-    The network is traced once with inputs of the shape of the whole batch, and computes nothing: its dropout
-    layers' inputs tell which axis is the batch's. In the real run the same layer is called, in the same
-    order, with ones of the whole shape, from which a device takes its own rows.
+
+def run_as_whole_batch(
+    run: Callable[[Any, Dropout | None], Any], inputs: jax.Array, axis_name: str | None
+) -> Any:
+    """Runs a network in training mode with the dropout masks that one device with the whole batch would draw.
+
+    At its first dropout layer the network is traced with inputs of the shape of the whole batch, which
+    computes nothing: the layers' inputs tell which axis is the batch's. Then it is run again, and the same
+    layers are called, in the same order, with ones of the whole shape, of which a device takes its own rows.
 
     Args:
-      run: `(inputs, dropout) -> anything`, a call of the network in training mode whose dropout layers that
-        drop are replaced by `dropout(drop, inputs, rate)`, where `drop(inputs)` is the layer itself.
+      run: `(inputs, dropout) -> outputs`, a call of the network in which layers that drop are replaced by
+        `dropout(drop, inputs, rate)`, where `drop(inputs)` is the layer itself; None replaces nothing.
       inputs: this device's `[n, ...]`.
       axis_name: mapped axis, or None.
 
-    Returns:
-      The `dropout` for the real run; None if there is one device or none of the layers drops.
+    Raises:
+      InputError: if a layer's inputs do not grow with the batch alone.
     """
     if axis_name is None or (devices := jax.lax.axis_size(axis_name)) == 1:
-        return None
+        return run(inputs, None)
+
+    def stop(drop, inputs, rate):
+        raise _DropsError
+
+    try:
+        return run(inputs, stop)
+    except _DropsError:
+        pass
     shapes: list[tuple[int, ...]] = []
 
     def note(drop, inputs, rate):
@@ -43,8 +55,11 @@ def whole_batch_dropout(
         run(whole, note)
 
     jax.eval_shape(trace, jax.ShapeDtypeStruct((devices * len(inputs), *inputs.shape[1:]), inputs.dtype))
-    if not shapes:
-        return None
+    return run(inputs, _own_rows_of(shapes, devices, axis_name))
+
+
+def _own_rows_of(shapes, devices, axis_name):
+    """What gives each layer in turn its rows of the mask of the whole shape."""
     left = iter(shapes)
 
     def dropout(drop, inputs, rate):
@@ -52,8 +67,8 @@ def whole_batch_dropout(
         axes = [axis for axis, (n, m) in enumerate(zip(inputs.shape, whole, strict=False)) if n != m]
         if len(whole) != inputs.ndim or any(whole[a] != devices * inputs.shape[a] for a in axes):
             raise InputError(
-                "Dropout over several devices: the shape of a layer's inputs must grow with the batch, "
-                f"and they are {list(inputs.shape)} on each of {devices} devices, {list(whole)} for all."
+                "Dropout over several devices: the shape of a layer's inputs must grow with the batch, and "
+                f"it is {list(inputs.shape)} on each of {devices} devices, {list(whole)} for all."
             )
         if not axes or rate == 1:
             return drop(inputs)
