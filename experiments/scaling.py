@@ -4,18 +4,20 @@ The model is of one device and its n = N / D of the batch's N examples. docs/sca
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
+import math
 import statistics
 import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from dsink_jax import dsink_loss, surrogate_labels
-from dsink_jax.allocation import DISTRIBUTE_FROM
+from dsink_jax import allocation, dsink_loss, surrogate_labels
 from experiments.provenance import device_description, versions
 
 FLOAT = 4
@@ -124,7 +126,7 @@ def model_table() -> str:
         "N on D devices": lambda s: f"{s.batch:,} on {s.devices}",
         "N C against `DISTRIBUTE_FROM`": lambda s: (
             f"{s.batch * s.classes:,}: "
-            + ("distribute" if s.batch * s.classes >= DISTRIBUTE_FROM else "gather")
+            + ("distribute" if s.batch * s.classes >= allocation.DISTRIBUTE_FROM else "gather")
         ),
     }
     for distribute, how in ((False, "gathered"), (True, "distributed")):
@@ -156,14 +158,23 @@ def model_table() -> str:
     return "\n".join(lines)
 
 
+@contextlib.contextmanager
+def distributing(distribute: bool) -> Iterator[None]:
+    """What is traced meanwhile leaves batches of any size where they are, or gathers them."""
+    usual = allocation.DISTRIBUTE_FROM
+    allocation.DISTRIBUTE_FROM = 0 if distribute else math.inf
+    try:
+        yield
+    finally:
+        allocation.DISTRIBUTE_FROM = usual
+
+
 def compiled_loss(setting: Setting, devices: list[jax.Device], *, distribute: bool) -> jax.stages.Compiled:
     """Losses and gradient `[N, C]` of a batch split over the devices, compiled and not run."""
 
     def loss_and_gradient(logits, noise_robust, imbalance_robust, where):
         def total(logits):
-            losses = dsink_loss(
-                logits, noise_robust, imbalance_robust, where=where, axis_name="d", distribute=distribute
-            )
+            losses = dsink_loss(logits, noise_robust, imbalance_robust, where=where, axis_name="d")
             return losses.sum(), losses
 
         (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(logits)
@@ -175,7 +186,8 @@ def compiled_loss(setting: Setting, devices: list[jax.Device], *, distribute: bo
     )
     logits = jax.ShapeDtypeStruct((setting.batch, setting.classes), jnp.float32)
     where = jax.ShapeDtypeStruct((setting.batch,), bool)
-    return jax.jit(mapped).lower(logits, logits, logits, where).compile()
+    with distributing(distribute):
+        return jax.jit(mapped).lower(logits, logits, logits, where).compile()
 
 
 def compiled_bytes(compiled: jax.stages.Compiled) -> int:
@@ -208,11 +220,12 @@ def seconds_of_labels(setting: Setting, devices: list[jax.Device], *, distribute
     def solve(logits, noise_robust):
         tail = jnp.linspace(0.0, np.log(100.0), setting.classes)
         marginal = jax.lax.pmean(jax.nn.softmax(noise_robust - tail).mean(0), "d")
-        allocation = surrogate_labels(logits, noise_robust, marginal, axis_name="d", distribute=distribute)
-        return allocation.labels, allocation.iterations
+        solved = surrogate_labels(logits, noise_robust, marginal, axis_name="d")
+        return solved.labels, solved.iterations
 
     arrays = jax.block_until_ready(draw(np.arange(setting.devices)))
-    _, iterations = jax.block_until_ready(solve(*arrays))
+    with distributing(distribute):
+        _, iterations = jax.block_until_ready(solve(*arrays))
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()

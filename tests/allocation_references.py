@@ -1,5 +1,6 @@
 """Problems for the allocation tests, and independent solutions of them in float64."""
 
+import contextlib
 from functools import partial
 
 import jax
@@ -8,12 +9,13 @@ import ot
 from jax.sharding import PartitionSpec
 
 from dsink_jax import dsink_loss, surrogate_labels
+from experiments.scaling import distributing
 
 SIZES = [(1, 2), (16, 3), (128, 10), (128, 100), (1000, 100)]
 SCALES = [1, 5, 12]
 NUM_DEVICES = 8
 
-solve = jax.jit(surrogate_labels, static_argnames=("max_iterations", "axis_name", "distribute"))
+solve = jax.jit(surrogate_labels, static_argnames=("max_iterations", "axis_name"))
 
 
 @partial(jax.jit, static_argnames=("axis_name", "distribute"))
@@ -22,16 +24,12 @@ def loss_and_gradient(
 ):
     def total(logits):
         losses = dsink_loss(
-            logits,
-            noise_robust_logits,
-            imbalance_robust_logits,
-            where=where,
-            axis_name=axis_name,
-            distribute=distribute,
+            logits, noise_robust_logits, imbalance_robust_logits, where=where, axis_name=axis_name
         )
         return losses.sum(), losses
 
-    (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(logits)
+    with contextlib.nullcontext() if distribute is None else distributing(distribute):
+        (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(logits)
     return losses, gradient
 
 

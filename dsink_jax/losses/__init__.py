@@ -1,4 +1,8 @@
-"""Per-example losses: logits `[N, C]` in, values `[N]` out; the caller reduces."""
+"""Per-example losses: logits `[N, C]` in, values `[N]` out; the caller reduces.
+
+Numbers such as tau, gamma or a weight may be traced arrays `[]`: another one then compiles nothing anew.
+Their range is checked unless they are traced.
+"""
 
 from dsink_jax.losses.distillation import divergence_from_labels, dsink_loss, naive_distillation_loss
 from dsink_jax.losses.imbalance import (

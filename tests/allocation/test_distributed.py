@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from allocation_references import (
     MAPPINGS,
@@ -26,7 +26,12 @@ from dsink_jax import class_marginal, surrogate_labels
 from dsink_jax.methods import Batch, CrossEntropy, DSink, Weighting
 from experiments import scaling
 
-distributed = partial(surrogate_labels, axis_name="batch", distribute=True)
+SPLIT = PartitionSpec("batch")
+
+
+def distributed(*arrays, **options):
+    with scaling.distributing(True):
+        return surrogate_labels(*arrays, axis_name="batch", **options)
 
 
 def solve_by(mapping, logits, noise_robust, marginal, **options):
@@ -161,18 +166,20 @@ def test_invalid_marginal_makes_every_label_nan(marginal):
 
 def test_without_an_axis_there_is_nothing_to_distribute():
     problem = draw_problem(16, 3, scale=2)
+    expected = surrogate_labels(*problem)
     for distribute in (True, False):
-        got, expected = solve(*problem, distribute=distribute), solve(*problem)
+        with scaling.distributing(distribute):
+            got = surrogate_labels(*problem)
         np.testing.assert_array_equal(got.labels, expected.labels)
 
 
 # What the program of a device holds and sends.
 
 
-def collectives_of(num_examples, num_classes, **options):
+def collectives_of(num_examples, num_classes):
     arrays = [jax.ShapeDtypeStruct((num_examples // NUM_DEVICES, num_classes), jnp.float32)] * 2
     marginal = jax.ShapeDtypeStruct((num_classes,), jnp.float32)
-    function = partial(surrogate_labels, axis_name="batch", **options)
+    function = partial(surrogate_labels, axis_name="batch")
     text = str(jax.make_jaxpr(function, axis_env=[("batch", NUM_DEVICES)])(*arrays, marginal))
     return {name for name in ("all_gather", "pmax", "psum") if f"{name}[" in text}
 
@@ -181,18 +188,20 @@ def test_the_size_of_the_whole_decides():
     rows = allocation_module.DISTRIBUTE_FROM // 1024
     assert collectives_of(rows, 1024) == {"pmax", "psum"}
     assert collectives_of(rows - NUM_DEVICES, 1024) == {"all_gather"}
-    assert collectives_of(rows, 1024, distribute=False) == {"all_gather"}
-    assert collectives_of(16, 3, distribute=True) == {"pmax", "psum"}
+    assert collectives_of(16, 3) == {"all_gather"}
+
+
+def mesh_of_devices():
+    return Mesh(np.array(jax.devices("cpu")[:NUM_DEVICES]), ("batch",))
 
 
 def compiled(function, num_arrays, num_examples, num_classes):
     """`function` of logits `[N, C]` and a mask, split over the devices, compiled for those shapes."""
-    split = PartitionSpec("batch")
     mapped = jax.shard_map(
         lambda *shards: jax.tree.map(lambda leaf: leaf if leaf.ndim else leaf[None], function(*shards)),
-        mesh=Mesh(np.array(jax.devices("cpu")[:NUM_DEVICES]), ("batch",)),
-        in_specs=(split,) * (num_arrays + 1),
-        out_specs=split,
+        mesh=mesh_of_devices(),
+        in_specs=(SPLIT,) * (num_arrays + 1),
+        out_specs=SPLIT,
         check_vma=False,
     )
     logits = jax.ShapeDtypeStruct((num_examples, num_classes), jnp.float32)
@@ -218,9 +227,9 @@ def method_on_a_device(logits, noise_robust, imbalance_robust, where):
 
 
 def largest_array(text):
-    """Size of the largest array in the text of a compiled program."""
+    """Size of the largest array in the text of a compiled program, 1 if there is none but scalars."""
     shapes = re.findall(r"(?:f16|bf16|f32|f64|pred|[su]\d+)\[([\d,]+)\]", text)
-    return max(math.prod(map(int, shape.split(","))) for shape in shapes)
+    return max((math.prod(map(int, shape.split(","))) for shape in shapes), default=1)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +252,43 @@ def test_every_device_holds_the_whole_if_gathered():
     text = compiled(partial(loss_on_a_device, False), 3, 128, 48).as_text()
     assert largest_array(text) == 128 * 48
     assert "all-gather" in text
+
+
+# `jit` over arrays sharded by rows: no axis is named, and the compiler splits the solve.
+
+
+def collectives_in(text):
+    """The collectives of a compiled program, with the size of the largest array that each gives."""
+    names = r"all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter"
+    found = re.findall(rf"= (.*) ({names})(?:-start)?\(", text)
+    return [(name, largest_array(shapes)) for shapes, name in found]
+
+
+@pytest.mark.parametrize("scale", [1, 12])
+def test_jit_of_sharded_rows_exchanges_no_more_than_the_classes(scale):
+    logits, noise_robust, marginal = draw_problem(64, 10, scale)
+    rows = NamedSharding(mesh_of_devices(), SPLIT)
+    sharded = jax.device_put((logits, noise_robust), rows)
+    found = collectives_in(solve.lower(*sharded, marginal).compile().as_text())
+    assert {name for name, _ in found} == {"all-reduce"}
+    assert max(size for _, size in found) == 10
+    got, expected = solve(*sharded, marginal), solve(logits, noise_robust, marginal)
+    np.testing.assert_allclose(got.labels, expected.labels, rtol=0, atol=1e-5)
+    assert got.iterations == expected.iterations
+    assert got.labels.sharding.is_equivalent_to(rows, 2)
+
+
+def test_jit_of_ten_thousand_classes_needs_no_more_memory():
+    setting = scaling.Setting("", 0, 10_000, 8192, NUM_DEVICES)
+    rows = NamedSharding(mesh_of_devices(), SPLIT)
+    array = jax.ShapeDtypeStruct((setting.batch, setting.classes), jnp.float32, sharding=rows)
+    where = jax.ShapeDtypeStruct((setting.batch,), bool, sharding=rows)
+    program = loss_and_gradient.lower(array, array, array, where).compile()
+    found = collectives_in(program.as_text())
+    assert {name for name, _ in found} == {"all-reduce"}
+    assert max(size for _, size in found) == setting.classes
+    model = scaling.cost_per_step(setting, distribute=True).memory_bytes
+    assert scaling.compiled_bytes(program) == pytest.approx(model, rel=0.1)
 
 
 @pytest.mark.slow

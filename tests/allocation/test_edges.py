@@ -78,6 +78,29 @@ def test_class_without_marginal_gets_nothing():
     assert allocation.converged
 
 
+@pytest.mark.parametrize("logit", [-np.inf, -1e30])
+@pytest.mark.parametrize("scale", [1, 15])
+def test_class_without_examples_that_the_target_and_the_marginal_rule_out(scale, logit):
+    # f_N still has a finite logit for it. The rest is the same problem without the class.
+    logits, noise_robust, _ = draw_problem(16, 4, scale)
+    imbalance_robust, _, _ = draw_problem(16, 4, scale, seed=1)
+    logits[:, 1], imbalance_robust[:, 1] = logit, logit
+    marginal = class_marginal(imbalance_robust)
+    assert marginal[1] == 0
+    allocation = solve(logits, noise_robust, marginal)
+    losses, gradient = loss_and_gradient(logits, noise_robust, imbalance_robust)
+    rest = [0, 2, 3]
+    without = [array[:, rest] for array in (logits, noise_robust, imbalance_robust)]
+    expected_losses, expected_gradient = loss_and_gradient(*without)
+    expected = reference_labels(*without[:2], marginal[np.array(rest)])
+    np.testing.assert_array_equal(allocation.labels[:, 1], 0)
+    np.testing.assert_allclose(allocation.labels[:, rest], expected, rtol=0, atol=1e-5)
+    assert allocation.converged
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(gradient[:, 1], 0)
+    np.testing.assert_allclose(gradient[:, rest], expected_gradient, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("model", ["target", "noise-robust"])
 def test_impossible_class_of_one_example(model):
     logits, noise_robust, marginal = draw_problem(16, 4, scale=2)

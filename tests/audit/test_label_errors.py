@@ -1,5 +1,6 @@
 """Which labels are wrong: Q against a reference, Bayes' rule written out, and known corruption."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from scipy.special import log_softmax, softmax
 
 from allocation_references import reference_labels
 from dsink_jax import InputError
-from dsink_jax.audit import find_label_errors
+from dsink_jax.audit import find_label_errors, label_errors
 
 
 def models(count=300, num_classes=4, seed=0, sharpness=3.0):
@@ -46,6 +47,13 @@ def written_out(labels, noise_robust, imbalance_robust, target, iterations=30):
             joint = surrogate * noise[:, labels].T
             probabilities = joint / joint.sum(1, keepdims=True)
     return marginal, surrogate, probabilities, noise
+
+
+def test_classes_are_counted_in_all_of_float32():
+    # Accelerators multiply in less by default.
+    program = str(jax.make_jaxpr(label_errors._expectation_maximisation)(np.eye(3), np.arange(3)))
+    exact = "precision=(Precision.HIGHEST, Precision.HIGHEST)"
+    assert program.count("dot_general") == program.count(exact) > 0
 
 
 @pytest.mark.parametrize("with_target", [False, True])

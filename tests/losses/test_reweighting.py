@@ -330,3 +330,11 @@ def test_wrong_arguments(weights, cost, options, message):
 def test_wrong_where(where):
     with pytest.raises(ValueError, match=r"where must be bool \[N\] = \[4\]"):
         transport_distance(W, C, where=where)
+
+
+def test_features_are_multiplied_in_all_of_float32():
+    # Accelerators take less by default.
+    program = str(jax.make_jaxpr(feature_cost)(jnp.ones((3, 2)), jnp.ones((4, 2))))
+    assert (
+        program.count("dot_general") == program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == 1
+    )
