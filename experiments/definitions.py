@@ -21,8 +21,6 @@ def definition(value: Any) -> Any:
 
 def is_same(stored: Any, value: Any) -> bool:
     """Whether `stored` is the definition of `value`; a setting that is new since then had its default."""
-    if isinstance(stored, str) and dataclasses.is_dataclass(value):
-        return stored == repr(value)  # as it was stored before it was split into its settings
     if not dataclasses.is_dataclass(value):
         return stored == definition(value)
     if not isinstance(stored, dict) or stored.get("class") != type(value).__name__:

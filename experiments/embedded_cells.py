@@ -3,6 +3,9 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
 
 from experiments.embedded import check_data
 from experiments.environments import COLUMN, environment_here, identify, remember
@@ -10,8 +13,6 @@ from experiments.kept_rows import read_rows, write_rows
 from experiments.output_folder import make_output, writing_output
 from experiments.seeds import check_seeds
 from experiments.study.budgets import Setting
-
-Row = Mapping[str, object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Comparison:
       cifar: those of CIFAR-10.
       rows_in_a_cell: how many rows a corrupted set has when it is complete.
       compare: makes them, from a set and a seed.
-      text: a number as it is written.
+      float_format: of a number as it is written; all digits if None.
       packages: that rows are computed with beside what every run is.
       write_table: writes the tables into a folder, from all rows.
     """
@@ -48,10 +49,10 @@ class Comparison:
     digits: Sequence[Setting]
     cifar: Sequence[Setting]
     rows_in_a_cell: int
-    compare: Callable[[Setting, int], Iterable[Row]]
-    text: Callable[[object], str]
+    compare: Callable[[Setting, int], Iterable[Mapping[str, Any]]]
+    float_format: str | None
     packages: Sequence[str]
-    write_table: Callable[[pathlib.Path, list[dict[str, str]]], None]
+    write_table: Callable[[pathlib.Path, pd.DataFrame], None]
 
 
 def run_cells(comparison: Comparison, flags: CellFlags, output: pathlib.Path) -> None:
@@ -68,23 +69,27 @@ def run_cells(comparison: Comparison, flags: CellFlags, output: pathlib.Path) ->
     make_output(output)
     file = output / f"{comparison.name}.csv"
     rows = read_rows(file, comparison.fields)
-    places = [(row["setting"], row["seed"]) for row in rows]
-    done = {place for place in places if places.count(place) == comparison.rows_in_a_cell}
-    rows = [row for row, place in zip(rows, places, strict=True) if place in done]
+    rows = rows[rows.groupby(["setting", "seed"])["seed"].transform("size") == comparison.rows_in_a_cell]
+    done = set(zip(rows["setting"], rows["seed"], strict=True))
     environment = environment_here(*comparison.packages)
     name = identify(environment)
     for setting, seed in cells:
-        place = {"setting": setting.name, "seed": str(seed)}
-        if tuple(place.values()) in done:
+        if (setting.name, seed) in done:
             continue
         print(f"{setting.name} seed {seed}", flush=True)
-        for row in comparison.compare(setting, seed):
-            whole = {**place, **row, COLUMN: name}
-            rows.append({field: comparison.text(whole.get(field, "")) for field in comparison.fields})
-        done.add(tuple(place.values()))
+        place = {"setting": setting.name, "seed": seed, COLUMN: name}
+        new = pd.DataFrame([row | place for row in comparison.compare(setting, seed)])
+        rows = pd.concat([rows, new], ignore_index=True)[list(comparison.fields)].infer_objects()
+        done.add((setting.name, seed))
         with writing_output(output):
             remember(output, [environment])
-            write_rows(file, comparison.fields, rows)
+            write_rows(file, rows, comparison.float_format)
     with writing_output(output):
         comparison.write_table(output, rows)
     print(output / f"{comparison.name}.md")
+
+
+def describe(rows: pd.DataFrame) -> str:
+    """What the rows of one corrupted set are of."""
+    seeds = sorted(set(rows["seed"]))
+    return f"{rows['examples'].iloc[0]:,} examples, {100 * rows['wrong'].mean():.0f} % wrong, seeds {seeds}."

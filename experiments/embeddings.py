@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+import pandas as pd
 
 from dsink_jax import FittedDSink, fit
 from dsink_jax.flags import read_flags
@@ -19,7 +20,7 @@ from dsink_jax.report import align
 from experiments.command_line import errors_for_people
 from experiments.compiled import keep_compiled
 from experiments.embedded import Task, fit_logistic_regression, make_task
-from experiments.embedded_cells import CellFlags, Comparison, run_cells
+from experiments.embedded_cells import CellFlags, Comparison, describe, run_cells
 from experiments.environments import COLUMN, environments_in_words
 from experiments.study.catalogue import CIFAR_ON_CPU, STUDIES
 from experiments.study.paired import paired, spread
@@ -84,9 +85,9 @@ def _measures(task, predicted):
     return {"accuracy": right.mean(), "few": right[np.isin(task.test_labels, task.rare)].mean()}
 
 
-def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
+def write_table(folder: pathlib.Path, rows: pd.DataFrame) -> None:
     """Writes embeddings.md."""
-    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    rows = rows.fillna({"head": ""})
     lines = [
         "# D-SINK on embeddings",
         "",
@@ -98,55 +99,41 @@ def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
         "its 95 % interval, and in how many seeds; `marginal off`: L1 distance of f_L's mean prediction from "
         "the true shares of the classes.",
         "",
-        f"By `python -m experiments.embeddings` on {environments_in_words(folder, rows)}.",
+        f"By `python -m experiments.embeddings` on {environments_in_words(folder, rows[COLUMN])}.",
         *("", "## Points by which D-SINK is ahead", ""),
     ]
     others = [*_LOGISTIC, *(name for name in _ROLES if name != DSINK), _OTHER_F_L]
     table = [("setting", "head", *others)]
-    for name in settings:
-        for head in HEADS:
-            table.append((name, head, *(_ahead(rows, name, head, other) for other in others)))
+    for name, here in rows.groupby("setting", sort=False):
+        table += ((name, head, *(_ahead(here, head, other) for other in others)) for head in HEADS)
     lines += ["```", align(table, left=2), "```"]
-    for name in settings:
-        here = [row for row in rows if row["setting"] == name]
-        seeds = sorted({int(row["seed"]) for row in here})
-        wrong = np.mean([float(row["wrong"]) for row in here])
+    for name, here in rows.groupby("setting", sort=False):
         table = [("head", "model", "accuracy", "few", "ahead by", "marginal off")]
-        for head, model in dict.fromkeys((row["head"], row["model"]) for row in here):
-            ahead = [_ahead(rows, name, one, model) for one in ([head] if head else HEADS)]
+        for (head, model), of_model in here.groupby(["head", "model"], sort=False):
+            ahead = [_ahead(here, one, model) for one in ([head] if head else HEADS)]
+            off = of_model["marginal_off"].mean()
             table.append(
                 (
                     head or "-",
                     model,
-                    *(spread(_values(here, head, model, field).values()) for field in ("accuracy", "few")),
+                    *(spread(of_model[field]) for field in ("accuracy", "few")),
                     "" if model == DSINK else ", ".join(ahead),
-                    _mean(_values(here, head, model, "marginal_off").values()),
+                    "" if np.isnan(off) else f"{off:.2f}",
                 )
             )
         lines += [
             *("", f"## {name}", ""),
-            f"{int(here[0]['examples']):,} examples, {100 * wrong:.0f} % wrong, seeds {seeds}. For logistic "
-            f"regression `ahead by` is told for both heads, {' and '.join(HEADS)}.",
+            f"{describe(here)} For logistic regression `ahead by` is told for both heads, "
+            f"{' and '.join(HEADS)}.",
             *("", "```", align(table, left=2), "```"),
         ]
     (folder / "embeddings.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
-def _values(rows, head, model, field):
-    """By seed."""
-    mine = [row for row in rows if (row["head"], row["model"]) == (head, model) and row[field]]
-    return {row["seed"]: float(row[field]) for row in mine}
-
-
-def _ahead(rows, setting, head, other):
-    here = [row for row in rows if row["setting"] == setting]
-    ones = _values(here, head, DSINK, "accuracy")
-    others = _values(here, "" if other in _LOGISTIC else head, other, "accuracy")
-    return str(paired(list(ones.values()), [others[seed] for seed in ones]))
-
-
-def _mean(values):
-    return f"{np.mean(list(values)):.2f}" if values else ""
+def _ahead(rows, head, other):
+    """How far D-SINK is ahead of another model in one setting."""
+    accuracy = rows.pivot(index="seed", columns=["head", "model"], values="accuracy")
+    return str(paired(accuracy[head, DSINK], accuracy["" if other in _LOGISTIC else head, other]))
 
 
 def main() -> None:
@@ -156,7 +143,7 @@ def main() -> None:
         keep_compiled(directory)
         in_a_cell = len(_LOGISTIC) + len(HEADS) * (len(_ROLES) + 1)
         comparison = Comparison(
-            *("embeddings", FIELDS, _DIGITS, _CIFAR, in_a_cell, _cell_of(flags), _text),
+            *("embeddings", FIELDS, _DIGITS, _CIFAR, in_a_cell, _cell_of(flags), "%.6g"),
             *(("scikit-learn",), write_table),
         )
         run_cells(comparison, flags, flags.output)
@@ -170,10 +157,6 @@ def _cell_of(flags):
         jax.clear_caches()
 
     return rows
-
-
-def _text(value):
-    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 if __name__ == "__main__":

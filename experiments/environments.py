@@ -4,13 +4,13 @@ import hashlib
 import json
 import pathlib
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import jax
 
 from dsink_jax.errors import InputError
-from experiments.kept_rows import replacing
+from experiments.output_folder import replacing
 from experiments.provenance import device_description, versions
 
 COLUMN = "environment"
@@ -58,8 +58,8 @@ def remember(
         file.write(json.dumps(known, indent=1) + "\n")
 
 
-def recall(folder: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> list[Environment]:
-    """Where the rows come from: device, versions, the dates of the first and the last row.
+def recall(folder: pathlib.Path, names: Iterable[str]) -> list[Environment]:
+    """Where rows with these names in their column come from: device, versions, first and last date.
 
     Raises:
       InputError: if environments.json does not tell.
@@ -67,7 +67,7 @@ def recall(folder: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> list[Envi
     path = folder / _FILE
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        return [known[name] for name in sorted({row[COLUMN] for row in rows})]
+        return [known[name] for name in sorted(set(names))]
     except (OSError, ValueError, KeyError) as error:
         reason = f"nothing of {error}" if isinstance(error, KeyError) else error
         raise InputError(
@@ -76,12 +76,12 @@ def recall(folder: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> list[Envi
         ) from None
 
 
-def environments_in_words(folder: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> str:
+def environments_in_words(folder: pathlib.Path, names: Iterable[str]) -> str:
     """The same as a text: device; versions; dates, and all that again for the next."""
     return ". ".join(
         f"{place['device']}; "
         f"{', '.join(f'{name} {version}' for name, version in place['versions'].items())}; {_dates(place)}"
-        for place in recall(folder, rows)
+        for place in recall(folder, names)
     )
 
 

@@ -1,69 +1,63 @@
 """Rows of results in a CSV file that grows as they come."""
 
-import contextlib
-import csv
-import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TextIO
+from collections.abc import Callable, Sequence
+
+import pandas as pd
 
 from dsink_jax.errors import InputError
+from experiments.environments import COLUMN
+from experiments.output_folder import replacing
 
 
-def read_rows(file: pathlib.Path, fields: Sequence[str]) -> list[dict[str, str]]:
-    """The rows; none if there is no file.
+def read_rows(file: pathlib.Path, fields: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows, what is empty as NaN; none if there is no file.
+
+    Args:
+      file: which.
+      fields: those that it must have, in order; any if left out.
 
     Raises:
       InputError: if it cannot be read, or has other fields.
     """
     try:
-        with open(file, newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            rows = list(reader)
+        # A name of eight hexadecimal digits may look like a number; no word stands for NaN.
+        rows = pd.read_csv(file, dtype={COLUMN: str}, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
-        return []
-    except (OSError, ValueError, csv.Error) as error:
+        return pd.DataFrame(columns=fields)
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read: {error}. Give another --output.") from error
-    if reader.fieldnames is None or list(reader.fieldnames) != list(fields):
+    if fields is not None and list(rows) != list(fields):
         raise InputError(f"{file} is not of this command: its first line is another. Give another --output.")
     return rows
 
 
-def read_measured(file: pathlib.Path, fields: Sequence[str]) -> list[dict[str, str]]:
+def read_measured(file: pathlib.Path, fields: Sequence[str]) -> pd.DataFrame:
     """The rows, which there must be: for a command that draws what it has measured before.
 
     Raises:
       InputError: if there are none, or they cannot be read, or have other fields.
     """
     rows = read_rows(file, fields)
-    if not rows:
+    if rows.empty:
         raise InputError(f"There is no {file.name} in {file.parent}: leave --steps out to measure.")
     return rows
 
 
-def write_rows(file: pathlib.Path, fields: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Writes the rows under their fields; see `write_lines`."""
-    write_lines(file, [fields, *([row[name] for name in fields] for row in rows)])
+def merged(rows: pd.DataFrame, new: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
+    """The rows with new ones in the places of those that are equal in all of `key`, and the others behind."""
+    both = pd.concat([rows, new], ignore_index=True).infer_objects()
+    place = both.groupby(list(key), sort=False).ngroup()
+    return both.loc[place.drop_duplicates(keep="last").sort_values().index]
 
 
-def write_lines(file: pathlib.Path, lines: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV file; what was there stays whole until it is.
+def write_rows(
+    file: pathlib.Path, rows: pd.DataFrame, float_format: str | Callable[[float], str] | None = None
+) -> None:
+    """Writes the rows, all digits if no format is given; what was there stays whole until they are.
 
     Raises:
-      OSError: if it cannot be written.
+      OSError: if they cannot be written.
     """
     with replacing(file) as handle:
-        csv.writer(handle, lineterminator="\n").writerows(lines)
-
-
-@contextlib.contextmanager
-def replacing(file: pathlib.Path) -> Iterator[TextIO]:
-    """A text file to write; what was there stays whole until it is.
-
-    Raises:
-      OSError: if it cannot be written.
-    """
-    partial = file.with_name(file.name + ".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as handle:
-        yield handle
-    os.replace(partial, file)
+        rows.to_csv(handle, index=False, lineterminator="\n", float_format=float_format)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.special import softmax
 
 from dsink_jax import audit
@@ -23,10 +24,11 @@ from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
 from experiments.embedded import Task, fit_logistic_regression, make_task
-from experiments.embedded_cells import CellFlags, Comparison, run_cells
+from experiments.embedded_cells import CellFlags, Comparison, describe, run_cells
 from experiments.environments import COLUMN, environments_in_words
 from experiments.study.budgets import setting
 from experiments.study.catalogue import STUDIES
+from experiments.study.paired import paired, spread
 
 FOLDS = 5
 _WAYS = 5  # rows of a cell: the audit, and cleanlab with two kinds of predictions and two rankings
@@ -119,7 +121,7 @@ def measures(task: Task, score: np.ndarray, flagged: np.ndarray, proposed: np.nd
     return row
 
 
-def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
+def write_table(folder: pathlib.Path, rows: pd.DataFrame) -> None:
     """Writes audit.md: mean and standard deviation over seeds, and how often the audit is ahead."""
     shown = FIELDS[FIELDS.index("auroc") : FIELDS.index("seconds")]
     lines = [
@@ -132,55 +134,28 @@ def write_table(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
         "third of the classes. All are judged from linear models that have not seen the example, five folds; "
         "cleanlab on f_N has the audit's own predictions. The audit's rule was chosen on seeds 100 and 101.",
         "",
-        f"By `python -m experiments.label_audit` on {environments_in_words(folder, rows)}.",
+        f"By `python -m experiments.label_audit` on {environments_in_words(folder, rows[COLUMN])}.",
     ]
-    settings = list(dict.fromkeys(row["setting"] for row in rows))
-    for name in settings:
-        here = [row for row in rows if row["setting"] == name]
-        seeds = sorted({int(row["seed"]) for row in here})
-        wrong = np.mean([float(row["wrong"]) for row in here])
-        lines += [
-            *("", f"## {name}", ""),
-            f"{int(here[0]['examples']):,} examples, {100 * wrong:.0f} % wrong, seeds {seeds}.",
-            "",
-        ]
-        table = [("method", *(field.replace("_", " ") for field in shown), "s")]
-        for method in dict.fromkeys(row["method"] for row in here):
-            mine = [row for row in here if row["method"] == method]
-            cells = [_cell([row[field] for row in mine]) for field in shown]
-            seconds = np.mean([float(row["seconds"]) for row in mine])
-            table.append((method, *cells, f"{seconds:.0f}"))
-        lines += ["```", align(table, left=1), "```"]
+    heads = [field.replace("_", " ") for field in shown]
+    for name, here in rows.groupby("setting", sort=False):
+        table = [("method", *heads, "s")]
+        for method, mine in here.groupby("method", sort=False):
+            table.append((method, *(spread(mine[field]) for field in shown), f"{mine['seconds'].mean():.0f}"))
+        lines += ["", f"## {name}", "", describe(here), "", "```", align(table, left=1), "```"]
     lines += ["", "## Where the audit is ahead of the best of cleanlab, seed by seed", ""]
-    table = [("setting", *(field.replace("_", " ") for field in shown))]
-    for name in settings:
-        table.append((name, *(_ahead(rows, [name], field) for field in shown)))
-    for dataset in dict.fromkeys(name.split("-")[0] for name in settings):
-        of_it = [name for name in settings if name.startswith(dataset)]
-        table.append((f"all of {dataset}", *(_ahead(rows, of_it, field) for field in shown)))
+    table = [("setting", *heads)]
+    for of in (rows["setting"], "all of " + rows["setting"].str.partition("-")[0]):
+        for name, here in rows.groupby(of, sort=False):
+            table.append((name, *(_ahead(here, field) for field in shown)))
     lines += ["```", align(table, left=1), "```", ""]
     (folder / "audit.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def _cell(values):
-    values = [float(value) for value in values if value]
-    if not values:
-        return "-"
-    spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{100 * np.mean(values):.1f}{spread}"
-
-
-def _ahead(rows, settings, field):
+def _ahead(rows, field):
     """In how many corrupted sets, and by how many points on average."""
-    found = {}
-    for row in rows:
-        if row["setting"] in settings and row[field]:
-            found.setdefault((row["setting"], row["seed"]), {})[row["method"]] = float(row[field])
-    gaps = [
-        values["audit"] - max(value for method, value in values.items() if method != "audit")
-        for values in found.values()
-    ]
-    return f"{100 * np.mean(gaps):+.1f} ({sum(gap > 0 for gap in gaps)} of {len(gaps)})" if gaps else "-"
+    known = rows.pivot(index=["setting", "seed"], columns="method", values=field)
+    found = paired(known["audit"], known.drop(columns="audit").max(axis=1))
+    return str(found._replace(half_width=None))
 
 
 def main() -> None:
@@ -191,7 +166,7 @@ def main() -> None:
             "audit",
             *(FIELDS, _DIGITS, _CIFAR, _WAYS),
             lambda setting, seed: compare(make_task(setting, seed, flags.data_dir), seed),
-            str,
+            None,
             ("scikit-learn", "cleanlab"),
             write_table,
         )

@@ -1,8 +1,10 @@
 """The folder of a command's tables: made before hours of work, written after them."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Iterator
+from typing import TextIO
 
 from dsink_jax.errors import InputError, StorageError
 
@@ -30,3 +32,16 @@ def writing_output(folder: pathlib.Path) -> Iterator[None]:
             f"{error.filename or folder} cannot be written: {error.strerror}.\n"
             "The runs are saved: the same command, or another --output, writes the tables."
         ) from error
+
+
+@contextlib.contextmanager
+def replacing(file: pathlib.Path) -> Iterator[TextIO]:
+    """A text file to write; what was there stays whole until it is.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    partial = file.with_name(file.name + ".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as handle:
+        yield handle
+    os.replace(partial, file)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax
+import numpy as np
+import pandas as pd
 
 from dsink_jax.errors import InputError
 from dsink_jax.flags import read_flags
@@ -22,7 +24,7 @@ from experiments.benchmark.timing import alternate, ratio
 from experiments.benchmark.workload import BASE, DSINK, Stepper, Workload
 from experiments.command_line import errors_for_people
 from experiments.environments import COLUMN, environment_here, environments_in_words, identify, remember
-from experiments.kept_rows import read_measured, read_rows, write_rows
+from experiments.kept_rows import merged, read_measured, read_rows, write_rows
 from experiments.output_folder import make_output, writing_output
 
 FIELDS = (
@@ -137,22 +139,15 @@ def _devices():
 
 def _quartiles(times, base):
     """The quartiles of the ratio within a round."""
-    ratios = [one / other for one, other in zip(times, base, strict=True)]
-    low, _, high = statistics.quantiles(ratios, method="inclusive") if len(ratios) > 1 else 3 * ratios
-    return low, high
+    return np.quantile(np.divide(times, base), (0.25, 0.75))
 
 
 def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
     """Adds rows measured here and now to overhead.csv, over those of the same case there."""
     environment = environment_here(devices=_devices())
     remember(folder, [environment])
-    made = [
-        {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in row.items()}
-        | {COLUMN: identify(environment)}
-        for row in rows
-    ]
-    merged = {tuple(row[name] for name in _KEY): row for row in (*read_rows(folder / _FILE, FIELDS), *made)}
-    write_rows(folder / _FILE, FIELDS, merged.values())
+    made = pd.DataFrame(rows).assign(**{COLUMN: identify(environment)})
+    write_rows(folder / _FILE, merged(read_rows(folder / _FILE, FIELDS), made, _KEY), "%.6g")
 
 
 def render(folder: pathlib.Path) -> None:
@@ -164,20 +159,19 @@ def render(folder: pathlib.Path) -> None:
     rows = read_measured(folder / _FILE, FIELDS)
     head = ("case", "training", "s / epoch", "of base", "quartiles", "rounds", "MB in a step", "MB kept")
     table = [head]
-    for row in rows:
-        first = row["training"] == "cross-entropy"
-        case = f"{row['case']}; M {int(row['examples']):,}, C {row['classes']}, batch {row['batch']}"
-        low, high = float(row["of_base_low"]), float(row["of_base_high"])
+    for row in rows.itertuples():
+        first = row.training == "cross-entropy"
+        case = f"{row.case}; M {row.examples:,}, C {row.classes}, batch {row.batch}"
         table.append(
             (
                 case if first else "",
-                row["training"],
-                f"{float(row['seconds_per_epoch']):.3g}",
-                f"{float(row['of_base']):.2f}",
-                "" if first else f"{low:.2f} to {high:.2f}",
-                row["rounds"],
-                f"{float(row['step_megabytes']):.1f}",
-                f"{float(row['kept_megabytes']):.1f}",
+                row.training,
+                f"{row.seconds_per_epoch:.3g}",
+                f"{row.of_base:.2f}",
+                "" if first else f"{row.of_base_low:.2f} to {row.of_base_high:.2f}",
+                str(row.rounds),
+                f"{row.step_megabytes:.1f}",
+                f"{row.kept_megabytes:.1f}",
             )
         )
     lines = [
@@ -191,7 +185,7 @@ def render(folder: pathlib.Path) -> None:
         "Images are not in it, and training the two auxiliaries themselves is not: each costs about as much "
         "as the base.",
         "",
-        f"By `python -m experiments.overhead` on {environments_in_words(folder, rows)}.",
+        f"By `python -m experiments.overhead` on {environments_in_words(folder, rows[COLUMN])}.",
         *("", "![time of an epoch next to cross-entropy's, for each case](overhead.svg)"),
         *("", "```", align(table, left=2), "```", ""),
     ]
@@ -200,12 +194,11 @@ def render(folder: pathlib.Path) -> None:
         draw(folder, rows)
 
 
-def draw(folder: pathlib.Path, rows: list[dict[str, str]]) -> None:
+def draw(folder: pathlib.Path, rows: pd.DataFrame) -> None:
     """Draws overhead.svg."""
-    ratios = {(row["case"], row["batch"], row["training"]): float(row["of_base"]) for row in rows}
-    cases = list(dict.fromkeys(key[:2] for key in ratios))
-    values = {training: [[ratios[*case, training]] for case in cases] for training in TRAININGS}
-    names = [f"{case}\nbatch {batch}" for case, batch in cases]
+    ratios = rows.pivot_table("of_base", ["case", "batch"], "training", sort=False)
+    values = {training: ratios[[training]].to_numpy().tolist() for training in TRAININGS}
+    names = [f"{case}\nbatch {batch}" for case, batch in ratios.index]
     path, label = folder / "overhead.svg", "time of an epoch next to cross-entropy's"
     figures.points_figure(values, names, path, value_label=label, group_label="shapes")
 

@@ -14,6 +14,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from dsink_jax import class_marginal, surrogate_labels
 from dsink_jax.allocation import DEFAULT_MAX_ITERATIONS, EPSILON
@@ -95,26 +96,19 @@ def render(folder: pathlib.Path) -> None:
       InputError: if there is no accuracy.csv, or it is of something else.
     """
     rows = read_measured(folder / _FILE, FIELDS)
-    seeds = len({row["seed"] for row in rows})
     table = [("N x C", "scale", "iterations", "error", "iterations (default)", "error (default)")]
-    for place in dict.fromkeys((row["examples"], row["classes"], row["scale"]) for row in rows):
-        cells = [f"{place[0]} x {place[1]}", f"{float(place[2]):g}"]
-        for limit in (UNLIMITED, DEFAULT_MAX_ITERATIONS):
-            here = [
-                row
-                for row in rows
-                if (row["examples"], row["classes"], row["scale"], row["limit"]) == (*place, str(limit))
-            ]
-            cells.append(str(max(int(row["iterations"]) for row in here)))
-            cells.append(f"{max(float(row['error']) for row in here):.1e}")
-        table.append(tuple(cells))
+    for (examples, classes, scale), here in rows.groupby(["examples", "classes", "scale"], sort=False):
+        worst = here.groupby("limit").max().loc[[UNLIMITED, DEFAULT_MAX_ITERATIONS]]
+        pairs = zip(worst["iterations"], worst["error"], strict=True)
+        cells = (cell for limit, error in pairs for cell in (str(limit), f"{error:.1e}"))
+        table.append((f"{examples} x {classes}", f"{scale:g}", *cells))
     text = (
         "# Error of the surrogate labels\n\n"
         "Largest absolute error of a label against POT's `sinkhorn_log` in float64, worst of "
-        f"{seeds} seeds, threshold 1e-6: with iterations as many as it takes, and with the default limit of "
-        f"{DEFAULT_MAX_ITERATIONS}. `scale` is the standard deviation of the logits.\n\n"
+        f"{rows['seed'].nunique()} seeds, threshold 1e-6: with iterations as many as it takes, and with the "
+        f"default limit of {DEFAULT_MAX_ITERATIONS}. `scale` is the standard deviation of the logits.\n\n"
         f"```\n{align(table, left=1)}\n```\n\n"
-        f"`python -m experiments.solver_accuracy`; {environments_in_words(folder, rows)}.\n"
+        f"`python -m experiments.solver_accuracy`; {environments_in_words(folder, rows[COLUMN])}.\n"
     )
     (folder / "accuracy.md").write_text(text, encoding="utf-8")
 
@@ -149,8 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with writing_output(folder):
             if rows:
                 remember(folder, [environment])
-                name = identify(environment)
-                write_rows(folder / _FILE, FIELDS, ({**row, COLUMN: name} for row in rows))
+                write_rows(folder / _FILE, pd.DataFrame(rows).assign(**{COLUMN: identify(environment)}))
             render(folder)
         print(folder / "accuracy.md")
 

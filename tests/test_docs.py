@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from experiments import embeddings, label_audit
+from experiments.kept_rows import read_rows
 from experiments.study import __main__ as study_command
 from experiments.study.budgets import BUDGETS
 from experiments.study.catalogue import STUDIES
@@ -108,8 +109,7 @@ def test_pages_of_results_are_what_their_files_give(tmp_path, monkeypatch):
     study_command.main()
     rows = {"audit": label_audit.write_table, "embeddings": embeddings.write_table}
     for name, write_table in rows.items():
-        with open(there / name / f"{name}.csv", newline="") as file:
-            write_table(there / name, list(csv.DictReader(file)))
+        write_table(there / name, read_rows(there / name / f"{name}.csv"))
     assert {page.parent.name for page in pages} == {
         *STUDIES,
         *rows,

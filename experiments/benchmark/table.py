@@ -1,11 +1,12 @@
 """One table for all that is measured: our number, what it is held against, whether the target is met."""
 
-import csv
 import dataclasses
 import operator
 import pathlib
 from collections.abc import Sequence
 from statistics import median
+
+import pandas as pd
 
 from dsink_jax.report import align
 from experiments.benchmark.timing import ratio
@@ -88,13 +89,8 @@ def number(value: float, unit: str) -> str:
 
 def write_csv(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """All digits, one line a row."""
-    names = [field.name for field in dataclasses.fields(Row)]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow((*names, "met"))
-        for row in rows:
-            values = (getattr(row, name) for name in names)
-            writer.writerow([*("" if value is None else value for value in values), row.verdict])
+    made = pd.DataFrame([{**vars(row), "met": row.verdict} for row in rows], dtype=object)
+    made.to_csv(path, index=False, lineterminator="\r\n")
 
 
 def comparison(part, case, times, name, against, *, target=None, note="", unit="ms") -> Row:

@@ -20,6 +20,7 @@ import time
 from typing import Annotated, Literal
 
 import jax
+import pandas as pd
 import tyro
 
 from dsink_jax.errors import InputError, check_known
@@ -224,11 +225,10 @@ def _train_each(flags, cells, should_stop):
 
 def _measure(flags, study, cells, should_stop):
     """Measures the cells that are trained and not measured yet, each opened once."""
-    place = ("budget", "setting", "seed")
-    measured = {}
+    place, measured = list(records.PLACE), {}
     for name in study.measurements:
         rows = records.read(flags.folder, MEASUREMENTS[name].file)
-        measured[name] = {tuple(row[key] for key in place) for row in rows}
+        measured[name] = set(rows[place].itertuples(index=False, name=None))
     for cell in cells:
         results = stored(cell)
         here = (flags.budget, cell.setting.name, cell.seed)
@@ -237,10 +237,10 @@ def _measure(flags, study, cells, should_stop):
             continue
         with opened(cell, should_stop) as run:
             for name in left:
-                file, fields, key, measure = MEASUREMENTS[name]
+                file, key, measure = MEASUREMENTS[name]
                 print(f"{cell.name}: {name}", flush=True)
-                rows = [dict(zip(place, here, strict=True)) | row for row in measure(run)]
-                records.merge(flags.folder / file, (*place, *fields), (*place, *key), rows)
+                rows = pd.DataFrame([dict(zip(place, here, strict=True)) | row for row in measure(run)])
+                records.merge(flags.folder / file, (*place, *key), rows)
 
 
 def _command(flags, cell):

@@ -4,10 +4,11 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import pandas as pd
+
 from dsink_jax.report import align
 from experiments.study.catalogue import Study
 from experiments.study.paired import Difference, by_seed, paired, spread
-from experiments.study.records import Row
 
 
 class Beside(NamedTuple):
@@ -16,38 +17,30 @@ class Beside(NamedTuple):
     Attributes:
       model: its name.
       others: names of the models it is held against.
-      accuracies: its own, by seed.
-      parts: theirs.
-      ahead: of the best of them, seed by seed, in points.
+      accuracies: a line for each seed, a column for the model and each of the others.
+      best: the accuracy of the best of the others, by seed.
+      ahead: of that, seed by seed, in points.
     """
 
     model: str
     others: tuple[str, ...]
-    accuracies: list[float]
-    parts: list[list[float]]
+    accuracies: pd.DataFrame
+    best: pd.Series
     ahead: Difference
-
-    @property
-    def best(self) -> list[float]:
-        """The accuracy of the best of the others, by seed."""
-        return [max(values) for values in zip(*self.parts, strict=True)]
 
 
 # What the best of so many models is called.
 _OF_THEM = {1: "it", 2: "the better of the two", 3: "the best of the three"}
 
 
-def beside(study: Study, rows: Sequence[Row]) -> list[Beside]:
+def beside(study: Study, rows: pd.DataFrame) -> list[Beside]:
     """The models of one setting that have been run, with what they are held against."""
-    found = []
+    known, found = by_seed(rows), []
     for model, others in study.beside.items():
-        own, *parts = (by_seed(rows, name) for name in (model, *others))
-        seeds = [seed for seed in own if all(seed in part for part in parts)]
-        if seeds:
-            accuracies = [own[seed] for seed in seeds]
-            theirs = [[part[seed] for seed in seeds] for part in parts]
-            best = [max(values) for values in zip(*theirs, strict=True)]
-            found.append(Beside(model, others, accuracies, theirs, paired(accuracies, best)))
+        here = known.reindex(columns=[model, *others]).dropna()
+        if len(here):
+            best = here[list(others)].max(axis=1)
+            found.append(Beside(model, others, here, best, paired(here[model], best)))
     return found
 
 
@@ -71,7 +64,6 @@ def table(pairs: Sequence[Beside]) -> str:
     last = "ahead by" if count == 1 else f"ahead of {_OF_THEM[count]} by"
     lines = [("model", "accuracy", *heads, last)]
     for pair in pairs:
-        theirs = zip(pair.others, map(spread, pair.parts), strict=True)
-        cells = (cell for named in theirs for cell in named)
-        lines.append((pair.model, spread(pair.accuracies), *cells, str(pair.ahead)))
+        cells = (cell for name, shares in pair.accuracies.items() for cell in (name, spread(shares)))
+        lines.append((*cells, str(pair.ahead)))
     return align(lines, left=1)

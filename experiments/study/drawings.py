@@ -3,48 +3,49 @@
 import math
 import pathlib
 import re
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+
+import pandas as pd
 
 from dsink_jax.report import figures
 from experiments.study import beside, records
 from experiments.study.catalogue import Study
 from experiments.study.models import DEFAULT_ALPHA, DEFAULT_BASE
-from experiments.study.records import Row
 
 # Draws one figure of one budget into a folder: file names with text for those who do not see them.
-Draw = Callable[[pathlib.Path, Study, str, Sequence[Row]], list[tuple[str, str]]]
+Draw = Callable[[pathlib.Path, Study, str, pd.DataFrame], list[tuple[str, str]]]
 
 # More models than that are rows of a figure and not colours.
 _MOST_COLOURS = 7
 
 
-def draw(folder: pathlib.Path, study: Study, budget: str, rows: Sequence[Row]) -> list[tuple[str, str]]:
+def draw(folder: pathlib.Path, study: Study, budget: str, rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Draws all figures of a study for one budget; (file name, alternative text) of each."""
     return [drawn for name in study.figures for drawn in FIGURES[name](folder, study, budget, rows)]
 
 
 def _accuracy(folder, study, budget, rows):
     """Accuracy of each model: a group for each setting, or for each model where these are many."""
-    del study
     path = folder / f"accuracy-{budget}.svg"
     settings, models = _names(rows, "setting"), _names(rows, "model")
-    found = {
-        (setting, model): _percent([row for row in rows if row["setting"] == setting], model)
-        for setting in settings
-        for model in models
-    }
     label = "test accuracy (%)"
     if len(models) > _MOST_COLOURS or len(settings) == 1:
-        values = {setting: [found[setting, model] for model in models] for setting in settings}
+        values = _points(rows, "setting", "model", "last")
         figures.points_figure(values, models, path, value_label=label, group_label="model")
     else:
-        values = {model: [found[setting, model] for setting in settings] for model in models}
+        values = _points(rows, "model", "setting", "last")
         figures.points_figure(values, settings, path, value_label=label, group_label="corrupted set")
     shown = (
         f"test accuracy of {_count(models, 'model')} in {_count(settings, 'setting')}, a point for each seed"
     )
     return [(path.name, shown)]
+
+
+def _points(rows, by, group, measure):
+    """Percent of a measure for each `by`: a list for each `group`."""
+    groups, percent = _names(rows, group), 100 * rows[measure]
+    found = percent.groupby([rows[by], rows[group]]).agg(list)
+    return {name: [found.get((name, one), []) for one in groups] for name in _names(rows, by)}
 
 
 def _count(names, word):
@@ -66,46 +67,44 @@ def _correction(folder, study, budget, rows):
 
 def _over_epochs(folder, budget, rows, measure, label):
     points = records.read(folder, "curves.csv", budget)
+    if points.empty:
+        return []
     path = folder / f"{measure.replace('_', '-')}-over-epochs-{budget}.svg"
+    models = [name for name in _names(rows, "model") if name in set(points["model"])]
     panels = {}
-    models = [name for name in _names(rows, "model") if any(p["model"] == name for p in points)]
     for setting in _names(rows, "setting"):
-        lines = {model: _mean_curve(points, setting, model, measure) for model in models}
-        panels[setting] = {model: line for model, line in lines.items() if line[0]}
+        lines = _lines(points[points["setting"] == setting], "model", "epoch", measure)
+        panels[setting] = {model: lines[model] for model in models if model in lines}
     figures.lines_figure(panels, path, x_label="epoch", y_label=label)
     shown = f"{label} over the epochs, mean and standard deviation over seeds: {', '.join(models)}"
     return [(path.name, shown)]
 
 
-def _mean_curve(points, setting, model, measure):
-    """Epochs, and the mean and standard deviation of a measure over seeds in percent."""
-    by_epoch = {}
-    for point in points:
-        if (point["setting"], point["model"]) == (setting, model) and point[measure] is not None:
-            by_epoch.setdefault(point["epoch"], []).append(100 * point[measure])
-    return _line(by_epoch)
+def _lines(rows, by, x, measure, scale=100):
+    """A line for each `by` that has values of a measure, in percent or at another scale."""
+    values = scale * rows.set_index(x)[measure]
+    lines = {name: _line(values[(rows[by] == name).to_numpy()]) for name in _names(rows, by)}
+    return {name: line for name, line in lines.items() if line[0]}
 
 
 def _line(values):
-    """A line with its band: x in order, the means of the values there, and their standard deviations."""
-    values = dict(sorted(values.items()))
-    means = [statistics.mean(ys) for ys in values.values()]
-    return list(values), means, [statistics.stdev(ys) if len(ys) > 1 else 0.0 for ys in values.values()]
+    """A line with its band: x, the index, in order, the means of the values there, standard deviations."""
+    found = values.dropna().groupby(level=0).agg(["mean", "std"]).fillna(0.0)
+    return found.index.tolist(), *found.T.to_numpy().tolist()
 
 
 def _alpha(folder, study, budget, rows):
     """Accuracy over alpha, a line for each base."""
-    del study
     path = folder / f"alpha-{budget}.svg"
-    lines = {}
+    given = []
     for model in _names(rows, "model"):
-        kind, *given = model.split("-")
-        options = dict(part.split("=") for part in given if "=" in part)
-        if kind != "dsink" or not options.keys() <= {"alpha", "base"}:
-            continue
-        base, alpha = options.get("base", DEFAULT_BASE), float(options.get("alpha", DEFAULT_ALPHA))
-        lines.setdefault(base, {})[alpha] = _percent(rows, model)
-    panel = {f"base {base}": _line(values) for base, values in lines.items()}
+        kind, *parts = model.split("-")
+        options = dict(part.split("=") for part in parts if "=" in part)
+        if kind == "dsink" and options.keys() <= {"alpha", "base"}:
+            base = f"base {options.get('base', DEFAULT_BASE)}"
+            given.append((model, base, float(options.get("alpha", DEFAULT_ALPHA))))
+    shown = rows.merge(pd.DataFrame(given, columns=["model", "base", "alpha"]), on="model")
+    panel = _lines(shown, "base", "alpha", "last")
     figures.lines_figure({"": panel}, path, x_label="alpha", y_label="test accuracy (%)", x_log=True)
     shown = f"test accuracy over alpha, mean and standard deviation over seeds: {', '.join(panel)}"
     return [(path.name, shown)]
@@ -113,13 +112,13 @@ def _alpha(folder, study, budget, rows):
 
 def _bases(folder, study, budget, rows):
     """What D-SINK adds to each base."""
-    del study
     path = folder / f"bases-{budget}.svg"
     bases = [name for name in _names(rows, "model") if not name.startswith(("dsink", "f_L", "f_N"))]
-    named = {base: "dsink" if base == DEFAULT_BASE else f"dsink-base={base}" for base in bases}
+    percent = (100 * rows["last"]).groupby(rows["model"]).agg(list)
+    named = ("dsink" if base == DEFAULT_BASE else f"dsink-base={base}" for base in bases)
     values = {
-        "base alone": [_percent(rows, base) for base in bases],
-        "D-SINK on it": [_percent(rows, named[base]) for base in bases],
+        "base alone": [percent[base] for base in bases],
+        "D-SINK on it": [percent.get(name, []) for name in named],
     }
     figures.points_figure(values, bases, path, value_label="test accuracy (%)", group_label="base")
     return [(path.name, f"test accuracy of {', '.join(bases)} alone and with D-SINK, a point for each seed")]
@@ -128,8 +127,8 @@ def _bases(folder, study, budget, rows):
 def _pairs(folder, study, budget, rows):
     """How far D-SINK is ahead of the better of its two parts, for every pair."""
     drawn = []
-    for setting in _names(rows, "setting"):
-        pairs = beside.beside(study, [row for row in rows if row["setting"] == setting])
+    for setting, of_setting in rows.groupby("setting", sort=False):
+        pairs = beside.beside(study, of_setting)
         if not pairs:
             continue
         points = {pair.others: pair.ahead.mean for pair in pairs}
@@ -148,24 +147,25 @@ def _pairs(folder, study, budget, rows):
 def _quality(folder, study, budget, rows):
     """How far D-SINK is ahead of its auxiliaries and its base as those get worse, a panel for each way."""
     path = folder / f"quality-{budget}.svg"
-    undamaged, lines = None, {way: {} for way in _WORSE}
+    undamaged, lines = {}, {way: {} for way in _WORSE}
     for pair in beside.beside(study, rows):
-        points = [100 * (one - best) for one, best in zip(pair.accuracies, pair.best, strict=True)]
+        points = 100 * (pair.accuracies[pair.model] - pair.best)
         found = re.findall(r"(f_[NL])=[a-z_]+-(epochs|data|noise)=([0-9.]+)", pair.model)
         if not found:
-            undamaged = points
+            undamaged = {way: {intact: points} for way, (_, intact) in _WORSE.items()}
             continue
         (which, way, strength), *others = found
         if others:
             apart = "each on its own" if pair.model.endswith("draw=1") else "on the same"
             which = "both" if way == "epochs" else f"both, {apart}"
-        lines[way].setdefault(which, {})[float(strength)] = points
-    panels = {}
-    for way, (title, intact) in _WORSE.items():
-        start = {} if undamaged is None else {intact: undamaged}
-        panels[title] = {
-            f"worse: {which}": _line({**start, **values}) for which, values in lines[way].items()
+        lines[way].setdefault(f"worse: {which}", {})[float(strength)] = points
+    panels = {
+        title: {
+            which: _line(pd.concat({**undamaged.get(way, {}), **values}))
+            for which, values in lines[way].items()
         }
+        for way, (title, _) in _WORSE.items()
+    }
     label = "ahead of the best of f_L,\nf_N and the base (points)"
     figures.lines_figure(panels, path, x_label="share", y_label=label, level=0.0)
     shown = (
@@ -182,30 +182,23 @@ _WORSE = {
 }
 
 
-# Models that have a panel of their own.
-_PANEL = {"cross_entropy": "cross_entropy", "dsink": "dsink"}
-
-
 def _features(folder, study, budget, rows):
     """t-SNE of the features of each model, for the first seed of each setting.
 
     Which model is the strongest that is no D-SINK differs from seed to seed: together they are one panel.
     """
-    del study, rows
     points = records.read(folder, "features.csv", budget)
     drawn = []
-    for setting in _names(points, "setting"):
-        of_setting = [point for point in points if point["setting"] == setting]
-        seed = of_setting[0]["seed"]
+    for setting, of_setting in points.groupby("setting", sort=False):
+        seed = of_setting["seed"].iloc[0]
         panels = {}
-        for which in dict.fromkeys(_PANEL.get(point["model"]) for point in of_setting):
-            of_panel = [point for point in of_setting if _PANEL.get(point["model"]) == which]
-            same = 100 * statistics.mean(point["same_class"] for point in of_panel)
-            shown = [point for point in of_panel if point["seed"] == seed]
-            named = which or f"the best without D-SINK, here {shown[0]['model']}"
-            seeds = _names(of_panel, "seed")
-            title = f"{named}\n{same:.0f} % of neighbours alike, mean of {_count(seeds, 'seed')}"
-            panels[title] = [(p["x"], p["y"], p["label"]) for p in shown]
+        for which, of_panel in of_setting.groupby(of_setting["model"].map(_panel), sort=False):
+            same = 100 * of_panel["same_class"].mean()
+            shown = of_panel[of_panel["seed"] == seed]
+            named = which or f"the best without D-SINK, here {shown['model'].iloc[0]}"
+            seeds = _count(_names(of_panel, "seed"), "seed")
+            title = f"{named}\n{same:.0f} % of neighbours alike, mean of {seeds}"
+            panels[title] = list(shown[["x", "y", "label"]].itertuples(index=False, name=None))
         path = folder / f"features-{setting}.svg"
         figures.classes_figure(panels, path, x_label="t-SNE 1", y_label="t-SNE 2")
         shown = "; ".join(title.replace("\n", ", ") for title in panels)
@@ -213,20 +206,18 @@ def _features(folder, study, budget, rows):
     return drawn
 
 
+def _panel(model):
+    """The panel of a model; that of the strongest without D-SINK has no name."""
+    return model if model in ("cross_entropy", "dsink") else ""
+
+
 def _allocation(folder, study, budget, rows):
     """Error of the surrogate labels over the batch size."""
-    del study, rows
     points = records.read(folder, "allocation.csv", budget)
-    if not points:
+    if points.empty:
         return []
-    panel = {}
-    for kind in _names(points, "marginal"):
-        sizes = sorted({p["batch_size"] for p in points if p["marginal"] == kind})
-        errors = [
-            statistics.mean(p["error"] for p in points if (p["marginal"], p["batch_size"]) == (kind, size))
-            for size in sizes
-        ]
-        panel[kind] = (sizes, errors)
+    lines = _lines(points, "marginal", "batch_size", "error", scale=1)
+    panel = {kind: (sizes, errors) for kind, (sizes, errors, _) in lines.items()}
     path = folder / f"allocation-{budget}.svg"
     label = "total variation to Q of the whole set"
     figures.lines_figure({"": panel}, path, x_label="batch size", y_label=label, x_log=True)
@@ -235,42 +226,24 @@ def _allocation(folder, study, budget, rows):
 
 def _exactness(folder, study, budget, rows):
     """Error of the surrogate labels by the settings of the solver."""
-    del study, rows
     points = records.read(folder, "exactness.csv", budget)
-    if not points:
+    if points.empty:
         return []
-    solvers, settings = _names(points, "solver"), _names(points, "setting")
-    values = {
-        setting: [
-            [100 * p["error"] for p in points if (p["setting"], p["solver"]) == (setting, solver)]
-            for solver in solvers
-        ]
-        for setting in settings
-    }
+    solvers = _names(points, "solver")
     path = folder / f"exactness-{budget}.svg"
     label = "total variation to the exact Q of the batch (%)"
+    values = _points(points, "setting", "solver", "error")
     figures.points_figure(values, solvers, path, value_label=label, group_label="solver")
     return [(path.name, f"{label} with {', '.join(solvers)}, a point for each seed")]
 
 
 def _class_shares(folder, study, budget, rows):
     """Shares of the classes by labels and by models, mean over the seeds with their standard deviation."""
-    del study, rows
     points = records.read(folder, "class_shares.csv", budget)
-    panels = {}
-    for setting in _names(points, "setting"):
-        here = [point for point in points if point["setting"] == setting]
-        panels[setting] = {}
-        for kind in _names(here, "kind"):
-            classes = sorted({point["class"] for point in here})
-            shares = [
-                [100 * p["share"] for p in here if (p["kind"], p["class"]) == (kind, number)]
-                for number in classes
-            ]
-            spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in shares]
-            panels[setting][kind] = (classes, [statistics.mean(values) for values in shares], spread)
-    if not panels:
+    if points.empty:
         return []
+    by_setting = points.groupby("setting", sort=False)
+    panels = {setting: _lines(here, "kind", "class", "share") for setting, here in by_setting}
     path = folder / f"class-shares-{budget}.svg"
     label = "share of the training images (%)"
     figures.lines_figure(panels, path, x_label="class", y_label=label, x_whole=True)
@@ -278,12 +251,8 @@ def _class_shares(folder, study, budget, rows):
     return [(path.name, f"{label} by class, according to: {kinds}")]
 
 
-def _percent(rows, model):
-    return [100 * row["last"] for row in rows if row["model"] == model]
-
-
 def _names(rows, field):
-    return list(dict.fromkeys(row[field] for row in rows))
+    return rows[field].unique().tolist()
 
 
 FIGURES: dict[str, Draw] = {

@@ -38,13 +38,11 @@ class Measurement(NamedTuple):
 
     Attributes:
       file: where its rows go.
-      fields: of a row, behind budget, setting and seed.
       key: the fields that tell rows of a cell apart.
       measure: makes the rows, from the run of a cell that is trained; see `opened`.
     """
 
     file: str
-    fields: tuple[str, ...]
     key: tuple[str, ...]
     measure: Measure
 
@@ -75,20 +73,13 @@ def features(run: Trained) -> list[Row]:
         found = run.features(name, images)
         nearest = NearestNeighbors(n_neighbors=_NEIGHBOURS + 1).fit(found)
         neighbours = nearest.kneighbors(found[:_MOST_FEATURES], return_distance=False)[:, 1:]
-        purity = (labels[neighbours] == labels[: len(neighbours), None]).mean(1)
+        same = (labels[neighbours] == labels[: len(neighbours), None]).mean(1)
         placed = TSNE(random_state=run.problem.config.seed, init="pca")
         # Threads that wait for one another in a thousand steps are slow on a busy machine.
         with threadpool_limits(1):
             places = placed.fit_transform(found[:_MOST_FEATURES])
         rows += (
-            {
-                "model": name,
-                "image": i,
-                "label": int(labels[i]),
-                "x": x,
-                "y": y,
-                "same_class": float(purity[i]),
-            }
+            {"model": name, "image": i, "label": int(labels[i]), "x": x, "y": y, "same_class": float(same[i])}
             for i, (x, y) in enumerate(places.tolist())
         )
     return rows
@@ -187,24 +178,10 @@ def class_shares(run: Trained) -> list[Row]:
 
 
 MEASUREMENTS = {
-    "class-shares": Measurement(
-        "class_shares.csv", ("kind", "class", "share"), ("kind", "class"), class_shares
-    ),
-    "features": Measurement(
-        "features.csv", ("model", "image", "label", "x", "y", "same_class"), ("model", "image"), features
-    ),
-    "allocation": Measurement(
-        "allocation.csv",
-        ("batch_size", "marginal", "error", "noisy_corrected"),
-        ("batch_size", "marginal"),
-        allocation,
-    ),
-    "exactness": Measurement(
-        "exactness.csv",
-        ("solver", "error", "worst", "marginal_error", "iterations", "noisy_corrected"),
-        ("solver",),
-        exactness,
-    ),
+    "class-shares": Measurement("class_shares.csv", ("kind", "class"), class_shares),
+    "features": Measurement("features.csv", ("model", "image"), features),
+    "allocation": Measurement("allocation.csv", ("batch_size", "marginal"), allocation),
+    "exactness": Measurement("exactness.csv", ("solver",), exactness),
 }
 
 

@@ -1,16 +1,16 @@
 """Numbers of models side by side: means, spreads, and differences that are paired by seed."""
 
+import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import pandas as pd
 from scipy import stats
-
-from experiments.study.records import Row
 
 
 class Difference(NamedTuple):
-    """A paired difference over seeds, in points.
+    """A paired difference over seeds, in points; written as `-` if there are none.
 
     Attributes:
       mean: of the differences.
@@ -26,38 +26,34 @@ class Difference(NamedTuple):
 
     def __str__(self):
         interval = "" if self.half_width is None else f" ± {self.half_width:.1f}"
-        return f"{self.mean:+.1f}{interval} ({self.ahead} of {self.seeds})"
+        return f"{self.mean:+.1f}{interval} ({self.ahead} of {self.seeds})" if self.seeds else "-"
 
 
-def paired(ones: Sequence[float], others: Sequence[float]) -> Difference:
+def paired(ones: pd.Series | Sequence[float], others: pd.Series | Sequence[float]) -> Difference:
     """The mean of the paired differences of shares, with its 95 % interval by Student's t.
+
+    Series are paired by their index, as far as both are known.
 
     >>> str(paired([0.9, 0.8, 0.7], [0.8, 0.7, 0.6]))
     '+10.0 ± 0.0 (3 of 3)'
     """
-    differences = [100 * (one - other) for one, other in zip(ones, others, strict=True)]
-    count = len(differences)
-    half = None
-    if count > 1:
-        half = stats.t.ppf(0.975, count - 1) * statistics.stdev(differences) / count**0.5
-    return Difference(statistics.mean(differences), half, sum(d > 0 for d in differences), count)
+    found = 100 * (pd.Series(ones) - pd.Series(others)).dropna()
+    half = stats.t.ppf(0.975, len(found) - 1) * found.sem() if len(found) > 1 else None
+    return Difference(_mean(found), half, int((found > 0).sum()), len(found))
 
 
-def by_seed(rows: Sequence[Row], model: str, measure: str = "last") -> dict[int, float]:
-    """A measure of one model, by seed."""
-    return {row["seed"]: row[measure] for row in rows if row["model"] == model}
+def _mean(values: pd.Series) -> float:
+    """The mean, rounded once: shares of a few hundred images often lie where a digit is rounded."""
+    return statistics.mean(values) if len(values) else math.nan
 
 
-def ahead(ones: dict[int, float], others: dict[int, float]) -> str:
-    """The difference over the seeds that both have, in words."""
-    seeds = [seed for seed in ones if seed in others]
-    return str(paired([ones[seed] for seed in seeds], [others[seed] for seed in seeds])) if seeds else "-"
+def by_seed(rows: pd.DataFrame, measure: str = "last") -> pd.DataFrame:
+    """A measure with a line for each seed and a column for each model, NaN where one lacks the other."""
+    return rows.pivot_table(measure, "seed", "model", aggfunc="last", sort=False)
 
 
-def spread(shares: Iterable[float | None]) -> str:
+def spread(shares: pd.Series) -> str:
     """Mean and standard deviation in percent; `-` if nothing is known."""
-    shares = [100 * share for share in shares if share is not None]
-    if not shares:
-        return "-"
-    deviation = f" ± {statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
-    return f"{statistics.mean(shares):.1f}{deviation}"
+    known = 100 * shares.dropna()
+    deviation = f" ± {known.std():.1f}" if len(known) > 1 else ""
+    return f"{_mean(known):.1f}{deviation}" if len(known) else "-"

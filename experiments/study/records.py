@@ -1,20 +1,19 @@
 """Results of studies as tidy CSV files, one row a model and seed, which accumulate from call to call."""
 
-import csv
 import json
 import pathlib
 import statistics
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+import pandas as pd
 
 from experiments.environments import COLUMN, identify, remember
-from experiments.kept_rows import write_lines
+from experiments.kept_rows import merged, read_rows, write_rows
 from experiments.study import cells
 from experiments.study.cells import Cell
 
-Row = dict[str, Any]
-
-_KEY = ("budget", "setting", "seed", "model")
+PLACE = ("budget", "setting", "seed")
+_KEY = (*PLACE, "model")
 _MEASURES = (
     *("last", "mean_last_10", "best", "many", "medium", "few"),
     *("noisy_corrected", "noisy_memorised", "calibration_error"),
@@ -46,7 +45,7 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
     """
     rows, points, environments = [], [], []
     kept, replaced, added = [], set(), set()
-    there = read(folder, "results.csv", budget)
+    there = read(folder, "results.csv", budget).to_dict("records")
     for cell in studied:
         results = cells.stored(cell)
         if results is None:
@@ -75,36 +74,30 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
         rows += made
         points += ({**key, **record} for record in evaluated if record["model"] in results["models"])
     _drop(folder, replaced)
-    merge(folder / "results.csv", RESULT_FIELDS, _KEY, rows)
-    merge(folder / "curves.csv", CURVE_FIELDS, (*_KEY, "epoch"), points)
+    merge(folder / "results.csv", _KEY, pd.DataFrame(rows, columns=RESULT_FIELDS))
+    merge(folder / "curves.csv", (*_KEY, "epoch"), pd.DataFrame(points, columns=CURVE_FIELDS))
     remember(folder, environments, added)
     return kept
 
 
 def _same_training(one, other):
     """Whether two rows of a model tell of the same training: no two take the same time."""
-    return all(_text(one[name]) == _text(other[name]) for name in ("last", "seconds"))
+    return all(_digits(one[name]) == _digits(other[name]) for name in ("last", "seconds"))
 
 
 def _drop(folder, places):
     """Takes what was told of some cells beside their results, measurements included, out of the CSV files."""
-    names = {tuple(map(str, place)) for place in places}
-    for path in sorted(set(folder.glob("*.csv")) - {folder / "results.csv"}) if places else ():
-        with open(path, newline="", encoding="utf-8") as file:
-            fields, *lines = csv.reader(file)
-        at = [fields.index(name) for name in _KEY[:3]]
-        left = [line for line in lines if tuple(line[i] for i in at) not in names]
-        write_lines(path, [fields, *left])
+    for path in set(folder.glob("*.csv")) - {folder / "results.csv"} if places else ():
+        rows = read_rows(path)
+        gone = pd.MultiIndex.from_frame(rows[[*PLACE]]).isin(places)
+        write_rows(path, rows[~gone], _digits)
 
 
-def read(folder: pathlib.Path, file: str, budget: str | None = None) -> list[Row]:
-    """The rows of a CSV file with numbers as numbers and what is empty as None; none if there is no file."""
-    try:
-        with open(folder / file, newline="", encoding="utf-8") as lines:
-            rows = [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(lines)]
-    except FileNotFoundError:
-        return []
-    return [row for row in rows if budget in (None, row["budget"])]
+def read(folder: pathlib.Path, file: str, budget: str | None = None) -> pd.DataFrame:
+    """The rows of a CSV file, of one budget or all; none if there is no file."""
+    path = folder / file
+    rows = read_rows(path) if path.exists() else pd.DataFrame(columns=_KEY)
+    return rows if budget is None else rows[rows["budget"] == budget]
 
 
 def _environment(cell):
@@ -144,40 +137,11 @@ def _solver(model, evaluated):
     return {name: statistics.mean(train[key] for train in told) for name, key in _SOLVER.items() if told}
 
 
-def merge(path: pathlib.Path, fields: Sequence[str], key: Sequence[str], rows: Iterable[Row]) -> None:
+def merge(path: pathlib.Path, key: Sequence[str], rows: pd.DataFrame) -> None:
     """Writes rows to a CSV file, over those there that are equal in all of `key`; others stay."""
-    merged = {}
-    for row in (*read(path.parent, path.name), *rows):
-        merged[tuple(row[name] for name in key)] = row
-    write_lines(path, [fields, *([_text(row.get(name)) for name in fields] for row in merged.values())])
+    write_rows(path, merged(read_rows(path), rows, key), _digits)
 
 
-_WORDS = {
-    "budget",
-    "setting",
-    "model",
-    "role",
-    "method",
-    "dataset",
-    "noise",
-    COLUMN,
-    "marginal",
-    "solver",
-    "kind",
-}
-_COUNTS = {"seed", "epoch", "train_images", "image", "label", "batch_size", "class"}
-
-
-def _value(name, text):
-    if name in _WORDS:
-        return text
-    if text == "":
-        return None
-    return int(text) if name in _COUNTS else float(text)
-
-
-def _text(value):
-    if not isinstance(value, float):
-        return "" if value is None else value
+def _digits(value):
     # Shares to a hundredth of a percent; what is smaller than that is the error of a marginal.
     return f"{value:.4f}".rstrip("0").rstrip(".") if value == 0 or abs(value) >= 1e-3 else f"{value:.2g}"

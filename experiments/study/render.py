@@ -1,16 +1,14 @@
 """Tables and figures of a study, from its CSV files alone."""
 
 import pathlib
-import statistics
-from collections.abc import Sequence
-from typing import Any
+
+import pandas as pd
 
 from dsink_jax.report import align
-from experiments.environments import environments_in_words
+from experiments.environments import COLUMN, environments_in_words
 from experiments.study import beside, drawings, records
 from experiments.study.catalogue import Study
-from experiments.study.paired import ahead, by_seed, spread
-from experiments.study.records import Row
+from experiments.study.paired import by_seed, paired, spread
 
 LEGEND = (
     "Percent on the balanced test set after the last epoch, mean ± standard deviation over seeds; a seed is "
@@ -32,16 +30,15 @@ def render(folder: pathlib.Path, study: Study, name: str) -> str:
     """
     rows = records.read(folder, "results.csv")
     paragraphs = [f"# {study.title}", study.question]
-    if not rows:
+    if rows.empty:
         paragraphs.append("Nothing has been run yet.")
     else:
-        paragraphs += [_legend(study), *_verdicts(study, rows)]
-    for budget in dict.fromkeys(row["budget"] for row in rows):
-        of_budget = [row for row in rows if row["budget"] == budget]
+        paragraphs += [_legend(study), _verdicts(study, rows)]
+    for budget, of_budget in rows.groupby("budget", sort=False):
         paragraphs.append(f"## Budget `{budget}`")
         for file, alternative in drawings.draw(folder, study, budget, of_budget):
             paragraphs.append(f"![{alternative}]({file})")
-        for setting, group in _groups(of_budget).items():
+        for setting, group in of_budget.groupby("setting", sort=False):
             paragraphs += [f"### {_describe(setting, group)}", f"```\n{table(study, group)}\n```"]
             if pairs := beside.beside(study, group):
                 paragraphs.append(f"```\n{beside.table(pairs)}\n```")
@@ -53,28 +50,29 @@ def render(folder: pathlib.Path, study: Study, name: str) -> str:
     return text
 
 
-def table(study: Study, rows: Sequence[Row]) -> str:
+def table(study: Study, rows: pd.DataFrame) -> str:
     """The models of one setting side by side."""
     lines = [("model", "n", "accuracy", "few", "corrected", "memorised", "ahead by")]
-    target = by_seed(rows, study.target, study.measure)
-    for model in dict.fromkeys(row["model"] for row in rows):
-        of_model = [row for row in rows if row["model"] == model]
-        shares = ([row[key] for row in of_model] for key in _SHOWN)
-        pair = target, by_seed(rows, model, study.measure)
-        by = "" if model == study.target else ahead(*(pair[::-1] if study.others_ahead else pair))
-        lines.append((model, str(len(of_model)), *map(spread, shares), by))
+    known = _known(study, rows, study.measure)
+    for model, of_model in rows.groupby("model", sort=False):
+        pair = known[study.target], known[model]
+        by = "" if model == study.target else str(paired(*(pair[::-1] if study.others_ahead else pair)))
+        lines.append((model, str(len(of_model)), *(spread(of_model[key]) for key in _SHOWN), by))
     return align(lines, left=1)
 
 
-def solver_table(rows: Sequence[Row]) -> str | None:
+def _known(study, rows, measure):
+    """A measure by seed and model, with a column for the target even if it is not there."""
+    return by_seed(rows, measure).reindex(columns={study.target: None, **dict.fromkeys(rows["model"])})
+
+
+def solver_table(rows: pd.DataFrame) -> str | None:
     """What the solver did in the trainings of one setting; None if nothing is known of it."""
     lines = [("solver, mean over the training", "iterations", "batches converged", "error of the marginal")]
-    solved = [row for row in rows if row.get("iterations") is not None]
-    for model in dict.fromkeys(row["model"] for row in solved):
-        of_model = [row for row in solved if row["model"] == model]
-        mean = {key: statistics.mean(row[key] for row in of_model) for key in _SOLVER}
+    solved = rows.dropna(subset="iterations").groupby("model", sort=False)[list(_SOLVER)].mean()
+    for model, mean in solved.iterrows():
         lines.append((model, *(form.format(mean[key]) for key, form in _SOLVER.items())))
-    return align(lines, left=1) if solved else None
+    return align(lines, left=1) if len(solved) else None
 
 
 _SOLVER = {"iterations": "{:.0f}", "converged": "{:.0%}", "marginal_error": "{:.1e}"}
@@ -90,9 +88,10 @@ def _legend(study):
 def _verdicts(study, rows):
     """For each setting what the table comes to."""
     verdict = _beside if study.beside else _not_ahead if study.others_ahead else _best_rival
-    groups = _groups(rows, "budget", "setting").items()
-    lines = [f"- {setting} ({budget}): {verdict(study, group)}" for (budget, setting), group in groups]
-    return ["\n".join(lines)] if lines else []
+    groups = rows.groupby(["budget", "setting"], sort=False)
+    return "\n".join(
+        f"- {setting} ({budget}): {verdict(study, group)}" for (budget, setting), group in groups
+    )
 
 
 def _beside(study, rows):
@@ -103,53 +102,37 @@ def _beside(study, rows):
 
 def _not_ahead(study, rows):
     """Which models are not ahead of the target on average."""
-    target = by_seed(rows, study.target, study.measure)
-    behind = []
-    for model in dict.fromkeys(row["model"] for row in rows if row["model"] != study.target):
-        other = by_seed(rows, model, study.measure)
-        seeds = [seed for seed in target if seed in other]
-        if seeds and not statistics.mean(other[seed] - target[seed] for seed in seeds) > 0:
-            behind.append(f"`{model}` {ahead(other, target)}")
+    known = _known(study, rows, study.measure)
+    found = {name: paired(known[name], known[study.target]) for name in known if name != study.target}
+    behind = [f"`{name}` {ahead}" for name, ahead in found.items() if ahead.seeds and not ahead.mean > 0]
     return f"not ahead of `{study.target}`: {', '.join(behind) or 'none'}"
 
 
 def _best_rival(study, rows):
     """The target beside the best of all others that are no D-SINK."""
-    target = by_seed(rows, study.target)
-    rivals = {row["model"]: by_seed(rows, row["model"]) for row in rows if row["role"] != "target"}
-    rivals = {name: known for name, known in rivals.items() if known.keys() >= target.keys()}
-    if not target or not rivals:
+    target = _known(study, rows, "last")[study.target].dropna()
+    rivals = by_seed(rows[rows["role"] != "target"]).reindex(target.index).dropna(axis=1)
+    if rivals.empty:
         return "not complete"
-    means = {name: statistics.mean(known[seed] for seed in target) for name, known in rivals.items()}
-    best = max(means, key=means.get)
-    best_of_each = {seed: max(known[seed] for known in rivals.values()) for seed in target}
+    best = rivals.mean().idxmax()
     return (
-        f"`{study.target}` {spread(target.values())}, the best that is no D-SINK, `{best}`, "
-        f"{spread([rivals[best][seed] for seed in target])}: ahead by {ahead(target, rivals[best])}; "
-        f"of whichever is best in each seed by {ahead(target, best_of_each)}"
+        f"`{study.target}` {spread(target)}, the best that is no D-SINK, `{best}`, "
+        f"{spread(rivals[best])}: ahead by {paired(target, rivals[best])}; "
+        f"of whichever is best in each seed by {paired(target, rivals.max(axis=1))}"
     )
 
 
-def _groups(rows, *keys):
-    """Rows by their setting, or by several of their fields."""
-    groups: dict[Any, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys) if keys else row["setting"], []).append(row)
-    return groups
-
-
 def _describe(setting, rows):
-    images = sorted({row["train_images"] for row in rows})
-    wrong = statistics.mean(row["wrong_labels"] for row in rows)
-    count = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
-    return f"{setting}: {count} images, {100 * wrong:.0f} % wrong labels"
+    fewest, most = rows["train_images"].agg(["min", "max"])
+    count = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    return f"{setting}: {count} images, {100 * rows['wrong_labels'].mean():.0f} % wrong labels"
 
 
 def _provenance(folder, name, budget, rows):
     """The command, the time it took, the device, the versions and the date."""
-    seeds = " ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
-    hours = sum(row["seconds"] for row in rows) / 3600
+    seeds = " ".join(map(str, sorted(set(rows["seed"]))))
+    hours = rows["seconds"].sum() / 3600
     return (
         f"`python -m experiments.study {name} --budget {budget} --seeds {seeds}`; {hours:.1f} hours of "
-        f"training in all. {environments_in_words(folder, rows)}."
+        f"training in all. {environments_in_words(folder, rows[COLUMN])}."
     )

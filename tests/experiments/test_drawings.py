@@ -2,6 +2,7 @@
 
 import re
 
+import pandas as pd
 import pytest
 from study_rows import rows_of
 
@@ -16,11 +17,11 @@ SETTING = "digits-ratio-10-symmetric-0.4"
 
 def two_seeds(accuracies, setting=SETTING):
     """Rows of models by name, the second seed one point ahead."""
-    return [
+    return pd.DataFrame(
         row
         for model, last in accuracies.items()
         for row in rows_of(model, {0: last, 1: last + 0.01}, setting=setting)
-    ]
+    )
 
 
 def texts(path):
@@ -44,9 +45,9 @@ def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
     study = STUDIES[name]
     models = {model.name: 0.5 for one in study.models for model in (*one.needs, one)}
     rows = two_seeds(models, next(iter(study.settings.values()))[0].name)
-    key = [{name: row[name] for name in records._KEY} for row in rows]
+    key = rows[list(records._KEY)].to_dict("records")
     points = [{**one, "epoch": epoch, **dict.fromkeys(_CURVES, 0.5)} for one in key for epoch in (1, 2)]
-    records.merge(tmp_path / "curves.csv", records.CURVE_FIELDS, (*records._KEY, "epoch"), points)
+    records.merge(tmp_path / "curves.csv", (*records._KEY, "epoch"), pd.DataFrame(points))
     placed = [
         {**one, "image": i, "label": i, "x": float(i), "y": 0.0, "same_class": 0.5}
         for one in key
@@ -56,10 +57,7 @@ def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
         {**key[0], "batch_size": size, "marginal": "batch", "error": 0.1, "noisy_corrected": 0.5}
         for size in (8, 16)
     ]
-    exact = [
-        {**key[0], **dict.fromkeys(MEASUREMENTS["exactness"].fields, 0.1), "solver": solver}
-        for solver in ("default", "epsilon=1")
-    ]
+    exact = [{**key[0], "error": 0.1, "solver": solver} for solver in ("default", "epsilon=1")]
     shares = [
         {**one, "kind": kind, "class": number, "share": 0.5}
         for one in key
@@ -68,9 +66,8 @@ def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
     ]
     measured_rows = {"features": placed, "allocation": errors, "exactness": exact, "class-shares": shares}
     for measured, found in measured_rows.items():
-        file, fields, of_row, _ = MEASUREMENTS[measured]
-        place = records._KEY[:3]
-        records.merge(tmp_path / file, (*place, *fields), (*place, *of_row), found)
+        file, of_row, _ = MEASUREMENTS[measured]
+        records.merge(tmp_path / file, (*records.PLACE, *of_row), pd.DataFrame(found))
     drawn = drawings.draw(tmp_path, study, "small", rows)
     assert len(drawn) == len(saved) >= len(study.figures) > 0
     assert all(said and "\n" not in said for _, said in drawn)
@@ -82,10 +79,14 @@ def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
 def test_many_models_are_rows_and_few_are_colours(tmp_path):
     study = STUDIES["naive"]
     many = {f"model_{i}": 0.5 for i in range(8)}
-    figure, _ = draw(tmp_path, study, two_seeds(many) + two_seeds(many, "another"))["accuracy-small.svg"]
+    figure, _ = draw(tmp_path, study, pd.concat([two_seeds(many), two_seeds(many, "another")]))[
+        "accuracy-small.svg"
+    ]
     assert figure.index("model_0") < figure.index("model") and {SETTING, "another"} <= set(figure)
     few = dict(list(many.items())[:7])
-    figure, said = draw(tmp_path, study, two_seeds(few) + two_seeds(few, "another"))["accuracy-small.svg"]
+    figure, said = draw(tmp_path, study, pd.concat([two_seeds(few), two_seeds(few, "another")]))[
+        "accuracy-small.svg"
+    ]
     assert "corrupted set" in figure and "model" not in figure
     assert said == "test accuracy of 7 models in 2 settings, a point for each seed"
 

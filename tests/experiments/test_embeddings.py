@@ -3,6 +3,7 @@
 import csv
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments import embeddings
@@ -47,21 +48,21 @@ def test_table_says_where_dsink_is_behind(tmp_path):
         for head in embeddings.HEADS:
             for model in MODELS:
                 found = accuracy if model == "D-SINK" else 0.75
-                off = "0.5" if model.startswith("D-SINK") else ""
-                yield {"head": head, "model": model, "accuracy": f"{found}", "marginal_off": off}
+                off = 0.5 if model.startswith("D-SINK") else None
+                yield {"head": head, "model": model, "accuracy": found, "marginal_off": off}
         for model in OTHERS:
-            yield {"head": "", "model": model, "accuracy": "0.5", "marginal_off": ""}
+            yield {"head": None, "model": model, "accuracy": 0.5, "marginal_off": None}
 
     environment = environment_here()
     remember(tmp_path, [environment])
-    common = {"setting": "s", "examples": "9", "wrong": "0.4", "few": "0.25"}
+    common = {"setting": "s", "examples": 9, "wrong": 0.4, "few": 0.25}
     common["environment"] = identify(environment)
     written = [
-        {**common, "seed": str(seed), **row}
+        {**common, "seed": seed, **row}
         for seed, accuracy in ((0, 0.8), (1, 0.6))
         for row in rows(seed, accuracy)
     ]
-    embeddings.write_table(tmp_path, written)
+    embeddings.write_table(tmp_path, pd.DataFrame(written))
     text = (tmp_path / "embeddings.md").read_text()
     first = next(line for line in text.splitlines() if line.startswith("s ") and "linear" in line)
     # 30 and 10 points before logistic regression, 5 before and 15 behind the others.

@@ -3,6 +3,7 @@
 import csv
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dsink_jax.errors import InputError
@@ -90,20 +91,13 @@ def test_table_says_where_the_audit_is_behind(tmp_path):
     remember(tmp_path, [environment])
 
     def row(seed, method, auroc):
-        values = dict.fromkeys(label_audit.FIELDS, "") | {
-            "setting": "s",
-            "seed": str(seed),
-            "method": method,
-            "examples": "9",
-            "wrong": "0.5",
-            "auroc": str(auroc),
-            "seconds": "1",
-            "environment": identify(environment),
+        return dict.fromkeys(label_audit.FIELDS) | {
+            **{"setting": "s", "seed": seed, "method": method, "examples": 9, "wrong": 0.5, "auroc": auroc},
+            **{"seconds": 1.0, "environment": identify(environment)},
         }
-        return {key: str(value) for key, value in values.items()}
 
     rows = [row(0, "audit", 0.9), row(0, "cleanlab", 0.8), row(1, "audit", 0.7), row(1, "cleanlab", 0.9)]
-    write_table(tmp_path, rows)
+    write_table(tmp_path, pd.DataFrame(rows))
     text = (tmp_path / "audit.md").read_text()
     assert "-5.0 (1 of 2)" in text
     assert "80.0 ± 14.1" in text

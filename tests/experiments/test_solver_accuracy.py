@@ -2,6 +2,7 @@
 
 import csv
 
+import pandas as pd
 import pytest
 
 from experiments import solver_accuracy
@@ -26,7 +27,7 @@ def test_table_has_the_worst_of_the_seeds(tmp_path, monkeypatch):
     folder = tmp_path / "solver-accuracy"
     folder.mkdir()
     remember(folder, [environment])
-    write_rows(folder / "accuracy.csv", solver_accuracy.FIELDS, rows)
+    write_rows(folder / "accuracy.csv", pd.DataFrame(rows, columns=solver_accuracy.FIELDS))
     monkeypatch.setattr("sys.argv", ["study", "all", "--steps", "render", "--output", str(tmp_path)])
     study.main()  # with the tables of all studies
     text = (folder / "accuracy.md").read_text()

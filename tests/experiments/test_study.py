@@ -10,6 +10,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from study_rows import rows_of
@@ -52,10 +53,10 @@ def test_a_study_from_nothing_to_its_page(quick, monkeypatch, capsys, tmp_path):
     folder = tmp_path / "results" / "correction"
     rows = records.read(folder, "results.csv")
     names = ["cross_entropy", "f_L-logit_adjustment", "f_N-elr", "dsink"]
-    assert [row["model"] for row in rows] == names and {row["seed"] for row in rows} == {7}
+    assert rows["model"].tolist() == names and set(rows["seed"]) == {7}
     run = tmp_path / "runs" / "small" / "digits-ratio-10-symmetric-0.4" / "seed-7"
     entries = json.loads((run / "results.json").read_text())["models"]
-    for row in rows:
+    for row in rows.to_dict("records"):
         entry = entries[row["model"]]
         assert row["last"] == pytest.approx(entry["accuracy"]["last"], abs=1e-4)
         assert row["noisy_memorised"] == pytest.approx(entry["noisy_memorised"], abs=1e-4)
@@ -63,18 +64,20 @@ def test_a_study_from_nothing_to_its_page(quick, monkeypatch, capsys, tmp_path):
     assert [name for name, entry in entries.items() if "confusion_matrix" in entry] == ["dsink"]
     assert "The most suspicious labels" in (run / "report.html").read_text()
     points = records.read(folder, "curves.csv")
-    assert {(p["model"], p["epoch"]) for p in points} == {(name, epoch) for name in names for epoch in (1, 2)}
-    assert all(0 <= p["noisy_corrected"] <= 1 for p in points)
+    assert set(zip(points["model"], points["epoch"], strict=True)) == {
+        (name, epoch) for name in names for epoch in (1, 2)
+    }
+    assert points["noisy_corrected"].between(0, 1).all()
 
     # Another seed and another study add to what is there; nothing is trained twice.
     call(monkeypatch, capsys, tmp_path, "correction", *setting, "--seeds", 8)
     rows = records.read(folder, "results.csv")
-    assert len(rows) == 8 and {row["seed"] for row in rows} == {7, 8}
+    assert len(rows) == 8 and set(rows["seed"]) == {7, 8}
     plan = call(monkeypatch, capsys, tmp_path, "main", *setting, "--seeds", 7, "--dry-run")
     assert "4 of 7 models trained" in plan and "min: naive-noise_weight=0.7, ensemble" in plan
     call(monkeypatch, capsys, tmp_path, "correction", *setting, "--seeds", 7, 8)
     assert json.loads((run / "results.json").read_text())["models"] == entries
-    assert records.read(folder, "results.csv") == rows
+    pd.testing.assert_frame_equal(records.read(folder, "results.csv"), rows)
 
     # The page needs no run.
     page = (folder / "README.md").read_text()
@@ -87,7 +90,7 @@ def test_a_study_from_nothing_to_its_page(quick, monkeypatch, capsys, tmp_path):
     assert (folder / "README.md").read_text() == page
     assert all(ElementTree.parse(folder / name) for name in figures)
     environment = json.loads((folder / "environments.json").read_text())
-    assert {row["environment"] for row in rows} == environment.keys()
+    assert set(rows["environment"]) == environment.keys()
     assert all("jax" in one["versions"] and one["device"] for one in environment.values())
 
 
@@ -218,7 +221,7 @@ def test_page_tells_the_best_rival_of_each_setting(tmp_path):
 
 
 def write(folder, rows):
-    records.merge(folder / "results.csv", records.RESULT_FIELDS, records._KEY, rows)
+    records.merge(folder / "results.csv", records._KEY, pd.DataFrame(rows))
     (folder / "environments.json").write_text(
         json.dumps({"e": {"device": "1 x cpu", "versions": {"jax": "0"}, "date": "2026-01-01"}})
     )
@@ -228,14 +231,11 @@ def test_rows_survive_the_file(tmp_path):
     rows = rows_of("dsink", {0: 0.123456, 1: 1.0})
     write(tmp_path, rows)
     read = records.read(tmp_path, "results.csv")
-    assert [row["last"] for row in read] == [0.1235, 1.0]
-    assert read[0]["seed"] == 0 and read[0]["noisy_corrected"] is None and read[0]["model"] == "dsink"
+    assert read["last"].tolist() == [0.1235, 1.0]
+    assert read["seed"][0] == 0 and pd.isna(read["noisy_corrected"][0]) and read["model"][0] == "dsink"
     write(tmp_path, rows_of("dsink", {1: 0.5, 2: 0.25}))
-    assert [(row["seed"], row["last"]) for row in records.read(tmp_path, "results.csv")] == [
-        (0, 0.1235),
-        (1, 0.5),
-        (2, 0.25),
-    ]
+    read = records.read(tmp_path, "results.csv")
+    assert read[["seed", "last"]].to_numpy().tolist() == [[0, 0.1235], [1, 0.5], [2, 0.25]]
 
 
 def grid_rows():

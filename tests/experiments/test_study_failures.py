@@ -38,7 +38,7 @@ def call(monkeypatch, capsys, folder, *more):
 
 
 def seeds(folder):
-    return {row["seed"] for row in records.read(folder / "results" / "correction", "results.csv")}
+    return set(records.read(folder / "results" / "correction", "results.csv")["seed"])
 
 
 def test_a_damaged_cell_keeps_none_of_the_others(folder, monkeypatch, capsys):

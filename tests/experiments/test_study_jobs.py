@@ -110,6 +110,6 @@ def test_a_study_of_two_jobs_tells_how_far_it_is_and_ends_with_all_rows(tmp_path
     )
     assert said == sorted(set(said)) and said[0] == "0" and said[-1] == "8" and len(said) > 2
     rows = records.read(tmp_path / "results" / "correction", "results.csv")
-    assert [row["seed"] for row in rows] == [7] * 4 + [8] * 4
-    assert len({row["model"] for row in rows}) == 4
+    assert rows["seed"].tolist() == [7] * 4 + [8] * 4
+    assert rows["model"].nunique() == 4
     assert (tmp_path / "results" / "correction" / "README.md").exists()

@@ -2,6 +2,8 @@
 
 import json
 
+import pandas as pd
+
 from experiments import environments
 from experiments.study import cells, records
 from experiments.study.catalogue import STUDIES
@@ -39,10 +41,9 @@ def test_rows_of_a_cell_are_never_of_two_trainings(tmp_path):
     folder.mkdir()
 
     def shares():
-        assert {row["accuracy"] for row in records.read(folder, "curves.csv")} == {
-            row["last"] for row in records.read(folder, "results.csv")
-        }
-        return [row["last"] for row in records.read(folder, "results.csv")]
+        last = records.read(folder, "results.csv")["last"].tolist()
+        assert set(records.read(folder, "curves.csv")["accuracy"]) == set(last)
+        return last
 
     stored_run(old, cross_entropy=(0.5, 1.0))
     assert records.gather(folder, "small", [old]) == []
@@ -50,9 +51,8 @@ def test_rows_of_a_cell_are_never_of_two_trainings(tmp_path):
     assert records.gather(folder, "small", [old]) == []  # gone on with: the same training, and more
     assert shares() == [0.5, 0.7, 0.6, 0.8]
     key = {"budget": "small", "setting": old.setting.name}
-    fields = ("budget", "setting", "seed", "model", "x")
-    measured = [{**key, "seed": seed, "model": "dsink", "x": 0.5} for seed in (0, 1)]
-    records.merge(folder / "features.csv", fields, fields[:4], measured)
+    measured = pd.DataFrame([{**key, "seed": seed, "model": "dsink", "x": 0.5} for seed in (0, 1)])
+    records.merge(folder / "features.csv", records._KEY, measured)
     # Another study has trained part of the cell on another machine.
     stored_run(new, cross_entropy=(0.55, 1.5), f_N=(0.75, 2.5))
     assert records.gather(folder, "small", [new]) == [new.name]
@@ -61,7 +61,7 @@ def test_rows_of_a_cell_are_never_of_two_trainings(tmp_path):
     stored_run(new, cross_entropy=(0.55, 1.5), f_N=(0.75, 2.5), f_L=(0.65, 3.5), dsink=(0.85, 4.5))
     assert records.gather(folder, "small", [new]) == []
     assert shares() == [0.55, 0.75, 0.65, 0.85]
-    assert [row["seed"] for row in records.read(folder, "features.csv")] == [1]
+    assert records.read(folder, "features.csv")["seed"].tolist() == [1]
 
 
 def test_a_run_that_was_gone_on_with_elsewhere_says_so(tmp_path):
@@ -78,7 +78,7 @@ def test_a_run_that_was_gone_on_with_elsewhere_says_so(tmp_path):
     path.write_text(config)
     records.gather(folder, "small", [cell])
     rows = records.read(folder, "results.csv")
-    (place,) = environments.recall(folder, rows)
+    (place,) = environments.recall(folder, rows["environment"])
     assert (place["device"], place["versions"]) == ("a device and another device", {"jax": "0 and 1"})
     # Another budget is another place: its dates are its own.
     assert place["budget"] == "small"
