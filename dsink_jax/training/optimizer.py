@@ -81,7 +81,7 @@ class OptimizerSettings:
             "momentum": np.float32(self.momentum),
             "weight_decay": np.float32(self.weight_decay),
             "total_steps": total,
-            "share_of_a_step": np.float32(1) / total,
+            "radians_a_step": np.float32(np.pi) * (np.float32(1) / total),
         }
 
 
@@ -119,7 +119,7 @@ def _factor(schedule, count, numbers) -> jax.Array:
     total = numbers["total_steps"]
     count = jnp.minimum(jnp.asarray(count, jnp.float32), total)
     if schedule == "cosine":
-        return 0.5 * (1 + jnp.cos(jnp.pi * count * numbers["share_of_a_step"]))
+        return 0.5 * (1 + jnp.cos(count * numbers["radians_a_step"]))
     if schedule == "step":
         passed = (count >= total // 2).astype(jnp.float32) + (count >= 3 * total // 4)
         return 0.1**passed

@@ -3,7 +3,7 @@
 import dataclasses
 
 from dsink_jax.methods import METHODS
-from experiments.plan import STUDY_TARGET
+from experiments.models import STUDY_TARGET
 from experiments.study.budgets import Setting, setting
 from experiments.study.models import (
     DEFAULT_BASE,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dsink_jax.training.loop import ShouldStop, never
-from experiments import pipeline
 from experiments.config import Config
+from experiments.run import run
 from experiments.study.budgets import BUDGETS, Budget, Setting
 from experiments.study.catalogue import Study
 from experiments.study.models import Declared, with_needs
@@ -76,10 +76,10 @@ def _config(budget, setting, seed, runs_dir, data_dir):
 
 
 def train(cell: Cell, should_stop: ShouldStop = never) -> dict[str, Any]:
-    """Trains what is not trained yet of a cell; see `pipeline.run`."""
-    options = cell.budget.options
-    return pipeline.run(
-        cell.config, lambda problem: [model.make(problem, options) for model in cell.models], should_stop
+    """Trains what is not trained yet of a cell; see `run`."""
+    required = cell.budget.required_options
+    return run(
+        cell.config, lambda dataset: [model.make(dataset, required) for model in cell.models], should_stop
     )
 
 

@@ -49,9 +49,9 @@ class Measurement(NamedTuple):
 
 def opened(cell: Cell, should_stop: ShouldStop = never) -> contextlib.AbstractContextManager[Trained]:
     """The run of a cell that is trained, for measurements; see `open_trained`."""
-    options = cell.budget.options
+    required = cell.budget.required_options
     return open_trained(
-        cell.config, lambda problem: [model.make(problem, options) for model in cell.models], should_stop
+        cell.config, lambda dataset: [model.make(dataset, required) for model in cell.models], should_stop
     )
 
 
@@ -68,25 +68,18 @@ def features(run: Trained) -> list[Row]:
 
     rows = []
     best = _best_rival(run)
-    labels, images = run.problem.data.test.labels, run.problem.data.test.images
+    labels, images = run.dataset.data.test.labels, run.dataset.data.test.images
     for name in ("cross_entropy", best, "dsink"):
         found = run.features(name, images)
         nearest = NearestNeighbors(n_neighbors=_NEIGHBOURS + 1).fit(found)
         neighbours = nearest.kneighbors(found[:_MOST_FEATURES], return_distance=False)[:, 1:]
-        alike = (labels[neighbours] == labels[: len(neighbours), None]).mean(1)
-        placed = TSNE(random_state=run.problem.config.seed, init="pca")
+        same = (labels[neighbours] == labels[: len(neighbours), None]).mean(1)
+        placed = TSNE(random_state=run.dataset.config.seed, init="pca")
         # Threads that wait for one another in a thousand steps are slow on a busy machine.
         with threadpool_limits(1):
             places = placed.fit_transform(found[:_MOST_FEATURES])
         rows += (
-            {
-                "model": name,
-                "image": i,
-                "label": int(labels[i]),
-                "x": x,
-                "y": y,
-                "same_class": float(alike[i]),
-            }
+            {"model": name, "image": i, "label": int(labels[i]), "x": x, "y": y, "same_class": float(same[i])}
             for i, (x, y) in enumerate(places.tolist())
         )
     return rows
@@ -103,7 +96,7 @@ def allocation(run: Trained) -> list[Row]:
     whole = class_marginal(f_l)
     reference = surrogate_labels(f, f_n, whole, max_iterations=_DATA_SET_ITERATIONS).labels
     solve = jax.jit(lambda at, marginal: surrogate_labels(f[at], f_n[at], marginal).labels)
-    rng = np.random.default_rng((run.problem.config.seed, 5))
+    rng = np.random.default_rng((run.dataset.config.seed, 5))
     rows = []
     for size in (size for size in _BATCH_SIZES if size + _QUEUE <= len(observed)):
         for kind in ("batch", "dataset", "queue"):
@@ -135,7 +128,7 @@ def exactness(run: Trained) -> list[Row]:
     the mean L1 error of the class marginal.
     """
     f, f_n, f_l, observed, true = _training_logits(run)
-    config = run.problem.config
+    config = run.dataset.config
     size, rng = config.batch_size, np.random.default_rng((config.seed, 6))
     batches = [rng.permutation(len(observed))[:size] for _ in range(-(-_EXAMPLES // size))]
 
@@ -171,7 +164,7 @@ def class_shares(run: Trained) -> list[Row]:
     What f_L predicts of a class on average is what Q has to have of it. Classes are numbered as the labels
     are, the most frequent first where the imbalance is drawn. The shares of each kind sum to 1.
     """
-    drawn = run.problem.corruption
+    drawn = run.dataset.corruption
     counts = {"true labels": drawn.clean_counts, "observed labels": drawn.noisy_counts}
     found = {kind: np.divide(of_class, len(drawn.index)) for kind, of_class in counts.items()}
     others = [name for name in run.specs if name.startswith("f_L-")]
@@ -200,7 +193,7 @@ def _best_rival(run):
         for name, spec in run.specs.items()
         if spec.role != "target"
         and spec.is_trained
-        and run.problem.model_for(spec.method).features is not None
+        and run.dataset.model_for(spec.method).features is not None
     ]
     return max(rivals, key=lambda name: models[name]["accuracy"]["last"])
 
@@ -209,4 +202,4 @@ def _training_logits(run):
     """Logits of the target, its f_N and its f_L for the training images, their observed and true labels."""
     names = ("dsink", *run.specs["dsink"].auxiliaries)
     logits = [jnp.asarray(run.training_logits(name)) for name in names]
-    return *logits, run.problem.corruption.noisy_labels, run.problem.corruption.clean_labels
+    return *logits, run.dataset.corruption.noisy_labels, run.dataset.corruption.clean_labels
