@@ -22,7 +22,7 @@ from dsink_jax.models.interface import Variables
 from dsink_jax.training import integrity, storage
 from dsink_jax.training.step import TrainState
 
-_BESIDE_ARRAYS, _BESIDE_AN_ARRAY = 64 * 1024, 2 * 1024  # bytes of what describes a checkpoint and an array
+_BESIDE_ARRAYS, _BESIDE_AN_ARRAY = 64 * 1024, 1024  # bytes of what describes a checkpoint and an array
 
 
 class Checkpoint(NamedTuple):
@@ -46,10 +46,6 @@ class Checkpoint(NamedTuple):
     sums: dict[str, Any] = {}  # noqa: RUF012  (never changed)
 
 
-def _tell(message):
-    print(message, file=sys.stderr, flush=True)
-
-
 class Checkpointer:
     """Saves and restores the training of one model in a directory of its own."""
 
@@ -59,7 +55,7 @@ class Checkpointer:
         *,
         keep: int = 2,
         keep_best: bool = False,
-        tell: Callable[[str], None] = _tell,
+        tell: Callable[[str], None] = lambda message: print(message, file=sys.stderr, flush=True),
     ):
         """Opens or makes `directory`, and puts checkpoints that are not whole out of the way.
 
@@ -113,22 +109,21 @@ class Checkpointer:
         folders = integrity.sealed(self._directory)
         kept = folders[-self._keep :]
         if self._keep_best:
-            kept.append(max(folders, key=lambda folder: _validation(_record(folder))))
+            kept.append(max(folders, key=lambda folder: _validation(self._record(folder))))
         for folder in folders:
             if folder not in kept:
                 with contextlib.suppress(OSError):  # what is left of it is removed at the next start
-                    integrity.unseal(folder)
-                    shutil.rmtree(folder)
+                    integrity.remove(folder)
 
     def latest_epoch(self) -> int:
         """Whole epochs done in the newest checkpoint, 0 if there is none."""
         folders = integrity.sealed(self._directory)
-        return _record(folders[-1])["epoch"] if folders else 0
+        return self._record(folders[-1])["epoch"] if folders else 0
 
     def newest(self) -> str:
         """The newest checkpoint in words."""
         try:
-            record = _record(integrity.sealed(self._directory)[-1])
+            record = self._record(integrity.sealed(self._directory)[-1])
         except (IndexError, ValueError, OSError):
             return "no epoch: nothing is saved yet"
         return f"epoch {record['epoch']}" + (f" and {record['step']} steps" if record["step"] else "")
@@ -148,25 +143,29 @@ class Checkpointer:
         folders = integrity.sealed(self._directory)
         if not folders:
             return None
+        record = self._record(folders[-1])
         try:
-            record = _record(folders[-1])
             record["sums"] = {name: np.float32(value) for name, value in record["sums"].items()}
             saved = _named(self._orbax.restore(folders[-1] / "state"))
         except (ValueError, KeyError, OSError) as error:
-            raise InputError(
-                f"The checkpoint in {self._directory} cannot be used: {str(error).splitlines()[0]}\n"
-                "Remove that directory to train the model anew."
-            ) from error
+            raise self._error(f"cannot be used: {str(error).splitlines()[0]}") from error
         wanted = _named(template)
         saved |= {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in wanted.items() if not leaf.size}
         kinds = [{name: (a.shape, a.dtype) for name, a in arrays.items()} for arrays in (saved, wanted)]
         if kinds[0] != kinds[1]:
-            raise InputError(
-                f"The checkpoint in {self._directory} is of another model or method.\n"
-                "Remove that directory to train the model anew."
-            )
+            raise self._error("is of another model or method.")
         state = jax.tree.unflatten(jax.tree.structure(template), [saved[name] for name in wanted])
         return Checkpoint(state, **record)
+
+    def _record(self, folder):
+        try:
+            return json.loads((folder / "record").read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise self._error(f"cannot be used: {error}") from error
+
+    def _error(self, why):
+        remedy = "Remove that directory to train the model anew."
+        return InputError(f"The checkpoint in {self._directory} {why}\n{remedy}")
 
     def close(self) -> None:
         """Frees what writing needs."""
@@ -210,10 +209,6 @@ def _orbax():
     )
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-def _record(folder):
-    return json.loads((folder / "record").read_text(encoding="utf-8"))
 
 
 def _validation(record):

@@ -26,9 +26,10 @@ def seal(folder: pathlib.Path) -> None:
     os.replace(partial, folder / _NAME)
 
 
-def unseal(folder: pathlib.Path) -> None:
-    """Takes the checksums away: what is left counts as not finished, as it is to be removed."""
+def remove(folder: pathlib.Path) -> None:
+    """Removes the folder: first its checksums, so that what may be left of it counts as not finished."""
     (folder / _NAME).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 def is_sealed(folder: pathlib.Path) -> bool:

@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
+import pathlib
 import shutil
 
 import pytest
 
 from dsink_jax.errors import StorageError
 from dsink_jax.methods import CrossEntropy
-from dsink_jax.training import Checkpointer, TrainingStoppedError, checkpoint, integrity
+from dsink_jax.training import Checkpointer, TrainingStoppedError, integrity
 from tiny_training import files_of, stop_at, train
 
 EPOCHS = 4
@@ -17,21 +18,22 @@ STEPS = 4  # 60 examples in batches of 16
 
 def test_the_only_checkpoint_is_kept_until_the_next_is_sealed(small_data, cpus, tmp_path, monkeypatch):
     """What a kill would leave just before a checkpoint is sealed, and in the middle of removing the last."""
-    directory, seal, delete = tmp_path / "checkpoints", integrity.seal, checkpoint._Manager.delete
+    directory, seal, remove = tmp_path / "checkpoints", integrity.seal, shutil.rmtree
     whole = train(CrossEntropy(), small_data, cpus[:1], EPOCHS)
 
     def seal_after_copy(folder):
         shutil.copytree(directory, tmp_path / f"before-{folder.name}")
         seal(folder)
 
-    def delete_after_copy(manager, step):
-        copy = tmp_path / f"between-{max(steps(directory))}"
-        shutil.copytree(directory, copy)
-        files_of(copy / str(step))[0].unlink()
-        delete(manager, step)
+    def remove_after_copy(folder, **options):
+        if pathlib.Path(folder).parent == directory:
+            copy = tmp_path / f"between-{max(steps(directory))}"
+            shutil.copytree(directory, copy)
+            files_of(copy / folder.name)[0].unlink()
+        remove(folder, **options)
 
     monkeypatch.setattr(integrity, "seal", seal_after_copy)
-    monkeypatch.setattr(checkpoint._Manager, "delete", delete_after_copy)
+    monkeypatch.setattr(shutil, "rmtree", remove_after_copy)
     train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=Checkpointer(directory, keep=1))
     monkeypatch.undo()
     assert steps(directory) == [16]
@@ -65,10 +67,10 @@ def test_disk_full_while_sealing_leaves_the_only_checkpoint(small_data, cpus, tm
 def test_what_cannot_be_removed_stops_nothing(small_data, cpus, tmp_path, monkeypatch):
     """As where a network file system keeps a file that is open."""
 
-    def refuse(manager, step):
+    def refuse(folder, **options):
         raise OSError(errno.ENOTEMPTY, "Directory not empty")
 
-    monkeypatch.setattr(checkpoint._Manager, "delete", refuse)
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     train(CrossEntropy(), small_data, cpus[:1], EPOCHS, checkpointer=Checkpointer(tmp_path, keep=1))
     monkeypatch.undo()
     told = []
