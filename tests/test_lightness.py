@@ -69,7 +69,9 @@ print(*jax.jit(dsink_loss)(*arrays(16, 3)).tolist())
 
 @pytest.mark.slow
 def test_import_loads_nothing_heavy():
-    heavy = "tensorflow tensorflow_datasets matplotlib sklearn orbax ott pandas"
+    heavy = (
+        "tensorflow tensorflow_datasets matplotlib sklearn orbax ott flax rich tyro PIL pandas requests chex"
+    )
     out = in_a_fresh_process(
         f"""
 import sys

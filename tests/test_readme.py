@@ -44,7 +44,7 @@ READERS = {
     "experiments.solver_accuracy": lambda given: read_flags(solver_accuracy.Settings, given),
     "experiments.scaling": lambda given: scaling.parser().parse_args(given),
     "experiments.benchmark": benchmark.parse,
-    "dsink_jax.audit": lambda given: read_flags(audit.Flags, given),
+    "dsink_jax.audit": audit.flags_of,
 }
 
 

@@ -120,7 +120,13 @@ class MethodLoss(NamedTuple):
 
 
 class Options:
-    """What methods and distillation terms share: options that can be checked, listed and changed by name."""
+    """What methods and distillation terms share: options that can be checked, listed and changed by name.
+
+    Class attributes:
+      static: options that are numbers and that programs are compiled for all the same.
+    """
+
+    static: ClassVar[tuple[str, ...]] = ()
 
     def check(self, check: Callable[..., None], option: str, *bounds: Any, **how: Any) -> None:
         """Checks the range of an option when the object is built.
@@ -236,5 +242,7 @@ def static_part(options: Any) -> Any:
 
 def _is_number(field, options):
     """Integers count and bound things, floats are tuned."""
+    if field.name in options.static:
+        return False
     value = getattr(options, field.name)
     return isinstance(value, float | np.floating) or (field.type in (float, "float") and value is not None)

@@ -129,6 +129,8 @@ class NaiveDistillation(Distillation):
 
     noise_weight: float = 0.5
 
+    static = ("noise_weight",)  # 0 and 1 leave a teacher out
+
     def __post_init__(self):
         super().__post_init__()
         self.check(check_range, "noise_weight", 0.0, 1.0)
