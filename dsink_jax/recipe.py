@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from dsink_jax.data import batches
-from dsink_jax.data.corruption import check_labels
+from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.data.streaming import Selected, is_streamed
 from dsink_jax.errors import InputError
@@ -47,8 +47,8 @@ AuxiliaryPredictions = Literal["online", "cached", "out_of_fold"]
 Record = dict[str, Any]
 
 NOISE_ROBUST, IMBALANCE_ROBUST, TARGET = "noise_robust", "imbalance_robust", "target"
-# Auxiliaries draw from streams of the seed of their own. Target and baselines share stream 0: the same initial
-# parameters, order and augmentation, so that they differ by their loss alone.
+# Auxiliaries draw from streams of the seed of their own. Target and baselines share stream 0: the same
+# initial parameters, order and augmentation, so that they differ by their loss alone.
 COMMON_STREAM, IMBALANCE_STREAM, NOISE_STREAM = 0, 1, 2
 _FOLD_STREAM = 7
 # Logit of a class that the models of a fold have not seen, for those that look it up.
@@ -104,7 +104,7 @@ class TrainingSet:
         labels = self.clean_labels if method.meta_labels == "clean" else self.labels
         if labels is None:
             raise InputError("Clean labels are not known here: a meta set must have observed labels.")
-        index = draw_meta_set(labels, method.meta_per_class, self.num_classes, self.meta_seed)
+        index = draw_meta_set(labels, method.meta_per_class or 0, self.num_classes, self.meta_seed)
         return {"meta_index": index, "meta_labels": labels[index]}
 
 
@@ -121,8 +121,8 @@ class ModelSpec:
       noise_robust: name of its f_N, if it has a term or combines.
       imbalance_robust: name of its f_L.
       auxiliary_predictions: whether f_N and f_L are run on the model's own augmented inputs (`online`), are
-        asked once for each input as it is (`cached`), or are trained in folds and asked for what they have not
-        seen (`out_of_fold`).
+        asked once for each input as it is (`cached`), or are trained in folds and asked for what they have
+        not seen (`out_of_fold`).
       training_set: what it is trained on, if that is not the recipe's.
       epochs: for how long, if not as long as the recipe says.
       average_decay: of a moving average of its parameters, or None.
@@ -158,8 +158,8 @@ class Watching(NamedTuple):
     """Who is told of trainings, and may stop them.
 
     Attributes:
-      evaluate: called with the specification of a model and the model as it is after an epoch; what it returns
-        joins the record of the epoch.
+      evaluate: called with the specification of a model and the model as it is after an epoch; what it
+        returns joins the record of the epoch.
       on_record: called with the name of a stage and each new record.
       on_start: called with the name of a stage and the whole epochs that are done already.
       should_stop: asked between steps and before each stage, with the number of steps done.
@@ -230,7 +230,7 @@ class Recipe:
         self._trained: dict[str, TrainedModel] = {}
         self._training_logits: dict[str, np.ndarray] = {}
         self._out_of_fold: dict[str, OutOfFold] = {}
-        check_labels(training_set.labels, training_set.num_classes, "Labels")
+        check_class_numbers(training_set.labels, training_set.num_classes, "Labels")
         batches.check_batch_size(settings.batch_size, total_devices(self._devices))
         for spec in self._specs.values():
             self._check(spec)
@@ -277,11 +277,12 @@ class Recipe:
     def logits(self, name: str, inputs: Any) -> np.ndarray:
         """Logits float32 `[M, C]` of a model, also of one that combines others, for inputs `[M, ...]`."""
         spec = self._specs[name]
-        if spec.is_trained:
+        if isinstance(spec.method, Method):
             return self._predict(self.train(name), inputs)
         pair = [self._predict(self.train(one), inputs) for one in spec.auxiliaries]
         training = self.training_logits(spec.noise_robust)
-        return spec.method.combine(*pair, training, self._set.facts(self._settings.epochs))
+        facts = self._set.facts(self._settings.epochs)
+        return spec.method.combine(pair[0], pair[1], training, facts)
 
     def training_logits(self, name: str) -> np.ndarray:
         """The same for the inputs of the training set, which are predicted for once."""

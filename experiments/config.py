@@ -246,9 +246,9 @@ class Config(MethodFlags):  # type: ignore[misc, valid-type]
         for name in sorted(self.method_names):
             for option, example in METHODS[name].method.required.items() if name in METHODS else ():
                 if self.options_of(name)[option] is None:
-                    own = flag(f"{name}_{option}")
+                    own, what = flag(f"{name}_{option}"), option.replace("_", " ")
                     raise InputError(
-                        f"{name} must be given its {option.replace('_', ' ')}: {own}, such as {own} {example}.\n"
+                        f"{name} must be given its {what}: {own}, such as {own} {example}.\n"
                         f"Meaning: {attribute_help(METHODS[name].method)[option]}"
                     )
             build_method(name, self.options_of(name))

@@ -24,7 +24,7 @@ from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
 from experiments.embedded import Task, fit_logistic_regression, make_task
-from experiments.embedded_cells import CellFlags, Comparison, describe, run_cells
+from experiments.embedded_comparison import CellFlags, Comparison, describe, run_cells
 from experiments.environments import COLUMN, environments_in_words
 from experiments.study.budgets import setting
 from experiments.study.catalogue import STUDIES

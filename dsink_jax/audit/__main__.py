@@ -51,9 +51,9 @@ class Flags:
     """Side to which images of a folder are scaled."""
     model: str = "auto"
     """Network of the auxiliary models; auto is linear for features and wide_cnn for images."""
-    imbalance_method: str = Settings.imbalance_method
+    imbalance_method: str = "logit_adjustment"
     """How f_L is trained."""
-    noise_method: str = Settings.noise_method
+    noise_method: str = "elr"
     """How f_N is trained."""
     folds: int = 5
     """Parts that the data is split into; each is judged by models that were trained on the others."""
@@ -83,7 +83,7 @@ class Flags:
                 raise InputError(f"{flag(name)} must be at least {least}, got {value}.")
         _ = self.settings  # says what else is out of range, before anything is read
         for role in ("imbalance_method", "noise_method"):
-            if METHODS[name := getattr(self, role)].method.told:
+            if METHODS[name := getattr(self, role)].method.required:
                 raise InputError(
                     f"{flag(role)} {name}: this method must be told more than there are flags for here.\n"
                     "Choose another, or give its options to dsink_jax.audit.audit_labels."

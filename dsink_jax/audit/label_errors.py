@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsink_jax import allocation
-from dsink_jax.data.corruption import check_labels
+from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.errors import InputError
 
 _ITERATIONS = 30
@@ -103,7 +103,7 @@ def find_label_errors(
     count, num_classes = noise_robust.shape
     if num_classes < 2:
         raise InputError("There must be at least 2 classes to mistake one for another, got 1.")
-    labels = check_labels(labels, num_classes, "Labels")
+    labels = check_class_numbers(labels, num_classes, "Labels")
     if len(labels) != count:
         raise InputError(f"There must be one label for each of {count} examples, got {len(labels)}.")
     if judged is not None and np.shape(judged) != (count,):

@@ -168,7 +168,7 @@ def corrupt(
             raise InputError(f"The {what} must be an integer in [0, 2^32), got {seed!r}.")
     if num_classes < 2:
         raise InputError(f"A training set needs at least 2 classes, got {num_classes}.")
-    labels = check_labels(labels, num_classes, "Labels")
+    labels = check_class_numbers(labels, num_classes, "Labels")
     counts_before = np.bincount(labels, minlength=num_classes)
     if not (counts_before > 0).all():
         missing = np.flatnonzero(counts_before == 0).tolist()
@@ -183,7 +183,7 @@ def corrupt(
     if noise.startswith("human_"):
         if human_labels is None:
             raise InputError(f"Noise {noise!r} needs human labels, and none were given.")
-        human_labels = check_labels(human_labels, num_classes, "Human labels")
+        human_labels = check_class_numbers(human_labels, num_classes, "Human labels")
         if len(human_labels) != len(labels):
             raise InputError(f"There are {len(human_labels)} human labels for {len(labels)} images.")
         noisy, noise_rate = human_labels[index].astype(np.int32), float("nan")
@@ -281,7 +281,7 @@ def describe(corruption: Corruption) -> str:
     return "\n".join(lines)
 
 
-def check_labels(labels: np.ndarray, num_classes: int, what: str) -> np.ndarray:
+def check_class_numbers(labels: np.ndarray, num_classes: int, what: str) -> np.ndarray:
     """The labels, int64 `[M]`, or `InputError` unless they are integers in [0, C)."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dsink_jax.data.corruption import check_labels
+from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.errors import InputError
 
 
@@ -27,7 +27,7 @@ def draw_meta_set(labels: np.ndarray, per_class: int, num_classes: int, seed: in
     """
     if per_class < 1:
         raise InputError(f"A meta set needs at least 1 image a class, got {per_class}.")
-    counts = np.bincount(check_labels(labels, num_classes, "Labels"), minlength=num_classes)
+    counts = np.bincount(check_class_numbers(labels, num_classes, "Labels"), minlength=num_classes)
     if per_class >= counts.min():
         most = f"Give at most {counts.min() - 1}, or" if counts.min() > 1 else "Give"
         raise InputError(

@@ -17,9 +17,10 @@ from dsink_jax.estimator.settings import Settings
 class DSinkClassifier(ClassifierMixin, BaseEstimator):
     """A classifier for feature vectors whose labels are long-tailed and partly wrong.
 
-    The parameters are those of `dsink_jax.estimator.Settings`, with the same meaning and defaults; options of a
-    method that is given as an object are parameters too, such as `noise_method__momentum`. And `role`, which of the models predicts, see `FittedDSink.logits`. The target is
-    trained only if it is that; f_L and f_N always are.
+    The parameters are those of `dsink_jax.estimator.Settings`, with the same meaning and defaults; options of
+    a method that is given as an object are parameters too, such as `noise_method__momentum`. And `role`,
+    which of the models predicts, see `FittedDSink.logits`: the target is trained only if it is that, f_L and
+    f_N always are.
 
     Attributes:
       classes_: the labels, sorted, `[C]`.

@@ -253,7 +253,7 @@ def _settings(path, kept, objects):
         check_known("setting", name, kept)
         if name not in missing:
             raise InputError(f"{path} was trained with {name} {kept[name]!r}: leave out {name}=.")
-    known = {
+    known: dict[str, Any] = {
         name: build_method(value["method"], value["options"]) if isinstance(value, dict) else value
         for name, value in kept.items()
         if not _is_object(value)

@@ -40,8 +40,8 @@ def fit(
     Args:
       inputs: `[M, D]` vectors, such as the features of a frozen encoder, `[M, H, W, channels]` images, or
         `[M, ...]` of any rank for a network of one's own; numbers. They are standardised over the last axis
-        unless `standardize=False`. `[M, H, W]` are grey images for the networks by name. A memory-mapped array
-        is streamed.
+        unless `standardize=False`. `[M, H, W]` are grey images for the networks by name. A memory-mapped
+        array is streamed.
       labels: integers `[M]` in 0..C-1, as observed.
       num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
       settings: how; the defaults of `Settings` if left out.

@@ -1,11 +1,12 @@
 """What people train on, as arrays that the training takes, and how features are standardised."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from dsink_jax.data.corruption import check_labels
+from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.data.streaming import is_streamed
 from dsink_jax.errors import InputError
 from dsink_jax.training import Standardization
@@ -128,7 +129,7 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
             )
     if not isinstance(num_classes, int | np.integer) or num_classes < 2:
         raise InputError(f"num_classes must be an integer of at least 2, got {num_classes!r}.")
-    return check_labels(labels, int(num_classes), "Labels"), int(num_classes)
+    return check_class_numbers(labels, int(num_classes), "Labels"), int(num_classes)
 
 
 def make_standardization(inputs: np.ndarray) -> Standardization:
@@ -137,7 +138,7 @@ def make_standardization(inputs: np.ndarray) -> Standardization:
     scale = 255.0 if inputs.dtype == np.uint8 else 1.0
     # In parts: a copy of all in float64 would be eight times as large as bytes.
     starts = np.linspace(0, len(inputs), max(inputs.size // _AT_ONCE, 1) + 1).astype(int)
-    parts = [slice(start, stop) for start, stop in zip(starts[:-1], starts[1:], strict=True)]
+    parts = [slice(start, stop) for start, stop in itertools.pairwise(starts)]
     number = inputs.size // inputs.shape[-1]
     mean = sum(inputs[part].sum(over, dtype=np.float64) for part in parts) / number
     std = np.sqrt(sum(((inputs[part] - mean) ** 2).sum(over) for part in parts) / number)

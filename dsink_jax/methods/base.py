@@ -50,7 +50,7 @@ def make_facts(class_counts: Any, epochs: int, transition_matrix: Any = None) ->
     return TrainingFacts(
         counts.astype(np.float32),
         (counts / counts.sum()).astype(np.float32),
-        np.float32(epochs),
+        np.asarray(epochs, np.float32),
         None if transition_matrix is None else np.asarray(transition_matrix, np.float32),
     )
 
@@ -152,7 +152,7 @@ class Options:
         """
         for name in changes:
             check_known("option", name, [field.name for field in option_fields(type(self))])
-        dataclasses.replace(self, **changes)  # checks them
+        dataclasses.replace(self, **changes)  # type: ignore[type-var]  # checks them
         for name, value in changes.items():
             object.__setattr__(self, name, value)
         return self

@@ -3,7 +3,8 @@
 A method that needs one of these derives from it too. They are asked in this order:
 
     TwoStages.first_stage -> start -> [ LooksAtTrainingSet.refresh ] each epoch
-      -> [ MakesInputs.prepare -> network -> loss ] each step -> ChangesVariables.inference_variables -> predict
+      -> [ MakesInputs.prepare -> network -> loss ] each step
+      -> ChangesVariables.inference_variables -> predict
 """
 
 import dataclasses
@@ -148,6 +149,6 @@ def variables_to_predict_with(method: Method, variables: Variables) -> Variables
 
 
 def rounded_share(share: Any, epochs: Any, least: float = 1.0) -> Any:
-    """A share of the epochs in whole epochs, at least so many: the same number on the host and in a program."""
+    """A share of the epochs in whole epochs, at least so many: the same on the host and in a program."""
     xp = np if isinstance(share, float | np.floating) else jax.numpy
     return xp.maximum(xp.round(xp.float32(share) * xp.float32(epochs)), xp.float32(least))

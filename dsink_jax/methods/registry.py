@@ -122,11 +122,12 @@ def build_method(
         check_method_name(method)
         name, made = method, _from_name(method, options or {})
     else:
-        made = method if isinstance(method, Method) else method(facts) if callable(method) else None
+        given: Any = method
+        made = given(facts) if callable(given) and not isinstance(given, Method) else given
         if not isinstance(made, Method):
             raise InputError(
-                f"A method must be a name, a dsink_jax.methods.Method or a function of the training facts that "
-                f"gives one, got {method!r}.\nNames: {', '.join(METHODS)}."
+                f"A method must be a name, a dsink_jax.methods.Method, or a function of the training facts "
+                f"that gives one, got {method!r}.\nNames: {', '.join(METHODS)}."
             )
         name = method_name(made)
     if facts is not None:

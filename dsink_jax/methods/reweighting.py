@@ -45,9 +45,10 @@ class TransportReweighting(TwoStages, MakesInputs, UsesMetaSet, Method):
         `combined`, half of each.
       meta_set: `prototypes`, the mean image of each class, or `whole`, all images.
       trains: `classifier`, the last layer, or the whole `network`, in the second stage.
-      share: epochs of the second stage as a share of the first's, or of both if it cuts the first, in (0, 1].
-      cuts_first: whether these are the last epochs of the training, which the first stage does without, its learning
-        rate not annealed to the end (published: 90 of 250); else they come on top.
+      share: epochs of the second stage as a share of the first's, or of both if it cuts the first; in
+        (0, 1].
+      cuts_first: whether these are the last epochs of the training, which the first stage does without, its
+        learning rate not annealed to the end (published: 90 of 250); else they come on top.
       learning_rate_factor: highest learning rate of the second stage over that of the first, positive.
       meta_weight: weight of the meta set's cross-entropy, at least 0. The published 10 goes with a sum over a
         batch of 16 where this is a mean, so it weighs the meta set more here; chosen on other digits.
@@ -146,7 +147,7 @@ class TransportReweighting(TwoStages, MakesInputs, UsesMetaSet, Method):
 
     def _class_weights(self, facts):
         """Of the training set without the meta set."""
-        kept = jnp.maximum(jnp.asarray(facts.class_counts) - self.meta_per_class, 1.0)
+        kept = jnp.maximum(jnp.asarray(facts.class_counts) - (self.meta_per_class or 0), 1.0)
         return losses.class_balanced_weights(kept, self.beta)
 
     def _meta(self, batch, networks, num_classes):

@@ -1,15 +1,17 @@
 """Training: the step, its mapping over devices, the loop, checkpoints."""
 
+from dsink_jax.training.arguments import (
+    DeviceData,
+    PredictionNumbers,
+    Predictor,
+    Standardization,
+    StepNumbers,
+    StepProgram,
+    TrainState,
+)
 from dsink_jax.training.checkpoint import Checkpoint, Checkpointer, load_variables
 from dsink_jax.training.epoch_metrics import TrainingDivergedError
-from dsink_jax.training.loop import (
-    Auxiliaries,
-    TrainedModel,
-    TrainingSettings,
-    TrainingStoppedError,
-    first_stage_settings,
-    train,
-)
+from dsink_jax.training.loop import TrainingStoppedError, train
 from dsink_jax.training.optimizer import OptimizerSettings, build_optimizer
 from dsink_jax.training.parallel import (
     AXIS,
@@ -20,19 +22,9 @@ from dsink_jax.training.parallel import (
 )
 from dsink_jax.training.predict import predict
 from dsink_jax.training.progress import BarProgress, LineProgress, Progress, SilentProgress, make_progress
-from dsink_jax.training.step import (
-    DeviceData,
-    PredictionNumbers,
-    Predictor,
-    Standardization,
-    StepNumbers,
-    StepProgram,
-    TrainState,
-    create_state,
-    make_predict_step,
-    make_train_step,
-    repeat_step,
-)
+from dsink_jax.training.settings import TrainingSettings, first_stage_settings
+from dsink_jax.training.step import create_state, make_predict_step, make_train_step, repeat_step
+from dsink_jax.training.trained import Auxiliaries, TrainedModel
 
 __all__ = [
     "AXIS",

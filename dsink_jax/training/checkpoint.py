@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from dsink_jax.errors import InputError
 from dsink_jax.models.interface import Variables
 from dsink_jax.training import integrity, storage
-from dsink_jax.training.step import TrainState
+from dsink_jax.training.arguments import TrainState
 
 _BESIDE_ARRAYS, _BESIDE_AN_ARRAY = 64 * 1024, 1024  # bytes of what describes a checkpoint and an array
 

@@ -1,4 +1,4 @@
-"""How parameters are stepped: SGD and AdamW as the field's recipes write them, or any Optax transformation."""
+"""How parameters are stepped: SGD and AdamW as the field writes them, or any Optax transformation."""
 
 import dataclasses
 import numbers
@@ -13,7 +13,8 @@ import optax
 from dsink_jax.errors import InputError, check_known
 
 Schedule = Literal["constant", "cosine", "step"]
-OptimizerLike = str | optax.GradientTransformation
+# optax.GradientTransformation, which the type checker does not know.
+OptimizerLike = str | Any
 OPTIMIZERS = ("sgd", "adamw")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from dsink_jax.data import batches
 from dsink_jax.methods.hooks import SecondStage
 from dsink_jax.training import parallel
-from dsink_jax.training.step import DeviceData
+from dsink_jax.training.arguments import DeviceData
 
 
 class TrainingOrder:

@@ -10,13 +10,8 @@ import numpy as np
 from dsink_jax.data import streaming
 from dsink_jax.models.interface import Variables
 from dsink_jax.training import parallel
-from dsink_jax.training.step import (
-    PredictionNumbers,
-    Predictor,
-    Standardization,
-    make_output_step,
-    make_predict_step,
-)
+from dsink_jax.training.arguments import PredictionNumbers, Predictor, Standardization
+from dsink_jax.training.step import make_output_step, make_predict_step
 
 # Examples on each device at once: so few programs serve any number of them.
 BATCH_SIZES = (512, 128, 32, 8)

@@ -11,7 +11,7 @@ from experiments.benchmark.memory import peak_mib, resident_mib
 
 def first_step(kind: str, quick: bool, started: float) -> dict[str, float]:
     """Seconds from the start of the process to the end of the first step, and of compilation."""
-    from experiments.benchmark.pipeline import QUICK_WORKLOAD, WORKLOAD, torch_trainer
+    from experiments.benchmark.loop_speed import QUICK_WORKLOAD, WORKLOAD, torch_trainer
 
     workload = QUICK_WORKLOAD if quick else WORKLOAD
     if kind == "torch":

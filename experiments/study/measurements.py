@@ -11,7 +11,7 @@ import numpy as np
 from dsink_jax import class_marginal, surrogate_labels
 from dsink_jax.evaluation import noisy_corrected
 from dsink_jax.training.loop import ShouldStop, never
-from experiments.study.cells import Cell
+from experiments.study.runs import Cell
 from experiments.trained import Trained, open_trained
 
 Row = dict[str, Any]

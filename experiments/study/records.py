@@ -9,8 +9,8 @@ import pandas as pd
 
 from experiments.environments import COLUMN, identify, remember
 from experiments.kept_rows import merged, read_rows, write_rows
-from experiments.study import cells
-from experiments.study.cells import Cell
+from experiments.study import runs
+from experiments.study.runs import Cell
 
 PLACE = ("budget", "setting", "seed")
 _KEY = (*PLACE, "model")
@@ -47,11 +47,11 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
     kept, replaced, added = [], set(), set()
     there = read(folder, "results.csv", budget).to_dict("records")
     for cell in studied:
-        results = cells.stored(cell)
+        results = runs.stored(cell)
         if results is None:
             continue
         key = {"budget": budget, "setting": cell.setting.name, "seed": cell.seed}
-        environment, evaluated = {"budget": budget, **_environment(cell)}, cells.curves(cell)
+        environment, evaluated = {"budget": budget, **_environment(cell)}, runs.curves(cell)
         identity = identify(environment)
         made = [
             {

@@ -7,7 +7,7 @@ from dsink_jax.data import is_there, load, load_human_labels
 from dsink_jax.data.sources import data_directory
 from dsink_jax.errors import InputError
 from experiments.dataset import human_kind
-from experiments.study.cells import Cell
+from experiments.study.runs import Cell
 
 
 class Source(NamedTuple):
