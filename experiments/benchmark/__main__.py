@@ -18,7 +18,7 @@ from experiments.benchmark.settings import PARTS, Settings
 _MODULES = {
     "solver": "solvers",
     "step": "steps",
-    "pipeline": "pipeline",
+    "pipeline": "loop_speed",
     "startup": "startup",
     "cifar10": "cifar10",
 }
