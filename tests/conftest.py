@@ -80,15 +80,6 @@ def small_data():
 
 
 @pytest.fixture(scope="session")
-def plain():
-    """No augmentation, so that nothing depends on random draws."""
-    from dsink_jax.data import Augmentation
-    from dsink_jax.training import Preprocessing
-
-    return Preprocessing(Augmentation(), (0.3,), (0.25,))
-
-
-@pytest.fixture(scope="session")
 def cpus():
     devices = jax.devices("cpu")
     assert len(devices) == 8, "tests need 8 virtual CPU devices; see tests/conftest.py"

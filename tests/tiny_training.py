@@ -1,57 +1,75 @@
 """Training of a network so small that it compiles in a second: what tests of whole methods share."""
 
-from functools import partial
+import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from dsink_jax.data import Augmentation, training_order
+from dsink_jax import training
+from dsink_jax.data import RandomCrop, training_order
+from dsink_jax.methods import make_facts, numbers_of
+from dsink_jax.methods.hooks import TwoStages, UsesMetaSet
 from dsink_jax.models import from_linen, several
 from dsink_jax.models.layers import batch_norm, classifier_layer
 from dsink_jax.training import (
     AXIS,
     DeviceData,
-    FitSettings,
     OptimizerSettings,
-    Preprocessing,
+    Standardization,
+    StepNumbers,
+    TrainingSettings,
     create_state,
-    fit,
     make_train_step,
     parallel_train_step,
+    repeat_step,
     replicate,
 )
+from dsink_jax.training.programs import make_program
 
 NUM_CLASSES = 4
-SGD = OptimizerSettings(0.05, "cosine", 0.9, False, 5e-4)
-AUGMENTED = Preprocessing(Augmentation(1, False), (0.3,), (0.25,))
-META = 2  # images of each class
+SGD = OptimizerSettings("sgd", 0.05, "cosine", 0.9, False, 5e-4)
+# Without momentum rounding differences are not amplified beyond what the step itself does.
+PLAIN_SGD = OptimizerSettings("sgd", 0.05, "constant", 0.0, False, 0.0)
+AUGMENTED = RandomCrop(1)
+STANDARDIZATION = Standardization(np.float32([0.3]), np.float32([4.0]))
+META = 2  # inputs of each class
+BATCH = 16  # 60 examples: the fourth batch of an epoch has 12 and is padded
+STEPS_PER_EPOCH = 4
 
 
 class TinyNetwork(nn.Module):
-    num_classes: int
+    num_classes: int = NUM_CLASSES
     classifier: str = "linear"
-    axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images, train, features_only=False):
-        x = nn.Dense(12, use_bias=False)(images.reshape(len(images), -1))
-        x = nn.relu(batch_norm(train, self.axis_name, jnp.float32)()(x))
+    def __call__(self, inputs, train, features_only=False):
+        x = nn.Dense(12, use_bias=False)(inputs.reshape(len(inputs), -1))
+        x = nn.relu(batch_norm(train, jnp.float32)()(x))
         if features_only:
             return x
         return classifier_layer(self.classifier, self.num_classes, jnp.float32)(x)
 
 
-def tiny_model(method, axis_name=AXIS):
-    """The network, or networks, that a method asks for."""
-    module = partial(TinyNetwork, num_classes=NUM_CLASSES, classifier=method.classifier)
-    return several(from_linen(module, axis_name), method.networks)
+def tiny_model(method):
+    """The network, or networks, that a method asks for; the same object each time."""
+    return several(from_linen(TinyNetwork(NUM_CLASSES, method.classifier)), method.networks)
+
+
+def some_variables(method, inputs, seed=1):
+    """Variables of the tiny network, or networks, before any training: NumPy arrays."""
+    variables = tiny_model(method).init(jax.random.key(seed), np.asarray(inputs[:1], np.float32))
+    return jax.device_get(variables)
+
+
+def facts_of(data, epochs=4, transition_matrix=None):
+    """What a method may know of a data set."""
+    return make_facts(np.bincount(data.labels, minlength=NUM_CLASSES), epochs, transition_matrix)
 
 
 def with_meta_set(data):
-    """The data with the first images of each class as a meta set."""
+    """The data with the first examples of each class as a meta set."""
     index = np.concatenate([np.flatnonzero(data.labels == c)[:META] for c in range(NUM_CLASSES)])
     return data._replace(meta_index=index.astype(np.int32), meta_labels=data.labels[index])
 
@@ -63,58 +81,98 @@ def with_auxiliaries(data, seed=0):
     return data._replace(noise_robust_logits=first, imbalance_robust_logits=second)
 
 
-def train(method, data: DeviceData, devices, epochs=4, state_dtype="float32", **options):
-    """A short fit, saved after every epoch if there is a checkpointer."""
-    settings = FitSettings(epochs, 16, SGD, checkpoint_every=1, state_dtype=state_dtype)
-    model = tiny_model(method)
-    if method.meta_per_class:
+SETTINGS = {field.name for field in dataclasses.fields(TrainingSettings)}
+
+
+def train(method, data: DeviceData, devices, epochs=4, *, model=None, facts=None, **options):
+    """A short training, saved after every epoch if there is a checkpointer.
+
+    Options are those of `TrainingSettings`, whose defaults are others here, and of `training.train`.
+    """
+    changes = {name: options.pop(name) for name in SETTINGS & options.keys()}
+    settings = {"optimizer": SGD, "preprocess": AUGMENTED, "checkpoint_every": 1, **changes}
+    options = {"seed": 5, "standardization": STANDARDIZATION, **options}
+    if isinstance(method, UsesMetaSet):
         data = with_meta_set(data)
-    return fit(
-        model, method, data, AUGMENTED, settings, num_classes=NUM_CLASSES, seed=5, devices=devices, **options
+    return training.train(
+        tiny_model(method) if model is None else model,
+        method,
+        data,
+        TrainingSettings(epochs, settings.pop("batch_size", BATCH), **settings),
+        facts=facts_of(data, epochs) if facts is None else facts,
+        devices=devices,
+        **options,
     )
 
 
 def some_steps(
-    method, data, preprocessing, devices, *, mapping=parallel_train_step, state_dtype="float32", steps=5
+    method,
+    data,
+    devices,
+    *,
+    term=None,
+    model=None,
+    facts=None,
+    preprocess=None,
+    auxiliaries=None,
+    mapping=parallel_train_step,
+    state_dtype="float32",
+    steps=5,
+    first_epoch=2,
+    together=False,
 ):
-    """State and metrics after a few steps, one of them padded; without momentum, as in test_step.
+    """State and metrics after a few steps, one of them padded.
 
     Per-example state starts from random numbers in [0, 1], so that there is something to tell examples by.
+    `first_epoch` is the method's epoch at the first step: with 2 warm-ups are over.
     """
-    model, stage = tiny_model(method), method.second_stage
+    model = tiny_model(method) if model is None else model
+    facts = facts_of(data, 20) if facts is None else facts
+    stage = method.second_stage(20) if isinstance(method, TwoStages) else None
     kept = np.arange(len(data.labels))
-    if method.meta_per_class:
+    if isinstance(method, UsesMetaSet):
         data = with_meta_set(data)
         kept = np.setdiff1d(kept, data.meta_index)
-    optimizer = optax.sgd(0.05)
+    settings = TrainingSettings(20, BATCH, PLAIN_SGD, preprocess)
+    program = make_program(model, method, term, settings, auxiliaries, stage)
+    numbers = StepNumbers(
+        numbers_of(method),
+        numbers_of(term),
+        PLAIN_SGD.numbers(20 * STEPS_PER_EPOCH),
+        facts,
+        np.float32(STEPS_PER_EPOCH),
+        STANDARDIZATION,
+        auxiliaries=None if auxiliaries is None else tuple(one.numbers for one in auxiliaries),
+    )
+    weights = None if auxiliaries is None else tuple(one.variables for one in auxiliaries)
     state = create_state(
-        model, method, optimizer, jax.random.key(0), data.images[:1], 60, NUM_CLASSES, state_dtype=state_dtype
+        program, numbers, jax.random.key(0), data.inputs[:1], len(data.labels), state_dtype=state_dtype
     )
     rng = np.random.default_rng(0)
     state = state._replace(
-        # The method's epoch 2 at the first step: warm-ups are over.
-        step=state.step + 2 * STEPS_PER_EPOCH,
+        step=state.step + first_epoch * STEPS_PER_EPOCH,
         example_state=jax.tree.map(
             lambda leaf: jnp.asarray(rng.uniform(size=leaf.shape), leaf.dtype), state.example_state
         ),
     )
-    step = make_train_step(
-        model, method, optimizer, preprocessing, STEPS_PER_EPOCH, stage=stage, axis_name=AXIS
-    )
-    step = mapping(step, devices)
-    orders = [training_order(len(kept), 16, len(devices), seed=3, epoch=epoch) for epoch in (0, 1)]
-    index = kept[np.concatenate([order.index for order in orders])].astype(np.int32)
-    where = np.concatenate([order.where for order in orders])
-    assert not where[:steps].all()
-    state, data, key = replicate((state, data, jax.random.key(7)), devices)
+    step = make_train_step(program, AXIS)
+    step = mapping(repeat_step(step), devices, split=(None, 0, 0)) if together else mapping(step, devices)
+    orders = [training_order(len(kept), BATCH, len(devices), seed=3, epoch=epoch) for epoch in (0, 1)]
+    index = kept[np.concatenate([order.index for order in orders])].astype(np.int32)[:steps]
+    where = np.concatenate([order.where for order in orders])[:steps]
+    assert not where.all()
+    state, *fixed = replicate((state, data, numbers, weights, jax.random.key(7)), devices)
+    if together:
+        active = np.ones(steps, bool)
+        state, stacked = step(state, *fixed, active, index.swapaxes(0, 1), where.swapaxes(0, 1))
+        stacked = jax.device_get(stacked)
+        metrics = [{name: value[i] for name, value in stacked.items()} for i in range(steps)]
+        return jax.device_get(state), metrics
     metrics = []
     for i in range(steps):
-        state, values = step(state, data, None, key, index[i], where[i])
+        state, values = step(state, *fixed, index[i], where[i])
         metrics.append(jax.device_get(values))
     return jax.device_get(state), metrics
-
-
-STEPS_PER_EPOCH = 4
 
 
 def assert_equal_trees(one, other):
