@@ -57,6 +57,34 @@ def tiny_model(method):
     return several(from_linen(TinyNetwork(NUM_CLASSES, method.classifier)), method.networks)
 
 
+def sequences(count=60):
+    """Training set of float inputs [M, T, D] in 4 classes, each with a mean of its own, and noise."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, NUM_CLASSES, count).astype(np.int32)
+    means = rng.normal(size=(NUM_CLASSES, 3))
+    return DeviceData((means[labels, None] + rng.normal(size=(count, 5, 3))).astype(np.float32), labels)
+
+
+class Counting:
+    """A source that can only be asked for one input at a time, and remembers for which."""
+
+    def __init__(self, inputs):
+        self._inputs, self.read = inputs, []
+        self.shape, self.dtype = inputs.shape, inputs.dtype
+
+    def __len__(self):
+        return len(self._inputs)
+
+    def __getitem__(self, position):
+        assert isinstance(position, int)
+        self.read.append(position)
+        return self._inputs[position]
+
+
+def streamed(data):
+    return data._replace(inputs=Counting(data.inputs))
+
+
 def some_variables(method, inputs, seed=1):
     """Variables of the tiny network, or networks, before any training: NumPy arrays."""
     variables = tiny_model(method).init(jax.random.key(seed), np.asarray(inputs[:1], np.float32))
@@ -105,52 +133,52 @@ def train(method, data: DeviceData, devices, epochs=4, *, model=None, facts=None
     )
 
 
+def program_and_numbers(method, data, *, term=None, model=None, preprocess=None, auxiliaries=None):
+    """What a step without momentum is compiled for, and its numbers; a training of 20 epochs."""
+    model = tiny_model(method) if model is None else model
+    stage = method.second_stage(20) if isinstance(method, TwoStages) else None
+    settings = TrainingSettings(20, BATCH, PLAIN_SGD, preprocess)
+    numbers = StepNumbers(
+        numbers_of(method),
+        numbers_of(term),
+        PLAIN_SGD.numbers(20 * STEPS_PER_EPOCH),
+        facts_of(data, 20),
+        np.float32(STEPS_PER_EPOCH),
+        STANDARDIZATION,
+        auxiliaries=None if auxiliaries is None else tuple(one.numbers for one in auxiliaries),
+    )
+    return make_program(model, method, term, settings, auxiliaries, stage), numbers
+
+
 def some_steps(
     method,
     data,
     devices,
     *,
-    term=None,
-    model=None,
-    facts=None,
-    preprocess=None,
     auxiliaries=None,
     mapping=parallel_train_step,
     state_dtype="float32",
     steps=5,
-    first_epoch=2,
     together=False,
+    **parts,
 ):
-    """State and metrics after a few steps, one of them padded.
+    """State and metrics after a few steps, one of them padded; `parts` as in `program_and_numbers`.
 
     Per-example state starts from random numbers in [0, 1], so that there is something to tell examples by.
-    `first_epoch` is the method's epoch at the first step: with 2 warm-ups are over.
     """
-    model = tiny_model(method) if model is None else model
-    facts = facts_of(data, 20) if facts is None else facts
-    stage = method.second_stage(20) if isinstance(method, TwoStages) else None
+    program, numbers = program_and_numbers(method, data, auxiliaries=auxiliaries, **parts)
     kept = np.arange(len(data.labels))
     if isinstance(method, UsesMetaSet):
         data = with_meta_set(data)
         kept = np.setdiff1d(kept, data.meta_index)
-    settings = TrainingSettings(20, BATCH, PLAIN_SGD, preprocess)
-    program = make_program(model, method, term, settings, auxiliaries, stage)
-    numbers = StepNumbers(
-        numbers_of(method),
-        numbers_of(term),
-        PLAIN_SGD.numbers(20 * STEPS_PER_EPOCH),
-        facts,
-        np.float32(STEPS_PER_EPOCH),
-        STANDARDIZATION,
-        auxiliaries=None if auxiliaries is None else tuple(one.numbers for one in auxiliaries),
-    )
     weights = None if auxiliaries is None else tuple(one.variables for one in auxiliaries)
     state = create_state(
         program, numbers, jax.random.key(0), data.inputs[:1], len(data.labels), state_dtype=state_dtype
     )
     rng = np.random.default_rng(0)
     state = state._replace(
-        step=state.step + first_epoch * STEPS_PER_EPOCH,
+        # The method's epoch 2 at the first step: warm-ups are over.
+        step=state.step + 2 * STEPS_PER_EPOCH,
         example_state=jax.tree.map(
             lambda leaf: jnp.asarray(rng.uniform(size=leaf.shape), leaf.dtype), state.example_state
         ),
@@ -185,9 +213,7 @@ def assert_equal_trees(one, other):
 def assert_same(one, other, tolerance):
     """State within a tolerance, and metrics but the count of iterations."""
     (state, metrics), (other_state, other_metrics) = one, other
-    assert jax.tree.structure(state) == jax.tree.structure(other_state)
-    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(other_state), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)
+    assert_close_trees(state, other_state, tolerance)
     for ours, theirs in zip(metrics, other_metrics, strict=True):
         assert ours.keys() == theirs.keys()
         for name in ours.keys() - {"sinkhorn_iterations"}:
@@ -202,6 +228,39 @@ def stop_at(*steps):
         return bool(left) and step >= left[0] and bool(left.pop(0))
 
     return should_stop
+
+
+def assert_close_trees(one, other, tolerance):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)
+
+
+class Steps(training.SilentProgress):
+    """Remembers the metrics of every dispatch, and calls what it is given after each."""
+
+    def __init__(self, then=lambda count: None):
+        self.metrics, self._then = [], then
+
+    def step_dispatched(self, fraction, metrics):
+        self.metrics.append(metrics)
+        self._then(len(self.metrics))
+
+
+class Kept:
+    """In place of a checkpointer: keeps what would be written."""
+
+    def __init__(self):
+        self.checkpoints = []
+
+    def restore(self, template):
+        return None
+
+    def newest(self):
+        return "none"
+
+    def save(self, checkpoint):
+        self.checkpoints.append(jax.device_get(checkpoint))
 
 
 def files_of(folder):

@@ -9,17 +9,17 @@ import jax
 
 
 class Source:
-    """Images to be read one by one, which remembers which were."""
+    """Inputs to be read one by one, which remembers which were."""
 
-    def __init__(self, images):
-        self.images, self.shape, self.dtype, self.read = images, images.shape, images.dtype, []
+    def __init__(self, inputs):
+        self.inputs, self.shape, self.dtype, self.read = inputs, inputs.shape, inputs.dtype, []
 
     def __len__(self):
-        return len(self.images)
+        return len(self.inputs)
 
     def __getitem__(self, position):
         self.read.append(position)
-        return self.images[position]
+        return self.inputs[position]
 
 
 def main(index, count, devices, port, place, pause, words):
@@ -31,15 +31,21 @@ def main(index, count, devices, port, place, pause, words):
     import numpy as np
 
     from dsink_jax import allocation
-    from dsink_jax.methods import CrossEntropy, DSink, EarlyLearningRegularization, Weighting
-    from dsink_jax.training import Checkpointer, DeviceData
-    from tiny_training import train
+    from dsink_jax.methods import CrossEntropy, DSink, EarlyLearningRegularization
+    from dsink_jax.models import from_linen
+    from dsink_jax.training import Checkpointer, DeviceData, OptimizerSettings
+    from own_networks import Linen
+    from tiny_training import sequences, train
 
     streamed = "streamed" in words
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 255, (60, 8, 8, 1)), rng.integers(0, 4, 60)
-    images = images.astype(np.uint8)
-    data = DeviceData(Source(images) if streamed else images, labels.astype(np.int32))
+    inputs, labels = rng.integers(0, 255, (60, 8, 8, 1)), rng.integers(0, 4, 60)
+    inputs, method, options = inputs.astype(np.uint8), EarlyLearningRegularization(), {}
+    if "own" in words:
+        inputs, labels, *_ = sequences()
+        options = {"model": from_linen(Linen(4)), "preprocess": None, "standardization": None}
+        options |= {"optimizer": OptimizerSettings("adamw", 0.01), "average_decay": 0.9}
+    data = DeviceData(Source(inputs) if streamed else inputs, labels.astype(np.int32))
     first = processes.is_first()
     told = processes.from_first(lambda: {"process": jax.process_index()})
     if "pieces" in words:
@@ -52,23 +58,23 @@ def main(index, count, devices, port, place, pause, words):
         print("epoch", record["epoch"], flush=True)
         time.sleep(pause)
 
-    method = EarlyLearningRegularization()
     if "dsink" in words:
-        method = DSink(CrossEntropy(), Weighting(alpha=10.0))
+        method, options = CrossEntropy(), {"term": DSink()}
         f_N, f_L = rng.normal(0, 3, (2, 60, 4)).astype(np.float32)
         data = data._replace(noise_robust_logits=f_N, imbalance_robust_logits=f_L)
     if "distributed" in words:
         allocation.DISTRIBUTE_FROM = 1
-    fitted = train(
+    trained = train(
         *(method, data, jax.local_devices(), 1000 if pause else 3),
         checkpointer=Checkpointer(pathlib.Path(place) / "checkpoints") if first else None,
         on_record=wait,
+        **options,
     )
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(fitted.variables)]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(trained.variables)]
     np.savez(pathlib.Path(place) / f"end-{index}.npz", *leaves)
-    ends = {"history": fitted.history, "told": told, "devices": len(jax.devices())}
+    ends = {"history": trained.history, "told": told, "devices": len(jax.devices())}
     if streamed:
-        ends["read"] = len(data.images.read)
+        ends["read"] = len(data.inputs.read)
     (pathlib.Path(place) / f"end-{index}.json").write_text(json.dumps(ends))
 
 

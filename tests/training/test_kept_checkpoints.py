@@ -89,7 +89,7 @@ def test_newest_checkpoints_and_the_best_by_validation_are_kept(small_data, cpus
             train(
                 *(CrossEntropy(), small_data, cpus[:1], 6),
                 checkpointer=Checkpointer(tmp_path, keep=2, keep_best=True),
-                evaluate=lambda variables: {"validation_accuracy": next(scores)},
+                evaluate=lambda trained: {"validation_accuracy": next(scores)},
                 should_stop=stop_at(*([stop] if stop else [])),
             )
     assert steps(tmp_path) == [2 * STEPS, 5 * STEPS, 6 * STEPS]
