@@ -69,20 +69,32 @@ def with_other_numbers(name):
 
 
 def whole(method, own_kernels, batch, state, axis_name=None):
-    """Summed loss of the valid rows of a device, and what `loss` returned, for linear networks."""
+    """Summed loss of the valid rows of a device; what `loss` returned and was given, for linear networks."""
     networks = linear_networks(own_kernels)
     batch = prepared(method, batch, state, epoch=LATE, axis_name=axis_name, networks=networks)
-    fed = batch.inputs if batch.prepared is None else batch.prepared
-    result = method.loss(networks.logits(fed), batch, state, context(method, LATE, axis_name=axis_name))
-    return jnp.where(batch.where, result.values, 0.0).sum(), result
+    outputs = networks.logits(batch.inputs if batch.prepared is None else batch.prepared)
+    result = method.loss(outputs, batch, state, context(method, LATE, axis_name=axis_name))
+    return jnp.where(batch.where, result.values, 0.0).sum(), (result, batch, outputs)
 
 
-def some_outputs(method, batch):
-    """Logits of the networks for all that they are fed."""
-    fed = batch.inputs if batch.prepared is None else batch.prepared
-    outputs = rows(3, count=method.networks * len(jax.tree.leaves(fed)[0]))
-    outputs = outputs.reshape(method.networks, -1, CLASSES)
-    return outputs[0] if method.networks == 1 else outputs
+traced = []  # the static part of each method that a program was made for
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def program(static, numbers, own_kernels, batch, state):
+    traced.append(static)
+    local = functools.partial(whole, with_numbers(static, numbers))
+    (_, outcome), gradient = jax.value_and_grad(local, has_aux=True)(own_kernels, batch, state)
+    return *outcome, gradient
+
+
+def arguments(method):
+    return kernels(method.networks), full_batch(WHERE), some_state(method)
+
+
+def evaluated(method):
+    """The result of `loss`, batch and outputs that it was given, and the gradient of the networks."""
+    return program(static_part(method), numbers_of(method), *arguments(method))
 
 
 @EVERY_METHOD
@@ -122,7 +134,7 @@ def test_scikit_learn_reads_changes_and_clones_options(name):
     assert options.keys() == method_options(name).keys()
     changed = build(name).set_params(**options)
     assert changed == method
-    with pytest.raises(InputError, match="^Unknown option 'mass'") as refused:
+    with pytest.raises(InputError, match=r"^Unknown option 'mass'") as refused:
         changed.set_params(mass=1.0)
     assert len(str(refused.value).splitlines()) == 1
     for option in numbers_of(method).keys() & options.keys():
@@ -135,42 +147,27 @@ def test_scikit_learn_reads_changes_and_clones_options(name):
 @EVERY_METHOD
 def test_numbers_are_arguments_of_one_program(name):
     """Losses by traced numbers are those by concrete ones, and other numbers compile nothing anew."""
-    traces = []
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def program(static, numbers, own_kernels, batch, state):
-        traces.append(static)
-        method = with_numbers(static, numbers)
-        return jax.value_and_grad(functools.partial(whole, method), has_aux=True)(own_kernels, batch, state)
-
-    for method in (build(name), with_other_numbers(name)):
-        arguments = kernels(method.networks), full_batch(WHERE), some_state(method)
-        (_, result), gradient = program(static_part(method), numbers_of(method), *arguments)
-        _, expected = jax.jit(whole, static_argnums=0)(method, *arguments)
-        np.testing.assert_allclose(result.values, expected.values, rtol=1e-3, atol=1e-5)
-        assert (result.values.shape, result.values.dtype) == ((EXAMPLES,), jnp.float32)
-        assert np.isfinite(result.values).all() and np.isfinite(gradient).all()
-        assert all(metric.shape in ((), (EXAMPLES,), (EXAMPLES, 2)) for metric in result.metrics.values())
-        state = arguments[-1]
-        assert jax.tree.structure(result.example_state) == jax.tree.structure(state)
-        for new, old in zip(jax.tree.leaves(result.example_state), jax.tree.leaves(state), strict=True):
-            assert (new.shape, new.dtype) == (old.shape, old.dtype)
-    assert len(traces) == 1
+    method, other = build(name), with_other_numbers(name)
+    _, (expected, _, _) = jax.jit(whole, static_argnums=0)(other, *arguments(other))
+    np.testing.assert_allclose(evaluated(other)[0].values, expected.values, rtol=1e-3, atol=1e-5)
+    result, *_, gradient = evaluated(method)
+    assert traced.count(static_part(method)) == 1
+    assert (result.values.shape, result.values.dtype) == ((EXAMPLES,), jnp.float32)
+    assert np.isfinite(result.values).all() and np.isfinite(gradient).all()
+    assert all(metric.shape in ((), (EXAMPLES,), (EXAMPLES, 2)) for metric in result.metrics.values())
 
 
 @EVERY_METHOD
 def test_one_device_and_eight_give_the_same(name, cpus):
     """One example each, of which two are padding: values, new state and the summed gradient."""
     method = build(name)
-    batch, state, own_kernels = full_batch(WHERE), some_state(method), kernels(method.networks)
-    (_, expected), gradient = jax.jit(
-        jax.value_and_grad(functools.partial(whole, method), has_aux=True)
-    )(own_kernels, batch, state)
+    own_kernels, batch, state = arguments(method)
+    expected, *_, gradient = evaluated(method)
 
     def one_device(inputs, second_view, labels, where, state):
         own = batch._replace(inputs=inputs, second_view=second_view, labels=labels, where=where)
         local = functools.partial(whole, method, axis_name="devices")
-        (_, result), gradient = jax.value_and_grad(local, has_aux=True)(own_kernels, own, state)
+        (_, (result, *_)), gradient = jax.value_and_grad(local, has_aux=True)(own_kernels, own, state)
         return result.values, result.example_state, jax.lax.psum(gradient, "devices")
 
     own = (batch.inputs, batch.second_view, batch.labels, batch.where, state)
@@ -185,9 +182,8 @@ def test_one_device_and_eight_give_the_same(name, cpus):
 @EVERY_METHOD
 def test_padding_does_not_matter(name):
     """Other outputs, labels and state in padded rows leave values and state of the others."""
-    method = build(name)
-    batch, state = prepared(method, full_batch(WHERE), some_state(method), epoch=LATE), some_state(method)
-    outputs = some_outputs(method, batch)
+    method, state = build(name), some_state(build(name))
+    _, batch, outputs, _ = evaluated(method)
     padded = np.resize(~WHERE, EXAMPLES * (outputs.shape[-2] // EXAMPLES))  # of both views
     padded = np.pad(padded, (0, outputs.shape[-2] - len(padded)))  # of the meta set none
     other = np.where(padded[:, None], 7 - outputs, outputs)
@@ -202,26 +198,24 @@ def test_padding_does_not_matter(name):
 
 @EVERY_METHOD
 def test_state_of_each_example(name):
-    """Its size, and that a row depends on no other example of the batch."""
+    """Its size and shape, and that a row depends on the outputs of no other example."""
     method = build(name)
     state = method.init(7, CLASSES)
     assert all(len(leaf) == 7 and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state))
     numbers = {"elr": CLASSES, "truncated_gce": 1, "dividemix": 2, "ot_reweighting": 2}.get(name, 0)
     assert bytes_per_example(method, CLASSES) == 4 * numbers == 2 * bytes_per_example(method, CLASSES, 2)
-    if not numbers:
-        assert state == ()
-        return
-    batch, state = prepared(method, full_batch(), some_state(method)), some_state(method)
-    outputs = some_outputs(method, batch)
-    other = np.where(np.arange(outputs.shape[-2])[:, None] % EXAMPLES < 4, outputs, outputs[..., ::-1])
-    one, two = (loss_of(method, logits, state, batch=batch) for logits in (outputs, other))
-    first_four = [jax.tree.map(lambda leaf: leaf[:4], each.example_state) for each in (one, two)]
-    assert_equal_trees(*first_four)
+    result, batch, outputs, _ = evaluated(method)
+    assert jax.tree.structure(result.example_state) == jax.tree.structure(state)
+    for new, old in zip(jax.tree.leaves(result.example_state), jax.tree.leaves(state), strict=True):
+        assert (new.shape, new.dtype) == ((EXAMPLES, *old.shape[1:]), old.dtype)
+    other = np.where(np.arange(outputs.shape[-2])[:, None] % EXAMPLES < 4, outputs, 7 - outputs)
+    one, two = (loss_of(method, logits, some_state(method), batch=batch) for logits in (outputs, other))
+    assert_equal_trees(*(jax.tree.map(lambda leaf: leaf[:4], each.example_state) for each in (one, two)))
 
 
 @EVERY_METHOD
 def test_predictions(name):
-    """Logits of the n inputs: the outputs, or the mean of both networks', but where a paper says otherwise."""
+    """The outputs, or the mean of both networks', but where a paper says otherwise."""
     method = with_other_numbers(name)
     outputs = LOGITS if method.networks == 1 else np.stack([LOGITS, rows(5)])
 
