@@ -306,7 +306,7 @@ def test_a_class_without_examples_is_never_predicted(name):
 
 @pytest.mark.parametrize("base", [LogitAdjustment(), CrossEntropy()])
 def test_training_with_a_term_is_finite_without_examples_of_a_class(base, cpus):
-    """Of f_L the class has no mass, so Q gives it none; only the target's own prediction may be unlike that."""
+    """By f_L the class has no mass, so Q gives it none."""
     data = tiny_data()
     labels = np.where(data.labels == 2, 3, data.labels).astype(np.int32)
     data = data._replace(labels=labels)
