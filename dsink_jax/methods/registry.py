@@ -123,7 +123,9 @@ def build_method(
         name, made = method, _from_name(method, options or {})
     else:
         given: Any = method
-        made = given(facts) if callable(given) and not isinstance(given, Method) else given
+        is_class = isinstance(given, type) and issubclass(given, Method)
+        is_function = callable(given) and not is_class and not isinstance(given, Method)
+        made = given(facts) if is_function else given
         if not isinstance(made, Method):
             raise InputError(
                 f"A method must be a name, a dsink_jax.methods.Method, or a function of the training facts "

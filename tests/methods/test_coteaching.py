@@ -5,18 +5,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsink_jax.errors import InputError
-from method_references import CLASSES, EXAMPLES, FACTS, LABELS, batch, build, cross_entropy, rows
-from tiny_training import train
+from method_references import (
+    CLASSES,
+    EXAMPLES,
+    FACTS,
+    LABELS,
+    build,
+    cross_entropy,
+    facts_of,
+    full_batch,
+    loss_of,
+    metrics_of,
+    refreshes,
+    rows,
+    softmax,
+    tiny_data,
+    tiny_training,
+)
 
 BOTH = np.stack([rows(31), rows(32)])
 LOSSES = np.stack([cross_entropy(one) for one in BOTH])
-
-
-def output(method, epoch, where=None, shared=None, logits=BOTH):
-    shared = method.init_shared(CLASSES) if shared is None else jnp.float32(shared)
-    now = batch(where)._replace(shared_state=shared)
-    return method.loss(jnp.asarray(logits), now, (), epoch=jnp.float32(epoch), axis_name=None)
 
 
 def by_hand(kept, where=(True,) * EXAMPLES):
@@ -29,100 +37,59 @@ def by_hand(kept, where=(True,) * EXAMPLES):
     return values
 
 
-# Rate 0.4 and 20 epochs: the ramp is one epoch.
-@pytest.mark.parametrize(("epoch", "kept"), [(0, 8), (0.25, 7), (0.5, 6), (0.75, 5), (1, 4), (7.3, 4)])
-def test_the_smallest_losses_of_the_other_network(epoch, kept):
-    result = output(build("coteaching"), epoch)  # floor(8 * (1 - 0.4 * epoch))
-    expected = int(np.floor(EXAMPLES * (1 - 0.4 * min(epoch, 1)) + 1e-9))
-    assert expected == kept
+# Rate 0.4 and 20 epochs, so the ramp is one epoch; or 0.5 and 200, so it is ten, as published.
+@pytest.mark.parametrize(
+    ("rate", "epochs", "epoch", "kept"),
+    [
+        *((0.4, 20, 0, 8), (0.4, 20, 0.25, 7), (0.4, 20, 0.5, 6), (0.4, 20, 1, 4), (0.4, 20, 7.3, 4)),
+        *((0.5, 200, 2.5, 7), (0.5, 200, 5, 6), (0.5, 200, 10, 4), (0.5, 200, 150, 4)),
+        *((0.99, 20, 5, 1), (0.0, 20, 5, 8)),  # one at least; without noise all
+    ],
+)
+def test_the_smallest_losses_of_the_other_network(rate, epochs, epoch, kept):
+    result = loss_of(build("coteaching", noise_rate=rate), BOTH, epoch=epoch, facts=facts_of(epochs))
     np.testing.assert_allclose(result.values, by_hand(kept), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(result.metrics["kept"].mean(), kept / EXAMPLES, rtol=1e-6)
-    assert result.metrics["noise_rate"] == np.float32(0.4)
+    assert result.metrics["noise_rate"] == np.float32(rate)
     # The mean of the step is the sum of two means over what was chosen.
     orders = [np.argsort(LOSSES[k])[:kept] for k in (1, 0)]
     means = sum(LOSSES[k][order].mean() for k, order in enumerate(orders))
     np.testing.assert_allclose(result.values.mean(), means, rtol=1e-5)
 
 
-def test_the_ramp_is_a_share_of_the_training():
-    method = build("coteaching", FACTS._replace(epochs=200), coteaching_noise_rate=0.5)
-    for epoch, kept in ((0, 8), (2.5, 7), (5, 6), (10, 4), (150, 4)):  # 10 epochs, as published
-        np.testing.assert_allclose(output(method, epoch).values, by_hand(kept), rtol=1e-5, atol=1e-6)
-
-
 def test_padding_is_neither_chosen_nor_counted():
     where = (True, False, True, True, False, True, True, True)
-    result = output(build("coteaching"), 5, where)
+    result = loss_of(build("coteaching"), BOTH, epoch=5, batch=full_batch(where))
     np.testing.assert_allclose(result.values, by_hand(3, where), rtol=1e-5, atol=1e-6)  # floor(6 * 0.6)
     assert not result.metrics["kept"][~np.array(where)].any()
 
 
-def test_at_least_one_example_is_kept():
-    result = output(build("coteaching", coteaching_noise_rate=0.99), 5)
-    np.testing.assert_allclose(result.values, by_hand(1), rtol=1e-5, atol=1e-6)
-
-
-def test_no_noise_is_cross_entropy_of_both():
-    result = output(build("coteaching", coteaching_noise_rate=0.0), 5)
-    np.testing.assert_allclose(result.values, LOSSES.sum(0), rtol=1e-5)
-
-
 def test_gradient_goes_through_the_chosen_losses_alone():
     def total(logits):
-        return output(build("coteaching"), 5, logits=logits).values.sum()
+        return loss_of(build("coteaching"), logits, epoch=5).values.sum()
 
     gradient = np.asarray(jax.grad(total)(jnp.asarray(BOTH)))
     for own, other in ((0, 1), (1, 0)):
         chosen = np.zeros(EXAMPLES, bool)
         chosen[np.argsort(LOSSES[other])[:4]] = True
         assert not gradient[own][~chosen].any()
-        probabilities = np.exp(BOTH[own]) / np.exp(BOTH[own]).sum(-1, keepdims=True)
-        expected = 2 * (probabilities - np.eye(CLASSES)[LABELS])  # of 8 examples 4
+        expected = 2 * (softmax(BOTH[own]) - np.eye(CLASSES)[LABELS])  # of 8 examples 4
         np.testing.assert_allclose(gradient[own][chosen], expected[chosen], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [2, 8])
-def test_the_choice_is_made_over_all_devices(count, cpus):
-    method = build("coteaching")
-    where = np.array([True] * 7 + [False])
-
-    def one_device(logits, labels, where):
-        now = batch()._replace(labels=labels, where=where, shared_state=method.init_shared(CLASSES))
-
-        def local(logits):
-            result = method.loss(logits, now, (), epoch=jnp.float32(5), axis_name="devices")
-            return jnp.where(where, result.values, 0.0).sum(), result.values
-
-        return jax.grad(local, has_aux=True)(logits)
-
-    def split(x, axis=0):
-        return jnp.stack(jnp.split(jnp.asarray(x), count, axis))
-
-    mapped = jax.pmap(one_device, axis_name="devices", devices=cpus[:count])
-    gradient, values = mapped(split(BOTH, 1), split(LABELS), split(where))
-    np.testing.assert_allclose(values.reshape(-1), by_hand(4, tuple(where)), rtol=1e-5, atol=1e-6)
-
-    def total(logits):
-        return output(method, 5, tuple(where.tolist()), logits=logits).values[:7].sum()
-
-    whole = jax.grad(total)(jnp.asarray(BOTH))
-    np.testing.assert_allclose(np.concatenate(list(gradient), 1), whole, rtol=1e-5, atol=1e-6)
-
-
 def test_an_estimated_rate_is_nothing_until_the_ramp_is_over():
-    method = build("coteaching", FACTS._replace(epochs=100), coteaching_noise_rate="estimated")
-    assert [epoch for epoch in range(100) if method.refresh_before(epoch)] == [5]
-    assert method.init_shared(CLASSES) == 0
-    np.testing.assert_allclose(output(method, 4.9).values, LOSSES.sum(0), rtol=1e-5)
+    method, facts = build("coteaching", noise_rate="estimated"), facts_of(100)
+    assert refreshes(method, 100) == [5]
+    assert method.init_shared(facts) == 0
+    np.testing.assert_allclose(loss_of(method, BOTH, epoch=4.9, facts=facts).values, LOSSES.sum(0), rtol=1e-5)
     # Then dropping starts from there, over as long a ramp.
     for epoch, kept in ((5, 8), (7.5, 6), (10, 4), (50, 4)):
-        np.testing.assert_allclose(
-            output(method, epoch, shared=0.5).values, by_hand(kept), rtol=1e-5, atol=1e-6
-        )
+        values = loss_of(method, BOTH, epoch=epoch, facts=facts, shared=jnp.float32(0.5)).values
+        np.testing.assert_allclose(values, by_hand(kept), rtol=1e-5, atol=1e-6)
 
 
 def test_the_estimate_is_of_both_networks_together():
-    method = build("coteaching", coteaching_noise_rate="estimated")
+    method = build("coteaching", noise_rate="estimated")
     rng = np.random.default_rng(0)
     true = rng.integers(0, CLASSES, 20_000)
     flipped = rng.random(20_000) < 0.3
@@ -138,24 +105,17 @@ def test_the_estimate_is_of_both_networks_together():
 
 
 def test_rates_that_are_given_are_not_estimated():
-    method = build("coteaching", coteaching_noise_rate=0.25)
-    assert not any(method.refresh_before(epoch) for epoch in range(FACTS.epochs))
-    assert method.init_shared(CLASSES) == 0.25
+    method = build("coteaching", noise_rate=0.25)
+    assert refreshes(method, 20) == []
+    assert method.init_shared(FACTS) == 0.25
 
 
-def test_it_must_be_told():
-    with pytest.raises(InputError, match="coteaching must be told its noise rate: --coteaching-noise-rate"):
-        build("coteaching", coteaching_noise_rate=None)
-
-
-def test_in_training_the_estimate_is_used(small_data, cpus):
-    labels = np.where(np.arange(60) % 3 == 0, (small_data.labels + 1) % 4, small_data.labels)
-    data = small_data._replace(labels=labels.astype(np.int32))
-    method = build("coteaching", FACTS._replace(epochs=6), coteaching_noise_rate="estimated")
-    history = [record["train"] for record in train(method, data, cpus[:1], epochs=6).history]
-    rates = np.array([record["noise_rate"] for record in history])
+def test_in_training_the_estimate_is_used(cpus):
+    method = build("coteaching", noise_rate="estimated")
+    history = metrics_of(tiny_training(method, cpus, 6, tiny_data(wrong=True)))
+    rates = np.array([metrics["noise_rate"] for metrics in history])
     assert rates[0] == 0 and len(set(rates[1:])) == 1 and 0.05 < rates[1] < 0.8
-    kept = np.array([record["kept"] for record in history])
+    kept = np.array([metrics["kept"] for metrics in history])
     assert kept[0] == 1
     # From the third epoch on the whole share is dropped, up to whole examples of a batch.
     assert (1 - rates[-1] - 1 / 12 < kept[2:]).all() and (kept[2:] <= 1 - rates[-1] + 1e-5).all()

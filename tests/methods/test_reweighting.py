@@ -1,7 +1,5 @@
 """Re-weighting by optimal transport to a meta set."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,32 +9,37 @@ import pytest
 from dsink_jax.data import batches
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.errors import InputError
-from dsink_jax.methods import CrossEntropy, TrainingFacts
-from dsink_jax.training import FitSettings, first_stage_settings
+from dsink_jax.methods import CrossEntropy
+from dsink_jax.recipe import TrainingSet
+from dsink_jax.training import TrainingSettings, first_stage_settings
 from dsink_jax.training.order import TrainingOrder
-from experiments.config import DIGITS, MethodOptions
-from experiments.plan import plan
-from experiments.problem import load_problem
-from experiments.run_directory import RunDirectory
 from loss_references import numerical_gradient
 from method_references import (
     CLASSES,
     EXAMPLES,
     LABELS,
+    META,
+    SGD,
+    assert_equal_trees,
     build,
     cross_entropy,
     full_batch,
+    kernels,
     linear_networks,
+    loss_of,
+    metrics_of,
     prepared,
     rows,
+    tiny_data,
+    tiny_training,
+    with_meta_set,
 )
-from tiny_training import META, SGD, assert_equal_trees, train, with_meta_set
 
 META_LABELS = np.repeat(np.arange(CLASSES), 2)
 
 
 def named(**options):
-    return build("ot_reweighting", **{f"ot_reweighting_{name}": value for name, value in options.items()})
+    return build("ot_reweighting", **options)
 
 
 def class_weights(beta=0.9999):
@@ -46,12 +49,12 @@ def class_weights(beta=0.9999):
 
 
 def cost_by_hand(kind, meta_set, batch):
-    networks = linear_networks()
-    meta_images, meta_labels = np.asarray(batch.meta_images), META_LABELS
+    networks = linear_networks(kernels())
+    meta_inputs, meta_labels = np.asarray(batch.meta_inputs), META_LABELS
     if meta_set == "prototypes":
-        meta_images = np.stack([meta_images[c == META_LABELS].mean(0) for c in range(CLASSES)])
+        meta_inputs = np.stack([meta_inputs[c == META_LABELS].mean(0) for c in range(CLASSES)])
         meta_labels = np.arange(CLASSES)
-    features, of_meta = (np.asarray(networks.features(x), np.float64) for x in (batch.images, meta_images))
+    features, of_meta = (np.asarray(networks.features(x), np.float64) for x in (batch.inputs, meta_inputs))
     lengths = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(of_meta, axis=1)
     of_features = 1 - features @ of_meta.T / lengths
     of_labels = ((np.eye(CLASSES)[LABELS][:, None] - np.eye(CLASSES)[meta_labels]) ** 2).mean(-1)
@@ -91,7 +94,7 @@ def test_one_step_of_the_weights_by_hand(cost, meta_set, where):
     method = named(
         cost=cost, meta_set=meta_set, weight_rate=0.5, weight_decay=0.01, weight_momentum=0.8, epsilon=0.5
     )
-    batch = full_batch()._replace(where=jnp.asarray(where))
+    batch = full_batch(where)
     rng = np.random.default_rng(0)
     state = {
         "shift": rng.normal(0, 0.3, EXAMPLES).astype(np.float32),
@@ -111,42 +114,22 @@ def test_the_meta_set_joins_the_inputs_and_the_loss():
     method = named(meta_weight=4.0)
     batch = prepared(method, full_batch())
     np.testing.assert_array_equal(
-        batch.inputs, np.concatenate([full_batch().images, full_batch().meta_images])
+        batch.prepared, np.concatenate([full_batch().inputs, full_batch().meta_inputs])
     )
     logits = rows(70, count=EXAMPLES + len(META_LABELS))
-    output = method.loss(jnp.asarray(logits), batch, (), epoch=jnp.float32(0), axis_name=None)
+    result = loss_of(method, logits, batch=batch)
     weights = np.asarray(batch.extra[0])
     meta = cross_entropy(logits[EXAMPLES:], META_LABELS).mean()
     expected = weights * cross_entropy(logits[:EXAMPLES]) + 4 * meta
-    np.testing.assert_allclose(output.values, expected, rtol=1e-5)
-    np.testing.assert_array_equal(output.predictions, logits[:EXAMPLES])
-    np.testing.assert_array_equal(output.metrics["weight"], weights)
-    assert_equal_trees(output.example_state, batch.extra[1])
+    np.testing.assert_allclose(result.values, expected, rtol=1e-5)
+    np.testing.assert_array_equal(result.predictions, logits[:EXAMPLES])
+    np.testing.assert_array_equal(result.metrics["weight"], weights)
+    assert_equal_trees(result.example_state, batch.extra[1])
 
 
 def test_weights_start_at_the_class_balanced_ones():
     weights = prepared(named(weight_rate=0.0, beta=0.9), full_batch()).extra[0]
     np.testing.assert_allclose(weights, class_weights(0.9), rtol=1e-5)
-
-
-def test_weights_do_not_depend_on_the_number_of_devices(cpus):
-    method = named(weight_rate=0.5)
-    where = np.array([True] * 6 + [False] * 2)
-    batch = full_batch()._replace(where=jnp.asarray(where))
-    whole = prepared(method, batch).extra[0]
-
-    def one_device(images, labels, where):
-        own = full_batch()._replace(images=images, labels=labels, where=where)
-        state = method.init(len(labels), CLASSES)
-        return prepared(method, own, state, axis_name="devices").extra[0]
-
-    for count in (2, 8):
-        parts = [
-            x.reshape(count, EXAMPLES // count, *x.shape[1:])
-            for x in (batch.images, batch.labels, batch.where)
-        ]
-        mapped = jax.pmap(one_device, axis_name="devices", devices=cpus[:count])(*parts)
-        np.testing.assert_allclose(mapped.reshape(-1)[where], whole[where], rtol=1e-5, atol=1e-6)
 
 
 def test_weights_are_never_negative():
@@ -160,34 +143,25 @@ def test_weights_are_never_negative():
 def test_stages():
     method = named()
     assert method.first_stage == CrossEntropy()
-    stage = method.second_stage
+    stage = method.second_stage(20)
     assert (stage.epochs, stage.learning_rate_factor, stage.class_balanced) == (5, 0.1, False)
     assert stage.only_classifier
-    assert not named(trains="network").second_stage.only_classifier
-    other = named(share=0.5, learning_rate_factor=1.0).second_stage
+    assert not named(trains="network").second_stage(20).only_classifier
+    other = named(share=0.5, learning_rate_factor=1.0).second_stage(20)
     assert (other.epochs, other.learning_rate_factor) == (10, 1.0)
-    settings = FitSettings(20, 16, SGD)
+    settings = TrainingSettings(20, 16, SGD)
     assert first_stage_settings(settings, method) == settings
     assert first_stage_settings(settings, named(share=0.35, cuts_first=True)).last_epoch == 13
     assert first_stage_settings(settings, CrossEntropy()) == settings
 
 
-def facts_of(data, epochs=8):
-    counts = tuple(np.bincount(data.labels).tolist())
-    return TrainingFacts(len(counts), counts, counts, epochs)
-
-
-@pytest.fixture(scope="module")
-def first(small_data, cpus):
-    return train(CrossEntropy(), small_data, cpus[:1], epochs=2)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("trains", ["classifier", "network"])
-def test_what_is_trained(trains, first, small_data, cpus):
-    method = build("ot_reweighting", facts_of(small_data), ot_reweighting_trains=trains)
-    fitted = train(method, small_data, cpus[:1], start_from=first.variables)
-    assert [record["epoch"] for record in fitted.history] == [1, 2]
-    before, after = first.variables, fitted.variables
+def test_what_is_trained(trains, cpus):
+    first = tiny_training(CrossEntropy(), cpus, 1)
+    trained = tiny_training(named(trains=trains), cpus, 8, start_from=first.variables)
+    assert [record["epoch"] for record in trained.history] == [1, 2]
+    before, after = first.variables, trained.variables
     assert_equal_trees(after["batch_stats"], before["batch_stats"])
     changed = {
         name
@@ -198,20 +172,22 @@ def test_what_is_trained(trains, first, small_data, cpus):
         )
     }
     assert changed == ({"classifier"} if trains == "classifier" else set(after["params"]))
-    assert {"weight", "loss", "accuracy"} <= fitted.history[-1]["train"].keys()
+    assert {"weight", "loss", "accuracy"} <= metrics_of(trained)[-1].keys()
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_meta_images_are_never_in_the_order(devices, small_data, cpus):
-    data = with_meta_set(small_data)
+def test_meta_inputs_are_never_in_the_order(devices, cpus):
+    data = with_meta_set(tiny_data())
 
     def drawn(data, stage, epoch):
         order = TrainingOrder(data, 16, cpus[:devices], 4, 0, stage)
-        index, where = map(np.stack, zip(*order.dispatches(epoch, 1, 0), strict=True))
-        assert (order.num_examples, order.steps) == (len(data.labels) - taken(data), len(index))
+        arguments, _ = zip(*order.dispatches(epoch, 1, 0), strict=True)
+        index, where = map(np.stack, zip(*arguments, strict=True))
+        taken = 0 if data.meta_index is None else 4 * META
+        assert (order.num_examples, order.steps) == (len(data.labels) - taken, len(index))
         return index, where
 
-    for stage in (None, build("crt").second_stage):
+    for stage in (None, build("crt").second_stage(20)):
         for epoch in range(3):
             index, where = drawn(data, stage, epoch)
             assert not set(index.ravel().tolist()) & set(data.meta_index.tolist())
@@ -219,11 +195,7 @@ def test_meta_images_are_never_in_the_order(devices, small_data, cpus):
                 kept = np.setdiff1d(np.arange(60), data.meta_index)
                 np.testing.assert_array_equal(np.sort(index[where]), kept)
     expected = batches.training_order(60, 16, devices, seed=0, epoch=1)
-    np.testing.assert_array_equal(drawn(small_data, None, 1)[0], expected.index)
-
-
-def taken(data):
-    return 0 if data.meta_index is None else 4 * META
+    np.testing.assert_array_equal(drawn(tiny_data(), None, 1)[0], expected.index)
 
 
 @pytest.mark.parametrize("per_class", [1, 3])
@@ -247,23 +219,16 @@ def test_a_meta_set_as_large_as_a_class_is_refused():
 
 
 @pytest.mark.parametrize("kind", ["observed", "clean"])
-def test_meta_labels_are_those_that_were_asked_for(kind, tmp_path):
-    options = MethodOptions(ot_reweighting_meta_per_class=3, ot_reweighting_meta_labels=kind)
-    config = dataclasses.replace(
-        DIGITS, baselines="ot_reweighting", options=options, run_dir=tmp_path / "run", devices=1
-    )
-    problem = load_problem(config, RunDirectory(config), jax.devices()[:1])
-    specs = {spec.name: spec for spec in plan(problem)}
-    method = specs["ot_reweighting"].method
-    assert (method.meta_per_class, method.meta_labels) == (3, kind)
-    data = problem.training_set(method)
-    drawn = problem.corruption
-    own, other = drawn.noisy_labels, drawn.clean_labels
-    if kind == "clean":
-        own, other = other, own
-    np.testing.assert_array_equal(data.meta_labels, np.repeat(np.arange(10), 3))
-    np.testing.assert_array_equal(data.meta_labels, own[data.meta_index])
-    assert not np.array_equal(data.meta_labels, other[data.meta_index])
-    # What is trained on are the observed labels, and the first stage has no meta set.
-    np.testing.assert_array_equal(data.labels, drawn.noisy_labels)
-    assert problem.training_set(method.first_stage).meta_index is None
+def test_meta_labels_are_those_that_were_asked_for(kind):
+    clean = tiny_data().labels
+    observed = tiny_data(wrong=True).labels
+    data = TrainingSet(tiny_data().inputs, observed, 4, clean_labels=clean)
+    meta = data.meta_set(named(meta_labels=kind, meta_per_class=3))
+    own, other = (clean, observed) if kind == "clean" else (observed, clean)
+    np.testing.assert_array_equal(meta["meta_labels"], np.repeat(np.arange(4), 3))
+    np.testing.assert_array_equal(meta["meta_labels"], own[meta["meta_index"]])
+    assert not np.array_equal(meta["meta_labels"], other[meta["meta_index"]])
+    # The first stage has no meta set, and clean labels that nobody knows are refused.
+    assert data.meta_set(named().first_stage) == {}
+    with pytest.raises(InputError, match="Clean labels are not known here"):
+        TrainingSet(data.inputs, observed, 4).meta_set(named(meta_labels="clean"))

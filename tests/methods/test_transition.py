@@ -6,10 +6,23 @@ import pytest
 
 from dsink_jax.errors import InputError
 from dsink_jax.methods import estimate_noise_rate, estimate_transition_matrix
-from method_references import CLASSES, EXAMPLES, FACTS, LABELS, LOGITS, batch, build, cross_entropy, softmax
-from tiny_training import train
-
-MATRIX = np.array(FACTS.transition_matrix)
+from method_references import (
+    CLASSES,
+    EXAMPLES,
+    FACTS,
+    LABELS,
+    LOGITS,
+    MATRIX,
+    build,
+    cross_entropy,
+    facts_of,
+    loss_of,
+    metrics_of,
+    refreshes,
+    softmax,
+    tiny_data,
+    tiny_training,
+)
 
 
 def noisy_predictions(count=60_000, wrong=0.1, seed=0):
@@ -60,58 +73,46 @@ def test_no_noise_is_the_identity():
     assert estimate_noise_rate(logits, predicted) == pytest.approx(0, abs=1e-12)
 
 
-def values(method, matrix):
-    now = batch()._replace(shared_state=jnp.asarray(matrix, jnp.float32))
-    return method.loss(jnp.asarray(LOGITS), now, (), epoch=jnp.float32(0), axis_name=None).values
-
-
 def test_the_known_matrix_is_that_of_the_facts():
-    method = build("forward_correction", forward_correction_matrix="known")
-    matrix = method.init_shared(CLASSES)
-    np.testing.assert_allclose(matrix, MATRIX, rtol=1e-6)
-    assert not any(method.refresh_before(epoch) for epoch in range(FACTS.epochs))
+    method = build("forward_correction", matrix="known")
+    np.testing.assert_allclose(method.init_shared(FACTS), MATRIX, rtol=1e-6)
+    assert refreshes(method, 20) == []
     expected = -np.log((softmax(LOGITS) @ MATRIX)[np.arange(EXAMPLES), LABELS])
-    np.testing.assert_allclose(values(method, matrix), expected, rtol=1e-5)
+    np.testing.assert_allclose(loss_of(method).values, expected, rtol=1e-5)
 
 
 def test_an_estimated_matrix_is_the_identity_at_first_and_then_the_estimate():
+    """The matrix of the facts has no part in it."""
     method = build("forward_correction")
-    assert method.transition_matrix is None, "the matrix of the facts must not be known"
-    np.testing.assert_array_equal(method.init_shared(CLASSES), np.eye(CLASSES))
-    np.testing.assert_allclose(values(method, np.eye(CLASSES)), cross_entropy(LOGITS), rtol=1e-5)
+    np.testing.assert_array_equal(method.init_shared(FACTS), np.eye(CLASSES))
+    np.testing.assert_allclose(loss_of(method).values, cross_entropy(LOGITS), rtol=1e-5)
     logits, observed, _ = noisy_predictions()
     state, matrix = method.refresh(logits, observed, (), np.eye(CLASSES))
     assert state == () and matrix.dtype == np.float32
     np.testing.assert_allclose(matrix, MATRIX, atol=0.02)
+    expected = -np.log((softmax(LOGITS) @ matrix)[np.arange(EXAMPLES), LABELS])
+    np.testing.assert_allclose(loss_of(method, shared=jnp.asarray(matrix)).values, expected, rtol=1e-5)
 
 
 def test_schedule_of_the_estimate():
-    def estimates(epochs, after=0.1):
-        method = build(
-            "forward_correction", FACTS._replace(epochs=epochs), forward_correction_estimate_after=after
-        )
-        return [epoch for epoch in range(epochs) if method.refresh_before(epoch)]
-
-    assert estimates(100) == [10]
-    assert estimates(4) == [1]
-    assert estimates(20, 0.5) == [10]
-    assert estimates(1) == []
+    method = build("forward_correction")
+    assert [refreshes(method, epochs) for epochs in (100, 4, 1)] == [[10], [1], []]
+    assert refreshes(build("forward_correction", estimate_after=0.5), 20) == [10]
 
 
 def test_a_matrix_that_is_not_known_is_refused():
-    facts = FACTS._replace(transition_matrix=None)
     with pytest.raises(InputError, match=r"^forward_correction: .*not known. Take matrix estimated"):
-        build("forward_correction", facts, forward_correction_matrix="known")
-    build("forward_correction", facts)
+        build("forward_correction", facts_of(20), matrix="known")
+    build("forward_correction", facts_of(20))
 
 
-def test_the_estimate_reaches_the_training(small_data, cpus):
-    """The fit with an estimate after epoch 1 leaves the path of cross-entropy there and not before."""
-    facts = FACTS._replace(num_classes=4, epochs=3, observed_counts=(1,) * 4, clean_counts=(1,) * 4)
-    labels = np.where(np.arange(60) % 3 == 0, (small_data.labels + 1) % 4, small_data.labels)
-    data = small_data._replace(labels=labels.astype(np.int32))
-    corrected = train(build("forward_correction", facts), data, cpus[:1], epochs=3).history
-    plain = train(build("cross_entropy", facts), data, cpus[:1], epochs=3).history
-    losses = np.array([[record["train"]["loss"] for record in history] for history in (corrected, plain)])
+def test_the_estimate_reaches_the_training(cpus):
+    """The training with an estimate after epoch 1 leaves the path of cross-entropy there and not before."""
+    losses = np.array(
+        [
+            [metrics["loss"] for metrics in metrics_of(tiny_training(build(name), cpus, 3, tiny_data(True)))]
+            for name in ("forward_correction", "cross_entropy")
+        ]
+    )
     assert losses[0, 0] == pytest.approx(losses[1, 0], rel=1e-5)
     assert (np.abs(losses[0, 1:] - losses[1, 1:]) > 1e-3).all()

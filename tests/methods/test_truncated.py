@@ -4,8 +4,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from method_references import CLASSES, EXAMPLES, FACTS, LABELS, LOGITS, build, cross_entropy, loss_of, softmax
-from tiny_training import train
+from method_references import (
+    CLASSES,
+    EXAMPLES,
+    LABELS,
+    LOGITS,
+    build,
+    cross_entropy,
+    loss_of,
+    metrics_of,
+    refreshes,
+    softmax,
+    tiny_training,
+)
 
 # Every other label is believed.
 BELIEVED = LOGITS + 5 * np.eye(CLASSES, dtype=np.float32)[LABELS] * (np.arange(EXAMPLES) % 2)[:, None]
@@ -14,9 +25,8 @@ LIKELIHOOD = softmax(BELIEVED)[np.arange(EXAMPLES), LABELS]
 
 @pytest.mark.parametrize("bound", [0.0, 0.1, 0.5, 1.0])
 def test_examples_that_are_believed_are_kept(bound):
-    method = build("truncated_gce", truncated_gce_bound=bound)
     before = np.zeros(EXAMPLES, np.float32)  # who was kept before has no part in it
-    kept, shared = method.refresh(BELIEVED, LABELS, before, ())
+    kept, shared = build("truncated_gce", bound=bound).refresh(BELIEVED, LABELS, before, ())
     np.testing.assert_array_equal(kept, bound <= LIKELIHOOD)
     assert kept.dtype == np.float32 and shared == ()
     if bound == 0.5:
@@ -30,23 +40,20 @@ def test_the_bound_itself_is_kept():
 
 
 def test_values_by_hand():
-    method = build("truncated_gce", truncated_gce_q=0.4)
+    method = build("truncated_gce", q=0.4)
     all_values = (1 - np.exp(-cross_entropy(LOGITS)) ** 0.4) / 0.4
     np.testing.assert_allclose(loss_of(method).values, all_values, rtol=1e-5)
     state = jnp.asarray([1, 0, 1, 0, 0, 1, 1, 0], jnp.float32)
-    output = loss_of(method, state=state)
-    np.testing.assert_allclose(output.values, np.asarray(state) * all_values, rtol=1e-5)
-    np.testing.assert_array_equal(output.example_state, state)
-    np.testing.assert_array_equal(output.metrics["kept"], state)
-
-
-def passes(epochs, **options):
-    options = {f"truncated_gce_{name}": value for name, value in options.items()}
-    method = build("truncated_gce", FACTS._replace(epochs=epochs), **options)
-    return [epoch for epoch in range(epochs) if method.refresh_before(epoch)]
+    result = loss_of(method, state=state)
+    np.testing.assert_allclose(result.values, np.asarray(state) * all_values, rtol=1e-5)
+    np.testing.assert_array_equal(result.example_state, state)
+    np.testing.assert_array_equal(result.metrics["kept"], state)
 
 
 def test_schedule():
+    def passes(epochs, **options):
+        return refreshes(build("truncated_gce", **options), epochs)
+
     assert passes(120) == [40, 50, 60, 70, 80, 90, 100, 110]  # as published
     assert passes(20, every=4) == [7, 11, 15, 19]
     assert passes(20, start_share=0.5, every=1) == list(range(10, 20))
@@ -54,11 +61,11 @@ def test_schedule():
     assert passes(1) == []
 
 
-def test_in_training_some_are_left_out_after_the_first_pass(small_data, cpus):
-    method = build("truncated_gce", FACTS._replace(epochs=4), truncated_gce_every=1, truncated_gce_bound=0.6)
-    assert [epoch for epoch in range(4) if method.refresh_before(epoch)] == [1, 2, 3]
-    kept = [record["train"]["kept"] for record in train(method, small_data, cpus[:1]).history]
+def test_in_training_some_are_left_out_after_the_first_pass(cpus):
+    method = build("truncated_gce", every=1, bound=0.6)
+    assert refreshes(method, 4) == [1, 2, 3]
+    kept = np.array([metrics["kept"] for metrics in metrics_of(tiny_training(method, cpus))])
     assert kept[0] == 1
-    assert all(0 < share < 1 for share in kept[1:])
+    assert ((kept[1:] > 0) & (kept[1:] < 1)).all()
     # In shares of the 60 examples.
-    np.testing.assert_allclose(np.array(kept) * 60, np.round(np.array(kept) * 60), atol=1e-4)
+    np.testing.assert_allclose(kept * 60, np.round(kept * 60), atol=1e-4)
