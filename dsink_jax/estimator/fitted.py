@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -229,9 +230,21 @@ def _as_json(value):
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Method):
-        options = {name: _as_json(option) for name, option in value.get_params().items()}
-        return {"method": method_name(value), "options": options}
-    return {"object": getattr(value, "__qualname__", type(value).__qualname__)}
+        return {"method": method_name(value), "options": _options_as_json(value.get_params())}
+    if isinstance(value, functools.partial):
+        return {**_as_json(value.func), "options": _options_as_json(value.keywords)}
+    named: dict[str, Any] = {"object": getattr(value, "__qualname__", type(value).__qualname__)}
+    if isinstance(value, tuple | list):
+        named["items"] = [_as_json(one) for one in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # A Linen module's parent and name say nothing of what it does.
+        names = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
+        named["options"] = _options_as_json({name: getattr(value, name) for name in names})
+    return named
+
+
+def _options_as_json(options):
+    return {name: _as_json(option) for name, option in options.items()}
 
 
 def _objects(settings):
