@@ -162,6 +162,8 @@ class Watching(NamedTuple):
         returns joins the record of the epoch.
       on_record: called with the name of a stage and each new record.
       on_start: called with the name of a stage and the whole epochs that are done already.
+      on_fold: called with the name of a model, the number of the fold that it is now trained without, from 1
+        on, and how many there are.
       should_stop: asked between steps and before each stage, with the number of steps done.
       progress: makes what shows the progress of a stage, by its name.
     """
@@ -169,6 +171,7 @@ class Watching(NamedTuple):
     evaluate: Callable[[ModelSpec, TrainedModel], Record] = lambda spec, trained: {}
     on_record: Callable[[str, Record], None] = lambda name, record: None
     on_start: Callable[[str, int], None] = lambda name, epochs: None
+    on_fold: Callable[[str, int, int], None] = lambda name, number, folds: None
     should_stop: ShouldStop = never
     progress: Callable[[str], Progress | None] = lambda name: None
 
@@ -234,6 +237,9 @@ class Recipe:
         batches.check_batch_size(settings.batch_size, total_devices(self._devices))
         for spec in self._specs.values():
             self._check(spec)
+            if spec.is_trained and spec.auxiliary_predictions == "out_of_fold":
+                for name in spec.auxiliaries:
+                    self._check_folds(self._specs[name])
 
     def _check(self, spec):
         for name in spec.auxiliaries:
@@ -241,12 +247,8 @@ class Recipe:
                 raise InputError(f"{spec.name} needs the model {name}, which is none of the recipe's.")
         if not spec.is_trained:
             return
-        data, settings = self._of(spec)
-        try:
-            spec.method.check_facts(data.facts(settings.epochs))
-        except InputError as error:
-            raise InputError(f"{spec.name} ({spec.label or type(spec.method).__name__}): {error}") from None
-        data.meta_set(spec.method)
+        data, _ = self._of(spec)
+        self._check_labels(spec, data)
         example = data.inputs.shape[1:]
         dtype = np.dtype(np.float32) if data.standardization is not None else data.inputs.dtype
         stages = [spec.method, *([spec.method.first_stage] if isinstance(spec.method, TwoStages) else [])]
@@ -254,6 +256,27 @@ class Recipe:
             _check_model(
                 self._model_for(method), example, dtype, data.num_classes, method.classifier, method.needs
             )
+
+    def _check_labels(self, spec, data):
+        _, settings = self._of(spec)
+        try:
+            spec.method.check_facts(data.facts(settings.epochs))
+        except InputError as error:
+            raise InputError(f"{spec.name} ({spec.label or type(spec.method).__name__}): {error}") from None
+        data.meta_set(spec.method)
+
+    def _check_folds(self, spec):
+        """What is missing in a part of the data, before any of them is trained on."""
+        data, _ = self._of(spec)
+        fold = make_folds(data.labels, self._folds, self._seed)
+        for number in range(self._folds):
+            kept = fold != number
+            clean = None if data.clean_labels is None else data.clean_labels[kept]
+            part = dataclasses.replace(data, labels=data.labels[kept], clean_labels=clean)
+            try:
+                self._check_labels(spec, part)
+            except InputError as error:
+                raise InputError(f"Without fold {number + 1} of {self._folds}: {error}") from None
 
     def _of(self, spec):
         """What a model is trained on, and how."""
@@ -304,6 +327,7 @@ class Recipe:
 
     def _train_folds(self, spec):
         data, _ = self._of(spec)
+        self._check_folds(spec)
         count, num_classes = len(data.labels), data.num_classes
         fold = make_folds(data.labels, self._folds, self._seed)
         logits, seen = np.zeros((count, num_classes), np.float32), np.zeros(count, bool)
@@ -311,6 +335,7 @@ class Recipe:
             held_out = np.flatnonzero(fold == number)
             others = data.rows(np.flatnonzero(fold != number))
             own = dataclasses.replace(spec, name=f"{spec.name}_fold_{number + 1}", training_set=others)
+            self._watching.on_fold(spec.name, number + 1, self._folds)
             trained = self._train_stages(own)
             known = np.bincount(others.labels, minlength=num_classes) > 0
             predicted = self._predict(trained, data.rows(held_out).inputs)

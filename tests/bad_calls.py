@@ -1,20 +1,29 @@
 """Calls of the library with input that a person can correct, and a word that the error must hold."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import dsink_jax
 from dsink_jax import data, evaluation, losses
-from dsink_jax.methods import MethodOptions, TrainingFacts, Weighting, build_method
-from dsink_jax.methods.cross_entropy import CrossEntropy
-from dsink_jax.methods.distilled import DSink
-from dsink_jax.methods.reweighting import TransportReweighting
-from dsink_jax.models import build_model, several
-from dsink_jax.training import Checkpointer, DeviceData, FitSettings, OptimizerSettings, fit
-from tiny_training import AUGMENTED, NUM_CLASSES, SGD, tiny_model
+from dsink_jax.methods import (
+    CrossEntropy,
+    DSink,
+    EarlyLearningRegularization,
+    NaiveDistillation,
+    TransportReweighting,
+    build_method,
+    make_facts,
+)
+from dsink_jax.models import build_model, make_model, several
+from dsink_jax.recipe import Recipe, TrainingSet, auxiliary_specs, make_folds
+from dsink_jax.training import (
+    Checkpointer,
+    DeviceData,
+    OptimizerSettings,
+    TrainingSettings,
+    train,
+)
 
 LOGITS = jnp.zeros((3, 4))
 LABELS = jnp.zeros(3, jnp.int32)
@@ -26,7 +35,7 @@ MASK = jnp.zeros(2, bool)
 MATRIX = jnp.eye(4)
 IMAGES = np.zeros((20, 8, 8, 1), np.uint8)
 CLASSES = np.arange(20) % 4
-FACTS = TrainingFacts(4, (6, 5, 5, 4), (6, 5, 5, 4), 10)
+FACTS = make_facts([6, 5, 5, 4], 10)
 
 
 def arrays(**changed):
@@ -40,29 +49,34 @@ def corrupt(labels=CLASSES, num_classes=4, **changed):
 
 
 def build(name, facts=FACTS, **options):
-    return build_method(name, facts, dataclasses.replace(MethodOptions(), **options))
+    return build_method(name, options, facts)
 
 
 def reweighting(**options):
-    how = {"meta_per_class": 1, "meta_labels": "observed"}
-    return TransportReweighting((6, 5, 5, 4), 10, **(how | options))
+    return TransportReweighting(**({"meta_per_class": 1, "meta_labels": "observed"} | options))
+
+
+def linear(networks=1):
+    return make_model("linear", 4, networks=networks)
 
 
 def settings(**changed):
-    return FitSettings(**({"epochs": 1, "batch_size": 16, "optimizer": SGD} | changed))
+    return TrainingSettings(**({"epochs": 1, "batch_size": 16, "optimizer": OptimizerSettings()} | changed))
 
 
 def optimizer(**changed):
-    how = {"schedule": "constant", "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
-    return OptimizerSettings(**({"learning_rate": 0.1} | how | changed))
+    return OptimizerSettings(**changed)
 
 
-def train(method=None, *, labels=CLASSES, images=IMAGES, preprocessing=AUGMENTED, **changed):
-    method = method or CrossEntropy()
-    how = {"num_classes": NUM_CLASSES, "seed": 0, "devices": jax.devices()[:1]} | changed
-    return fit(
-        tiny_model(CrossEntropy()), method, DeviceData(images, labels), preprocessing, settings(), **how
-    )
+def trained(method=None, *, labels=CLASSES, images=IMAGES, networks=1, **changed):
+    how = {"facts": FACTS, "seed": 0, "devices": jax.devices()[:1]} | changed
+    return train(linear(networks), method or CrossEntropy(), DeviceData(images, labels), settings(), **how)
+
+
+def recipe(**changed):
+    specs = auxiliary_specs(noise_robust=CrossEntropy(), imbalance_robust=CrossEntropy())
+    training_set = TrainingSet(**({"inputs": IMAGES, "labels": CLASSES, "num_classes": 4} | changed))
+    return Recipe(training_set, specs, lambda method: linear(), settings(), seed=0, devices=jax.devices()[:1])
 
 
 def distance(weights=LOGITS[:, 0], cost=LOGITS, **how):
@@ -218,13 +232,25 @@ CALLS = {
     "no bins": (lambda: evaluation.expected_calibration_error(np.eye(4), np.arange(4), 0), "bins"),
     # Methods and networks.
     "unknown method": (lambda: build("erl"), "Did you mean 'elr'"),
-    "option in words": (lambda: build("elr", elr_weight="much"), "elr: weight must be a number"),
-    "option out of range": (lambda: build("gce", gce_q=2.0), "gce: q"),
-    "method that is not told": (lambda: build("coteaching"), "--coteaching-noise-rate"),
-    "method of an empty class": (
-        lambda: build("class_balanced", FACTS._replace(observed_counts=(6, 5, 5, 0))),
-        "class 3 has none",
+    "option in words": (lambda: build("elr", weight="much"), "elr: weight must be a number"),
+    "option out of range": (lambda: build("gce", q=2.0), "gce: q"),
+    "option that is none": (lambda: build("elr", momentun=0.5), "Did you mean 'momentum'"),
+    "option that is set to none": (
+        lambda: EarlyLearningRegularization().set_params(momentun=0.5),
+        "Did you mean 'momentum'",
     ),
+    "option that is set out of range": (
+        lambda: EarlyLearningRegularization().set_params(momentum=2.0),
+        "momentum",
+    ),
+    "method that is not told": (lambda: build("coteaching"), "CoTeaching(noise_rate='estimated')"),
+    "method of an empty class": (
+        lambda: build("class_balanced", make_facts([6, 5, 5, 0], 10)),
+        "class 3",
+    ),
+    "no method": (lambda: build_method(3), "A method must be a name"),
+    "negative alpha": (lambda: DSink(-1.0), "alpha"),
+    "weight of the noise-robust model": (lambda: NaiveDistillation(1.0, noise_weight=1.5), "noise_weight"),
     "re-weighting without a meta set": (lambda: reweighting(meta_per_class=None), "meta_per_class"),
     "re-weighting by other labels": (lambda: reweighting(meta_labels="true"), "meta_labels"),
     "re-weighting with a cost of its own": (lambda: reweighting(cost="both"), "cost"),
@@ -233,7 +259,7 @@ CALLS = {
     "re-weighting uphill": (lambda: reweighting(weight_rate=-1.0), "weight_rate"),
     "unknown network": (lambda: build_model("resnet2", 4), "Known models"),
     "unknown compute type": (lambda: build_model("small_cnn", 4, compute_dtype="float64"), "float64"),
-    "no networks": (lambda: several(tiny_model(CrossEntropy()), 0), "networks"),
+    "no networks": (lambda: several(linear(), 0), "networks"),
     # Training.
     "no epochs": (lambda: settings(epochs=0), "epochs"),
     "half an epoch": (lambda: settings(epochs=0.5), "epochs must be an integer"),
@@ -247,16 +273,20 @@ CALLS = {
     "learning rate not a number": (lambda: optimizer(learning_rate=np.nan), "learning rate"),
     "momentum one": (lambda: optimizer(momentum=1.0), "Momentum"),
     "no checkpoint to keep": (lambda: Checkpointer(None, keep=0), "At least 1"),
-    "no devices": (lambda: train(devices=[]), "device"),
-    "batch of seven devices": (lambda: train(devices=jax.devices()[:7]), "14"),
-    "more labels than images": (lambda: train(images=IMAGES[1:]), "[19, 8, 8, 1]"),
-    "nothing to train on": (lambda: train(images=IMAGES[:0], labels=CLASSES[:0]), "0 labels"),
-    "labels that are no classes": (lambda: train(labels=CLASSES + 1), "1 to 4"),
-    "images without channels": (lambda: train(images=IMAGES[..., 0]), "channels"),
-    "mean of other channels": (lambda: train(images=np.repeat(IMAGES, 3, -1)), "3 channels"),
-    "negative seed": (lambda: train(seed=-1), "seed"),
-    "second stage from nothing": (lambda: train(build("crt")), "start_from"),
-    "one network of two": (lambda: train(build("coteaching", coteaching_noise_rate=0.4)), "several"),
-    "meta set that is not given": (lambda: train(reweighting(), start_from={}), "meta_index"),
-    "auxiliaries that are not given": (lambda: train(DSink(CrossEntropy(), Weighting(1.0))), "auxiliaries"),
+    "no devices": (lambda: trained(devices=[]), "device"),
+    "batch of seven devices": (lambda: trained(devices=jax.devices()[:7]), "14"),
+    "more labels than images": (lambda: trained(images=IMAGES[1:]), "[19, 8, 8, 1]"),
+    "nothing to train on": (lambda: trained(images=IMAGES[:0], labels=CLASSES[:0]), "0 labels"),
+    "labels that are no classes": (lambda: trained(labels=CLASSES + 1), "1 to 4"),
+    "inputs of one axis": (lambda: trained(images=IMAGES[:, 0, 0, 0]), "[M, ...]"),
+    "negative seed": (lambda: trained(seed=-1), "seed"),
+    "second stage from nothing": (lambda: trained(build("crt")), "start_from"),
+    "one network of two": (lambda: trained(build("coteaching", noise_rate=0.4)), "several"),
+    "meta set that is not given": (lambda: trained(reweighting(), start_from={}), "meta_index"),
+    "auxiliaries that are not given": (lambda: trained(term=DSink(1.0)), "auxiliaries"),
+    "optimiser that is none": (lambda: optimizer(name="adam"), "adamw"),
+    "average of nothing": (lambda: settings(average_decay=1.0), "average_decay"),
+    "recipe of labels that are no classes": (lambda: recipe(labels=CLASSES + 1), "1 to 4"),
+    "recipe of another number of classes": (lambda: recipe(num_classes=5), "5]"),
+    "no folds": (lambda: make_folds(CLASSES, 1, 0), "folds"),
 }

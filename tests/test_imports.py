@@ -22,12 +22,13 @@ ALLOWED = {
     "evaluation": set(),
     "methods": {"errors", "collectives", "allocation", "losses"},
     "training": {"errors", "extras", "collectives", "data", "methods", "models"},
+    "recipe": {"errors", "data", "methods", "models", "training"},
     "report": {"errors", "extras"},
     "flags": {"errors", "extras", "paths"},
-    "estimator": {"errors", "allocation", "data", "methods", "models", "training"},
+    "estimator": {"errors", "paths", "allocation", "data", "methods", "models", "training", "recipe"},
     "audit": {
         *("errors", "extras", "paths", "allocation", "data", "methods", "models", "training"),
-        *("report", "flags", "estimator"),
+        *("recipe", "report", "flags", "estimator"),
     },
 }
 

@@ -86,7 +86,7 @@ class Flags:
             if METHODS[name := getattr(self, role)].method.required:
                 raise InputError(
                     f"{flag(role)} {name}: this method must be told more than there are flags for here.\n"
-                    "Choose another, or give its options to dsink_jax.audit.audit_labels."
+                    "Choose another, or give the method itself with options to dsink_jax.audit.audit_labels."
                 )
 
     @property

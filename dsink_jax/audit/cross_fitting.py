@@ -1,6 +1,5 @@
 """Predictions of examples by models that have not seen them."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +31,7 @@ def out_of_sample_logits(
     labels: Any,
     *,
     num_classes: int | None = None,
-    folds: int = 5,
+    folds: int | None = None,
     settings: Settings | None = None,
     verbose: bool = False,
     **changes: Any,
@@ -43,7 +42,8 @@ def out_of_sample_logits(
       inputs: `[M, D]` or `[M, H, W, channels]`; see `dsink_jax.fit`.
       labels: integers `[M]` in 0..C-1, as given.
       num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
-      folds: into how many the examples are split, every class evenly; at least 2.
+      folds: into how many the examples are split, every class evenly; at least 2. None for those of the
+        settings.
       settings: how to train; see `dsink_jax.fit`.
       verbose: whether to show progress.
       **changes: fields of `Settings` to change.
@@ -51,9 +51,9 @@ def out_of_sample_logits(
     Raises:
       InputError: as `dsink_jax.fit`, or for a number of folds that does not go.
     """
-    settings = dataclasses.replace(changed(settings, changes), folds=folds)
+    settings = changed(settings, changes if folds is None else {**changes, "folds": folds})
     training_set, _ = make_training_set(inputs, labels, num_classes, settings)
-    make_folds(training_set.labels, folds, settings.seed)  # says what is wrong before anything is trained
+    make_folds(training_set.labels, settings.folds, settings.seed)  # says what is wrong before anything is trained
     recipe = recipe_maker(training_set, settings, jax.local_devices(), verbose)(target=False)
     found = {role: recipe.out_of_fold(role) for role in (NOISE_ROBUST, IMBALANCE_ROBUST)}
     return OutOfSample(found[NOISE_ROBUST].logits, found[IMBALANCE_ROBUST].logits, found[NOISE_ROBUST].seen)

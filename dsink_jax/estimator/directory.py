@@ -21,11 +21,21 @@ _AT_ONCE = 2**26  # bytes
 _LOOKED_AT = 256  # examples of what is streamed
 
 
+def checkpoint_folder(path: str | os.PathLike[str] | None) -> pathlib.Path | None:
+    """The folder for the checkpoints of a fit in its directory; None for no directory.
+
+    Raises:
+      InputError: for an address, such as of a bucket.
+    """
+    if path is None:
+        return None
+    check_local_path(path, "directory")
+    return pathlib.Path(path) / "checkpoints"
+
+
 @contextlib.contextmanager
-def fit_directory(
-    path: str | os.PathLike[str] | None, description: dict[str, Any]
-) -> Iterator[pathlib.Path | None]:
-    """The folder for the checkpoints of a fit, its own as long as the context is open; None for no directory.
+def fit_directory(path: str | os.PathLike[str] | None, description: dict[str, Any]) -> Iterator[None]:
+    """Holds the directory of a fit as long as the context is open; nothing for None.
 
     Args:
       path: the directory, made if it is not there.
@@ -36,14 +46,13 @@ def fit_directory(
       StorageError: if there is no room.
     """
     if path is None:
-        yield None
+        yield
         return
-    check_local_path(path, "directory")
     directory = pathlib.Path(path)
     lock = DirectoryLock(directory, "Give another directory.") if is_first() else None
     try:
         from_first(lambda: _check_same(directory, description))
-        yield directory / "checkpoints"
+        yield
     finally:
         if lock is not None:
             lock.release()

@@ -1,6 +1,8 @@
 """The three models after training: what they predict, what they say of labels, and their file."""
 
+import contextlib
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -21,6 +23,7 @@ from dsink_jax.errors import InputError, StorageError, check_known
 from dsink_jax.estimator.inputs import InputKind, check_inputs
 from dsink_jax.estimator.settings import Settings
 from dsink_jax.methods import Method, TrainingFacts, build_method, method_name
+from dsink_jax.paths import check_local_path
 from dsink_jax.training import Standardization, TrainedModel
 
 Role = Literal["target", "noise_robust", "imbalance_robust"]
@@ -130,8 +133,10 @@ class FittedDSink:
         A network or a method that was given as an object of one's own is not in it.
 
         Raises:
+          InputError: for an address, such as of a bucket.
           StorageError: if it cannot be written.
         """
+        check_local_path(path, "path")
         path = pathlib.Path(path)
         partial = path.with_name(f"{path.name}.partial")
         try:
@@ -139,8 +144,10 @@ class FittedDSink:
                 self._write(file)
             os.replace(partial, path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def __reduce__(self):
         """Pickled by way of the file's bytes: what was compiled cannot be."""
@@ -190,8 +197,11 @@ class FittedDSink:
             `dsink_jax.methods.METHODS`.
 
         Raises:
-          InputError: if there is no such file, or it is another or a damaged one, or one of these is missing.
+          InputError: if there is no such file, or it is another or a damaged one, or one of these is missing;
+            for an address, such as of a bucket.
         """
+        if isinstance(path, str | os.PathLike):
+            check_local_path(path, "path")
         arrays, about = _read(path)
         settings = _settings(path, about["settings"], objects)
         kind = InputKind(tuple(about["kind"]["shape"]), about["kind"]["dtype"])
@@ -220,9 +230,21 @@ def _as_json(value):
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Method):
-        options = {name: _as_json(option) for name, option in value.get_params().items()}
-        return {"method": method_name(value), "options": options}
-    return {"object": getattr(value, "__qualname__", type(value).__qualname__)}
+        return {"method": method_name(value), "options": _options_as_json(value.get_params())}
+    if isinstance(value, functools.partial):
+        return {**_as_json(value.func), "options": _options_as_json(value.keywords)}
+    named: dict[str, Any] = {"object": getattr(value, "__qualname__", type(value).__qualname__)}
+    if isinstance(value, tuple | list):
+        named["items"] = [_as_json(one) for one in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # A Linen module's parent and name say nothing of what it does.
+        names = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
+        named["options"] = _options_as_json({name: getattr(value, name) for name in names})
+    return named
+
+
+def _options_as_json(options):
+    return {name: _as_json(option) for name, option in options.items()}
 
 
 def _objects(settings):

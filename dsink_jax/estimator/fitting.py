@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dsink_jax.estimator.directory import describe_data, fit_directory
+from dsink_jax.estimator.directory import checkpoint_folder, describe_data, fit_directory
 from dsink_jax.estimator.fitted import FittedDSink, settings_as_json
 from dsink_jax.estimator.inputs import (
     InputKind,
@@ -73,14 +73,15 @@ def fit(
     settings = changed(settings, changes)
     devices = list(jax.local_devices() if devices is None else devices)
     training_set, kind = make_training_set(inputs, labels, num_classes, settings)
-    recipe_of = recipe_maker(training_set, settings, devices, verbose)
+    # All that can be wrong with the call is found before the directory is touched.
+    recipe = recipe_maker(training_set, settings, devices, verbose)(target, checkpoint_folder(directory))
     description = {
         **{f"setting {name}": value for name, value in settings_as_json(settings).items()},
         **(describe_data(training_set.inputs, training_set.labels) if directory is not None else {}),
+        "num_classes": training_set.num_classes,
         "target": target,
     }
-    with fit_directory(directory, description) as checkpoints:
-        recipe = recipe_of(target, checkpoints)
+    with fit_directory(directory, description):
         parts = recipe.train_all()
         class_prior = _mean_prediction(recipe.training_logits(NOISE_ROBUST))
     return FittedDSink(parts, training_set.standardization, kind, settings, class_prior, devices)
@@ -118,10 +119,14 @@ def recipe_maker(training_set: TrainingSet, settings: Settings, devices: Sequenc
             devices=devices,
             directory=checkpoints,
             folds=settings.folds,
-            watching=Watching(progress=make_progress) if verbose else None,
+            watching=Watching(progress=make_progress, on_fold=_tell_fold) if verbose else None,
         )
 
     return make
+
+
+def _tell_fold(name, number, folds):
+    print(f"{name}: fold {number} of {folds}", flush=True)
 
 
 def _batch_size(settings, count, num_devices):

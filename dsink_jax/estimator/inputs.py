@@ -64,7 +64,11 @@ def check_inputs(
         return array
     if array.dtype == np.uint8 and (kind is None or kind.dtype == "uint8"):
         return array
-    if not is_floating and not standardize:
+    if kind is not None and kind.dtype.startswith("int") and is_floating and not standardize:
+        raise InputError(f"The inputs must be integers, as in training, got {array.dtype}.")
+    if not is_floating and (not standardize if kind is None else kind.dtype == "int32"):
+        if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
+            raise InputError("The inputs hold integers beyond 32 bits: number what they stand for from 0.")
         return array.astype(np.int32)
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)

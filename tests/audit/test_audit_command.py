@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dsink_jax import audit
+from dsink_jax import audit, fit
 from dsink_jax.audit import __main__ as audit_command
 from dsink_jax.audit.__main__ import Flags, flags_of, run
-from dsink_jax.audit.cross_fitting import make_folds
 from dsink_jax.data import corrupt
 from dsink_jax.errors import InputError
+from dsink_jax.estimator import Settings
+from dsink_jax.recipe import make_folds
 from run_commands import ROOT
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -132,30 +133,34 @@ def test_a_folder_of_images(digits, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_out_of_sample_means_out_of_sample(digits):
-    """What is predicted for a fold does not change with the labels of that fold."""
+    """Each fold is predicted by what a fit of the others gives."""
     images, drawn = digits
-    features, labels = images.reshape(len(images), -1)[:100], drawn.noisy_labels[:100].copy()
-    how = {"num_classes": 10, "folds": 2, "epochs": 2}
-    one = audit.out_of_sample_logits(features, labels, **how)
+    features, labels = images.reshape(len(images), -1)[:100], drawn.noisy_labels[:100]
+    how = {"num_classes": 10, "epochs": 2, "standardize": False}
+    found = audit.out_of_sample_logits(features / 16, labels, folds=2, **how)
     fold = make_folds(labels, 2, 0)
-    # Exchanged within the fold and among examples of equal place in the deal: the folds stay as they are.
-    held_out = np.flatnonzero(fold == 0)
-    kept = {role: getattr(one, role)[held_out] for role in ("noise_robust", "imbalance_robust")}
-    fitted = audit.cross_fitting.fit(
-        features[fold == 1], labels[fold == 1], num_classes=10, target=False, epochs=2
-    )
-    for role, rows in kept.items():
-        np.testing.assert_allclose(rows, fitted.logits(features[held_out], role), rtol=1e-4, atol=1e-4)
+    for number in range(2):
+        kept = fold != number
+        fitted = fit(features[kept] / 16, labels[kept], target=False, **how)
+        seen = np.isin(np.arange(10), labels[kept])
+        for role in ("noise_robust", "imbalance_robust"):
+            rows, expected = getattr(found, role)[~kept], fitted.logits(features[~kept] / 16, role)
+            np.testing.assert_allclose(rows[:, seen], expected[:, seen], rtol=1e-4, atol=1e-4)
+            assert np.isneginf(rows[:, ~seen]).all()
 
 
-def test_folds_share_every_class_evenly():
-    labels = np.random.default_rng(0).choice(4, 203, p=[0.7, 0.2, 0.08, 0.02])
-    fold = make_folds(labels, 5, seed=3)
-    for label in range(4):
-        counts = np.bincount(fold[labels == label], minlength=5)
-        assert counts.max() - counts.min() <= 1
-    assert np.bincount(fold).max() - np.bincount(fold).min() <= 1
-    assert (make_folds(labels, 5, seed=4) != fold).any()
+@pytest.mark.slow
+def test_folds_are_those_of_the_settings_and_are_told(digits, capsys):
+    images, drawn = digits
+    features, labels = images.reshape(len(images), -1)[:60], drawn.noisy_labels[:60]
+    how = {"num_classes": 10, "settings": Settings(folds=3, epochs=1), "verbose": True}
+    audit.out_of_sample_logits(features, labels, **how)
+    told = [line for line in capsys.readouterr().out.splitlines() if "fold" in line]
+    assert told == [
+        f"{role}: fold {k} of 3" for role in ("noise_robust", "imbalance_robust") for k in (1, 2, 3)
+    ]
+    audit.out_of_sample_logits(features, labels, **how, folds=2)
+    assert "fold 2 of 2" in capsys.readouterr().out
 
 
 @pytest.mark.slow

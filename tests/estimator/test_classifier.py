@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dsink_jax import DSinkClassifier, fit
 from dsink_jax.estimator import Settings
+from dsink_jax.methods import EarlyLearningRegularization
 
 QUICK = {"epochs": 20, "batch_size": 16}
 
@@ -36,11 +37,9 @@ def test_scikit_learns_checks(estimator, check):
 def test_parameters_are_the_settings():
     parameters = DSinkClassifier().get_params()
     fields = {field.name: field for field in dataclasses.fields(Settings)}
-    # Images are not for scikit-learn, and the options' default is made anew.
-    assert fields.keys() - parameters.keys() == {"crop_padding", "flip"}
     assert parameters.keys() - fields.keys() == {"role"}
-    for name in parameters.keys() & fields.keys() - {"options"}:
-        assert parameters[name] == fields[name].default
+    for name, field in fields.items():
+        assert parameters[name] == field.default
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +96,32 @@ def test_pickled_and_cloned(iris, classifier):
 
 @pytest.mark.slow
 def test_in_a_pipeline_under_a_search(iris):
-    pipeline = make_pipeline(MinMaxScaler(), DSinkClassifier(**QUICK))
-    search = GridSearchCV(pipeline, {"dsinkclassifier__alpha": [0.0, 10.0]}, cv=2).fit(*iris)
+    """Over numbers of the fit, and over options of a method that is given as an object."""
+    method = EarlyLearningRegularization(momentum=0.9)
+    pipeline = make_pipeline(MinMaxScaler(), DSinkClassifier(**QUICK, noise_method=method))
+    grid = {
+        "dsinkclassifier__alpha": [0.0, 10.0],
+        "dsinkclassifier__learning_rate": [0.05, 0.2],
+        "dsinkclassifier__noise_method__momentum": [0.1, 0.8],
+    }
+    search = GridSearchCV(pipeline, grid, cv=2).fit(*iris)
     assert search.best_score_ > 0.8
+    best = search.best_estimator_[-1]
+    momentum = search.best_params_["dsinkclassifier__noise_method__momentum"]
+    assert best.noise_method == EarlyLearningRegularization(momentum=momentum)
+    assert best.fitted_.parts["noise_robust"].method.momentum == momentum
+    assert method.momentum == 0.9  # what was given is as it was
+
+
+def test_options_of_methods_are_parameters():
+    classifier = DSinkClassifier(noise_method=EarlyLearningRegularization(momentum=0.9))
+    assert classifier.get_params()["noise_method__momentum"] == 0.9
+    copied = clone(classifier).set_params(noise_method__weight=1.0)
+    assert copied.noise_method == EarlyLearningRegularization(1.0, 0.9)
+    assert classifier.noise_method == EarlyLearningRegularization(momentum=0.9)
+    with pytest.raises(ValueError, match=r"momentum must be in \[0\.0, 1\.0\]"):
+        copied.set_params(noise_method__momentum=2.0)
+    assert copied.noise_method.momentum == 0.9
 
 
 def test_errors_are_plain(iris):
