@@ -34,8 +34,8 @@ from experiments.seeds import check_seeds
 from experiments.study import jobs, records, render
 from experiments.study.budgets import BUDGETS
 from experiments.study.catalogue import STUDIES
-from experiments.study.runs import make_cells, progress, stored, train
 from experiments.study.measurements import MEASUREMENTS, opened
+from experiments.study.runs import make_cells, progress, stored, train
 from experiments.study.sources import cannot_be_had, not_here, source_of
 
 Steps = Literal["all", "train", "gather", "render"]
