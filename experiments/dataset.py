@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from dsink_jax.data import corruption, sources
 from dsink_jax.data.augment import Compose, RandomCrop, RandomFlip
 from dsink_jax.data.human_labels import load_human_labels
 from dsink_jax.data.noise import transition_matrix
-from dsink_jax.data.streaming import Selected, Source
+from dsink_jax.data.streaming import Selected, Source, is_streamed, read_rows
 from dsink_jax.errors import InputError
 from dsink_jax.methods import Method
 from dsink_jax.models import Model, make_model
@@ -24,6 +25,8 @@ from experiments.run_directory import RunDirectory, known
 
 # Long tail, noise and meta set have streams of the data seed of their own.
 _VALIDATION_STREAM = 3
+_LOOKED_AT = 256  # images whose checksum streamed sets have
+_BLOCK = 1024  # images at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,6 +67,24 @@ class Dataset:
         images = self.data.train.images
         size = images.dtype.itemsize * np.prod(images.shape[1:], dtype=float) * len(self.corruption.index)
         return bool(size > memory_for_data(self.devices))
+
+    @functools.cached_property
+    def checksums(self) -> dict[str, str]:
+        """Checksums of the images and test labels, by which a run knows that it goes on with the same.
+
+        Training images that are read from disk one by one have only that of `some training images`, evenly
+        spaced, which the others have too.
+        """
+        images, test, index = self.data.train.images, self.data.test, self.drawn.index
+        some = index[np.unique(np.linspace(0, len(index) - 1, _LOOKED_AT).astype(int))]
+        found = {
+            "test images": _checksum([test.images, test.labels]),
+            "some training images": _checksum([read_rows(images, some)]),
+        }
+        if is_streamed(images):
+            return found
+        blocks = (images[index[start : start + _BLOCK]] for start in range(0, len(index), _BLOCK))
+        return {**found, "training images": _checksum(blocks)}
 
     @functools.cached_property
     def training_set(self) -> TrainingSet:
@@ -138,7 +159,9 @@ def load_dataset(config: Config, directory: RunDirectory, devices: Sequence[jax.
     drawn = directory.corruption() or read_or_draw(config, data)
     check_fits(drawn, data)
     kept, held = _held_out(drawn, config)
-    return Dataset(config, data, drawn, kept, held, devices)
+    dataset = Dataset(config, data, drawn, kept, held, devices)
+    directory.check_images(dataset.checksums)
+    return dataset
 
 
 def human_kind(config: Config) -> str | None:
@@ -230,6 +253,15 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
         "data_seed": drawn.data_seed,
         "sha256": drawn.sha256,
     }
+
+
+def _checksum(parts):
+    """Of arrays one after the other."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(f"{part.dtype} {part.shape}".encode())
+        found.update(np.ascontiguousarray(part))
+    return found.hexdigest()[:32]
 
 
 def _held_out(drawn, config):

@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import TextIO
+from typing import IO, Literal
 
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.paths import check_local_path
@@ -37,13 +37,14 @@ def writing_output(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(file: pathlib.Path) -> Iterator[TextIO]:
-    """A text file to write; what was there stays whole until it is.
+def replacing(file: pathlib.Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO]:
+    """A file to write, of text or of bytes; what was there stays whole until it is.
 
     Raises:
       OSError: if it cannot be written.
     """
     partial = file.with_name(file.name + ".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as handle:
+    how = {"newline": "", "encoding": "utf-8"} if mode == "w" else {}
+    with open(partial, mode, **how) as handle:
         yield handle
     os.replace(partial, file)

@@ -63,7 +63,7 @@ def _run(config, directory, devices, make_specs, should_stop):
     _check_same(specs, results)
     batches.check_length(config.epochs, len(dataset.corruption.index), config.batch_size)
     models = RunModels(dataset, directory, specs, should_stop)
-    directory.start(dataset.drawn)
+    directory.start(dataset.drawn, dataset.checksums)
     todo = [spec for spec in specs if spec.name not in results["models"]]
     if not todo:
         print("All models are trained already.")

@@ -1,23 +1,20 @@
 """The files of one run. Everything a run leaves behind is written here, by the first process."""
 
 import contextlib
-import fcntl
 import json
-import os
-import pathlib
-import socket
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from dsink_jax.data.corruption import Corruption, load_corruption, save_corruption
 from dsink_jax.errors import InputError, StorageError
+from dsink_jax.training.lock import DirectoryLock
 from dsink_jax.training.processes import from_first, is_first
 from experiments.config import PLACE, Config, default_settings
+from experiments.output_folder import replacing
 from experiments.provenance import device_description, versions
-
-_LOCK = ".lock"
 
 
 class RunDirectory:
@@ -36,8 +33,7 @@ class RunDirectory:
         """
         self.path = config.directory
         self._config = config
-        self._lock = None
-        self._is_new = False
+        self._lock: DirectoryLock | None = None
         from_first(self._open)
 
     def __enter__(self) -> "RunDirectory":
@@ -49,58 +45,18 @@ class RunDirectory:
     def close(self) -> None:
         """Lets other runs use the directory. A new one that no run has started in is taken away again."""
         if self._lock is not None:
-            with contextlib.suppress(OSError):
-                if self._is_new and [path.name for path in self.path.iterdir()] == [_LOCK]:
-                    (self.path / _LOCK).unlink()
-                    self.path.rmdir()
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def _open(self):
+        with _writing(self.path):
+            self._lock = DirectoryLock(self.path, "Give another --run-dir.")
         try:
-            self._is_new = not self.path.exists()
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115  (held while open)
-        except OSError as error:
-            raise InputError(
-                f"The run directory {self.path} cannot be written: {error.strerror}. Give another --run-dir."
-            ) from None
-        try:
-            self._take()
-            if not self._is_locked():  # another command was refused meanwhile, and took it away
-                self._is_new = False  # whatever is there now is not ours
-                self.close()
-                return self._open()
             self._check_same(self._config.settings())
             self._drop_damaged_lines()
         except BaseException:
             self.close()
             raise
-
-    def _take(self):
-        """Locks the directory; the system takes the lock back when the process ends, however it ends."""
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._is_new = False  # it is the other's
-            self._lock.seek(0)
-            raise InputError(
-                f"The run directory {self.path} is in use by {self._lock.read().strip()}.\n"
-                "Wait for it to end, or give another --run-dir."
-            ) from None
-        except OSError:
-            return  # a file system without locks
-        with _writing(self.path):
-            self._lock.truncate(0)
-            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            self._lock.flush()
-
-    def _is_locked(self):
-        """Whether the file that is locked is the one that others will find."""
-        try:
-            return os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / _LOCK))
-        except FileNotFoundError:
-            return False
 
     def _check_same(self, settings):
         stored = _read_json(self.path / "config.json")
@@ -122,11 +78,36 @@ class RunDirectory:
                 "Give another --run-dir, or remove that one."
             )
 
-    def start(self, corruption: Corruption) -> None:
+    def check_images(self, checksums: Mapping[str, str]) -> None:
+        """Raises `InputError` if the run was started with other images, as far as it tells.
+
+        Args:
+          checksums: of parts of the images; parts that only one side knows are not compared.
+        """
+
+        def check():
+            stored = _read_json(self.path / "config.json") or {}
+            there = stored.get("images", {})
+            if not isinstance(there, dict):
+                raise _damaged(self.path / "config.json")
+            different = [part for part, found in checksums.items() if there.get(part, found) != found]
+            if different:
+                raise InputError(
+                    f"{self.path} holds a run on other images: its checksums of {' and '.join(different)} "
+                    "differ.\nGive the data as it was, or another --run-dir."
+                )
+
+        from_first(check)
+
+    def start(self, corruption: Corruption, checksums: Mapping[str, str]) -> None:
         """Writes config.json and corruption.npz when the settings have proved to fit, before any training.
 
         A run that is continued keeps what it was started with; other versions or another device are added
         under `continued`.
+
+        Args:
+          corruption: the corrupted set.
+          checksums: of its images, see `check_images`.
         """
         if not is_first():
             return
@@ -136,7 +117,7 @@ class RunDirectory:
         if stored is None:
             with _writing(self.path):
                 save_corruption(self.path / "corruption.npz", corruption)
-            _write_json(path, {"settings": self._config.settings(), **now})
+            _write_json(path, {"settings": self._config.settings(), **now, "images": {**checksums}})
         elif now not in [{name: stored[name] for name in now}, *stored.get("continued", [])]:
             _write_json(path, {**stored, "continued": [*stored.get("continued", []), now]})
 
@@ -153,10 +134,6 @@ class RunDirectory:
                 raise InputError(f"{what}\nGive another --run-dir, or remove this one.") from None
 
         return from_first(load)
-
-    def checkpoints(self, model: str) -> pathlib.Path:
-        """Where the checkpoints of a model are."""
-        return self.path / "checkpoints" / model
 
     def results(self) -> dict[str, Any]:
         """What is known so far: `models` by name, and `data`."""
@@ -180,11 +157,8 @@ class RunDirectory:
         if not is_first():
             return
         path = self.path / "examples.npz"
-        partial = path.with_name(path.name + ".partial")
-        with _writing(path):
-            with open(partial, "wb") as file:
-                np.savez_compressed(file, **examples)
-            os.replace(partial, path)
+        with _writing(path), replacing(path, "wb") as file:
+            np.savez_compressed(file, **examples)
 
     def log(self, model: str, record: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl."""
@@ -242,10 +216,8 @@ def _write_json(path, value):
 
 
 def _write_text(path, text):
-    partial = path.with_name(path.name + ".partial")
-    with _writing(path):
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+    with _writing(path), replacing(path) as file:
+        file.write(text)
 
 
 @contextlib.contextmanager

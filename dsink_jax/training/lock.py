@@ -29,17 +29,23 @@ class DirectoryLock:
           InputError: if it is in use, or cannot be written.
         """
         self._path, self._advice = path, advice
-        self.is_new = not path.exists()
+        with self._making():
+            self.is_new = not path.exists()
         while not self._take():
             pass
 
-    def _take(self):
-        """Whether the file that was locked is the one that others will find: who let go takes it away."""
+    @contextlib.contextmanager
+    def _making(self):
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path / LOCK, "a+", encoding="utf-8")  # noqa: SIM115  (held while open)
+            yield
         except OSError as error:
             raise InputError(f"{self._path} cannot be written: {error.strerror}. {self._advice}") from None
+
+    def _take(self):
+        """Whether the file that was locked is the one that others will find: who let go takes it away."""
+        with self._making():
+            self._path.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._path / LOCK, "a+", encoding="utf-8")  # noqa: SIM115  (held while open)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

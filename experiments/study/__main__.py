@@ -14,6 +14,7 @@ with what failed.
 """
 
 import dataclasses
+import importlib
 import pathlib
 import sys
 import time
@@ -26,7 +27,6 @@ import tyro
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.flags import check_local_flags, read_flags
 from dsink_jax.training import TrainingDivergedError
-from experiments import overhead, solver_accuracy
 from experiments.command_line import as_told, errors_for_people, stopping_when_asked
 from experiments.compiled import keep_compiled
 from experiments.output_folder import make_output, writing_output
@@ -34,16 +34,16 @@ from experiments.seeds import check_seeds
 from experiments.study import jobs, records, render
 from experiments.study.budgets import BUDGETS
 from experiments.study.catalogue import STUDIES
-from experiments.study.runs import make_cells, progress, stored, train
 from experiments.study.measurements import MEASUREMENTS, opened
+from experiments.study.runs import make_cells, progress, stored, train
 from experiments.study.sources import cannot_be_had, not_here, source_of
 
 Steps = Literal["all", "train", "gather", "render"]
 ALL = "all"
-# Measured by commands of their own; drawn with the studies.
+# Measured by commands of their own, the file of their numbers and the module; drawn with the studies.
 _OTHERS = {
-    "overhead": ("overhead.csv", overhead.render),
-    "solver-accuracy": ("accuracy.csv", solver_accuracy.render),
+    "overhead": ("overhead.csv", "experiments.overhead"),
+    "solver-accuracy": ("accuracy.csv", "experiments.solver_accuracy"),
 }
 
 
@@ -118,7 +118,7 @@ class Flags:
 def main() -> None:
     """Runs a study from the command line."""
     if sys.argv[1:2] == ["overhead"]:
-        overhead.main(sys.argv[2:])
+        importlib.import_module(_OTHERS["overhead"][1]).main(sys.argv[2:])
         return
     with errors_for_people(), stopping_when_asked() as should_stop:
         asked = read_flags(Flags, description=__doc__)
@@ -130,9 +130,9 @@ def main() -> None:
             errors, cells = _run(flags, should_stop)
             failed, tried = failed + errors, tried + cells
         if asked.study == ALL and asked.steps == "render":
-            for name, (file, draw) in _OTHERS.items():
+            for name, (file, module) in _OTHERS.items():
                 if (asked.output / name / file).exists():
-                    draw(asked.output / name)
+                    importlib.import_module(module).render(asked.output / name)
         if failed:
             count = f"{len(failed)} of {tried} cells failed"
             first = str(failed[0]).replace("\n", " ")

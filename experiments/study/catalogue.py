@@ -202,7 +202,7 @@ STUDIES: dict[str, Study] = {
     ),
     "asymmetric": Study(
         "Asymmetric noise, where D-SINK is not ahead",
-        "Is it the base that learns the wrong labels, alpha, the class marginal, f_L or the solver?",
+        "Is it the base that learns the wrong labels, alpha, f_L or the solver?",
         {
             budget: (setting(data, 10, "asymmetric", 0.2), setting(data, 10, "asymmetric", 0.4))
             for budget, data in (("small", "digits"), ("cpu", "cifar10"), ("paper", "cifar10"))
@@ -212,7 +212,6 @@ STUDIES: dict[str, Study] = {
             dsink(),
             *(dsink(alpha=alpha) for alpha in (30.0, 100.0)),
             *(dsink(base=base) for base in ("cross_entropy", "elr")),
-            dsink(marginal="dataset"),
             dsink(f_L=imbalance_robust("posthoc_logit_adjustment")),
             dsink(max_iterations=50),
         ),
@@ -234,7 +233,6 @@ STUDIES: dict[str, Study] = {
             dsink(),
             dsink(f_L=imbalance_robust(weakening=Weakening(epochs=0.3))),
             dsink(f_L=imbalance_robust("cross_entropy")),
-            dsink(marginal="dataset"),
             dsink(alpha=30.0),
             dsink(base="cross_entropy"),
             dsink(f_N=noise_robust("mixup")),
@@ -266,8 +264,6 @@ STUDIES: dict[str, Study] = {
         (
             *_PARTS,
             dsink(),
-            dsink(marginal="dataset"),
-            *(dsink(queue=length) for length in (64, 256, 1024)),
             *(dsink(max_iterations=limit) for limit in (10, 20, 50)),
             *(dsink(threshold=threshold) for threshold in (1e-3, 1e-1)),
             *(dsink(epsilon=epsilon) for epsilon in (0.5, 1.0, 4.0, 8.0)),
