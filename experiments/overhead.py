@@ -12,7 +12,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -21,7 +20,7 @@ from dsink_jax.flags import check_local_flags, read_flags
 from dsink_jax.report import align, figures
 from dsink_jax.report.canvas import MissingMatplotlibError
 from experiments.benchmark.timing import alternate, ratio
-from experiments.benchmark.workload import BASE, DSINK, Stepper, Workload
+from experiments.benchmark.workload import Stepper, Workload, one_device
 from experiments.command_line import errors_for_people
 from experiments.environments import COLUMN, environment_here, environments_in_words, identify, remember
 from experiments.kept_rows import merged, read_measured, read_rows, write_rows
@@ -35,7 +34,7 @@ FIELDS = (
 _FILE = "overhead.csv"
 _KEY = ("case", "batch", "training")
 _ROUNDS = 8  # of each case at least
-_VECTORS = (1, 1, 2048)
+_VECTORS = (2048,)
 _IMAGENET_LT = 115_846  # images
 _DIGITS = ((Workload("small_cnn", "digits, small CNN", 64, 256, 10, (8, 8, 1)), 544),)
 _FEATURES = (
@@ -103,13 +102,7 @@ def measure(
     workload: Workload, examples: int, seconds: float, rounds: int = _ROUNDS
 ) -> list[dict[str, object]]:
     """Rows of one case: the trainings in turn, on one device."""
-    devices = _devices()
-    steppers = {
-        name: Stepper(
-            workload, BASE if auxiliaries == "none" else DSINK, auxiliaries=auxiliaries, devices=devices
-        )
-        for name, auxiliaries in TRAININGS.items()
-    }
+    steppers = {name: Stepper(workload, auxiliaries) for name, auxiliaries in TRAININGS.items()}
     times = alternate(steppers, rounds=rounds, seconds=seconds, at_most=200)
     base = times["cross-entropy"]
     steps = -(-examples // workload.batch_size)
@@ -124,7 +117,8 @@ def measure(
             "training": name,
             "seconds_per_epoch": steps * statistics.median(times[name]),
             "of_base": ratio(times[name], base),
-            **dict(zip(("of_base_low", "of_base_high"), _quartiles(times[name], base), strict=True)),
+            "of_base_low": np.quantile(np.divide(times[name], base), 0.25),
+            "of_base_high": np.quantile(np.divide(times[name], base), 0.75),
             "rounds": len(base),
             "step_megabytes": stepper.memory() / 1e6,
             "kept_megabytes": (stepper.kept() + logits.get(TRAININGS[name], 0)) / 1e6,
@@ -133,19 +127,9 @@ def measure(
     ]
 
 
-def _devices():
-    """One: what is compared is a step."""
-    return jax.local_devices()[:1]
-
-
-def _quartiles(times, base):
-    """The quartiles of the ratio within a round."""
-    return np.quantile(np.divide(times, base), (0.25, 0.75))
-
-
 def write(folder: pathlib.Path, rows: list[dict[str, object]]) -> None:
     """Adds rows measured here and now to overhead.csv, over those of the same case there."""
-    environment = environment_here(devices=_devices())
+    environment = environment_here(devices=one_device())
     remember(folder, [environment])
     made = pd.DataFrame(rows).assign(**{COLUMN: identify(environment)})
     write_rows(folder / _FILE, merged(read_rows(folder / _FILE, FIELDS), made, _KEY), "%.6g")

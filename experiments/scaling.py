@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from dsink_jax import allocation, dsink_loss, surrogate_labels
+from dsink_jax.methods import METHODS, build_method, bytes_per_example
 from experiments.provenance import device_description, versions
 
 FLOAT = 4
@@ -27,8 +28,7 @@ OPERATIONS_PER_ITERATION = 7 * 2.1
 # The maximum and the sum of a half step over the rows; the error at every tenth iteration has the same.
 EXCHANGES_PER_ITERATION = 2 * 1.1
 ITERATIONS = 50
-# Bytes of a method's state for each training example: a constant, and so many for each class.
-STATE_BYTES = {"truncated_gce": (4, 0), "ot_reweighting": (8, 0), "dividemix": (8, 0), "elr": (0, 4)}
+IMAGE_BYTES = 224 * 224 * 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,6 @@ class Setting:
       classes: C.
       batch: N, over all devices.
       devices: D.
-      image_bytes: of one stored image.
     """
 
     name: str
@@ -49,7 +48,6 @@ class Setting:
     classes: int
     batch: int
     devices: int
-    image_bytes: int = 224 * 224 * 3
 
 
 SETTINGS = (
@@ -105,8 +103,8 @@ def cost_per_step(setting: Setting, *, distribute: bool, iterations: int = ITERA
 
 def state_bytes(name: str, setting: Setting) -> int:
     """Per-example state of a method in float32, on every device."""
-    constant, per_class = STATE_BYTES.get(name, (0, 0))
-    return setting.examples * (constant + per_class * setting.classes)
+    method = build_method(name, METHODS[name].method.required)
+    return setting.examples * bytes_per_example(method, setting.classes)
 
 
 def amount(value: float, unit: str = "B") -> str:
@@ -147,7 +145,7 @@ def model_table() -> str:
             rows["gathered: received in one all-gather"] = lambda s, cost=cost: amount(cost(s).received_bytes)
     rows |= {
         "**replicated**: cached logits of f_N and f_L": lambda s: amount(2 * FLOAT * s.examples * s.classes),
-        "images of 224 x 224 x 3, uint8": lambda s: amount(s.examples * s.image_bytes),
+        "images of 224 x 224 x 3, uint8": lambda s: amount(s.examples * IMAGE_BYTES),
         "state of `elr`, float32": lambda s: amount(state_bytes("elr", s)),
         "state of `dividemix`, `ot_reweighting`": lambda s: amount(state_bytes("dividemix", s)),
         "state of `truncated_gce`": lambda s: amount(state_bytes("truncated_gce", s)),

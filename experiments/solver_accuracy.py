@@ -22,13 +22,7 @@ from dsink_jax.errors import InputError
 from dsink_jax.flags import read_flags
 from dsink_jax.report import align
 from experiments.command_line import errors_for_people
-from experiments.environments import (
-    COLUMN,
-    environment_here,
-    environments_in_words,
-    identify,
-    remember,
-)
+from experiments.environments import COLUMN, environment_here, environments_in_words, identify, remember
 from experiments.kept_rows import read_measured, write_rows
 from experiments.output_folder import make_output, writing_output
 
@@ -49,26 +43,26 @@ def problem(key: jax.Array, shape: tuple[int, int], scale: float) -> tuple[jax.A
     return common + target, common + noise_robust, class_marginal(imbalance_robust)
 
 
-def reference(logits: jax.Array, noise_robust_logits: jax.Array, marginal: jax.Array) -> np.ndarray:
-    """Q in float64 by POT."""
+def pot_labels(
+    logits, noise_robust_logits, marginal, *, dtype=np.float64, max_iterations=50_000, threshold=1e-13
+) -> np.ndarray:
+    """Q `[N, C]` by POT's `sinkhorn_log`, in the type given."""
     import ot
 
     def log_softmax(values):
-        values = np.asarray(values, np.float64)
+        values = np.asarray(values, dtype)
         values = values - values.max(1, keepdims=True)
         return values - np.log(np.exp(values).sum(1, keepdims=True))
 
-    count = len(logits)
-    marginal = np.asarray(marginal, np.float64)
-    cost = -(log_softmax(logits) + log_softmax(noise_robust_logits))
+    count, marginal = len(logits), np.asarray(marginal, dtype)
     plan = ot.sinkhorn(
-        np.full(count, 1 / count),
+        np.full(count, 1 / count, dtype),
         marginal / marginal.sum(),
-        cost,
+        -(log_softmax(logits) + log_softmax(noise_robust_logits)),
         EPSILON,
         method="sinkhorn_log",
-        stopThr=1e-13,
-        numItermax=50_000,
+        stopThr=threshold,
+        numItermax=max_iterations,
         warn=False,
     )
     return count * plan
@@ -78,7 +72,7 @@ def measure(shape: tuple[int, int], scale: float) -> Iterator[dict[str, object]]
     """Rows of each seed: iterations and largest error of a label, unlimited and by default."""
     for seed in range(SEEDS):
         arrays = problem(jax.random.key(seed), shape, scale)
-        exact = reference(*arrays)
+        exact = pot_labels(*arrays)
         for limit in (UNLIMITED, DEFAULT_MAX_ITERATIONS):
             allocation = surrogate_labels(*arrays, max_iterations=limit)
             yield {

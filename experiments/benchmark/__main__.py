@@ -1,69 +1,30 @@
 """Command line: `python -m experiments.benchmark --parts solver,step --quick`."""
 
-import argparse
 import dataclasses
 import importlib
 import importlib.util
 import os
-import pathlib
 import time
 import warnings
 from collections.abc import Sequence
 
-from dsink_jax.errors import InputError, check_known
-from dsink_jax.flags import flag
-from dsink_jax.paths import check_local_path
-from experiments.benchmark.settings import PARTS, Settings
+from dsink_jax.errors import InputError
+from dsink_jax.flags import read_flags
+from experiments.benchmark.settings import Settings
 
-_MODULES = {
-    "solver": "solvers",
-    "step": "steps",
-    "pipeline": "loop_speed",
-    "startup": "startup",
-    "cifar10": "cifar10",
+# Of each part: its module, and the packages that it needs under the names they are imported by.
+_PARTS = {
+    "solver": ("solvers", {"torch": "torch", "POT": "ot"}),
+    "step": ("steps", {}),
+    "pipeline": ("loop_speed", {"torch": "torch"}),
+    "startup": ("startup", {"torch": "torch"}),
+    "cifar10": ("cifar10", {}),
 }
-_NEEDS = {
-    "solver": ("torch", "POT"),
-    "step": (),
-    "pipeline": ("torch",),
-    "startup": ("torch",),
-    "cifar10": (),
-}
-_IMPORT_NAMES = {"torch": "torch", "POT": "ot"}
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
-    """Reads the flags.
-
-    Raises:
-      InputError: for an unknown part, or a data folder that is none.
-    """
-    default = Settings()
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark", description=__doc__)
-    parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--output", type=pathlib.Path, default=default.output, help="folder, %(default)s")
-    parser.add_argument("--data-dir", type=pathlib.Path, help="folder with CIFAR-10, for the part cifar10")
-    given = parser.parse_args(arguments)
-    chosen = given.parts.split(",")
-    for part in chosen:
-        check_known("part", part, PARTS)
-    for name in ("output", "data_dir"):
-        if (path := getattr(given, name)) is not None:
-            check_local_path(path, flag(name))
-    if given.data_dir is not None and not given.data_dir.is_dir():
-        raise InputError(f"--data-dir {given.data_dir} is no folder; give the one that holds CIFAR-10.")
-    return Settings(
-        tuple(part for part in PARTS if part in chosen), given.quick, given.output, given.data_dir
-    )
-
-
-def check_packages(parts: Sequence[str]) -> None:
-    """Raises `InputError`, naming the extra, if the parts need a package that is not installed."""
-    needed = dict.fromkeys(package for part in parts for package in _NEEDS[part])
-    missing = [name for name in needed if importlib.util.find_spec(_IMPORT_NAMES[name]) is None]
-    if missing:
-        raise InputError(f'Not installed: {", ".join(missing)}. Run: pip install ".[benchmark]"')
+    """Reads the flags; see `read_flags`."""
+    return read_flags(Settings, arguments, description=__doc__)
 
 
 def run(settings: Settings) -> str:
@@ -72,7 +33,10 @@ def run(settings: Settings) -> str:
     Raises:
       InputError: if a package is missing, or the folder cannot be made.
     """
-    check_packages(settings.parts)
+    needed = {name: module for part in settings.chosen for name, module in _PARTS[part][1].items()}
+    missing = [name for name, module in needed.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise InputError(f'Not installed: {", ".join(missing)}. Run: pip install ".[benchmark]"')
     # PyTorch's idle threads would otherwise spin on the cores that others are timed on.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from experiments.benchmark import report
@@ -81,13 +45,13 @@ def run(settings: Settings) -> str:
     make_output(settings.output)
     load, started = report.load(), time.monotonic()
     rows, remarks, page = [], [], ""
-    for number, part in enumerate(settings.parts, start=1):
+    for number, part in enumerate(settings.chosen, start=1):
         print(part, flush=True)
-        found = importlib.import_module(f"experiments.benchmark.{_MODULES[part]}").measure(settings)
+        found = importlib.import_module(f"experiments.benchmark.{_PARTS[part][0]}").measure(settings)
         rows += found[0]
         remarks += found[1]
         # After every part, so that a run that is stopped leaves what it has measured.
-        measured = dataclasses.replace(settings, parts=settings.parts[:number])
+        measured = dataclasses.replace(settings, parts=",".join(settings.chosen[:number]))
         page = report.write(measured, rows, remarks, {"load": load, "seconds": time.monotonic() - started})
     return page
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from dsink_jax import surrogate_labels
 from dsink_jax.allocation import EPSILON
+from experiments.solver_accuracy import pot_labels
 
 
 class Task(NamedTuple):
@@ -74,48 +75,16 @@ def torch_loop(task: Task) -> Solve:
     """SwAV's fixed loop in PyTorch, in the log domain."""
     import torch
 
+    from experiments.benchmark.torch_reference import surrogate_labels
+
     arrays = [torch.tensor(array) for array in (task.logits, task.noise_robust_logits, task.marginal)]
-
-    @torch.no_grad()
-    def solve():
-        logits, noise_robust_logits, marginal = arrays
-        kernel = (logits.log_softmax(1) + noise_robust_logits.log_softmax(1)) / EPSILON
-        log_row, log_column = -np.log(len(kernel)), marginal.log()
-        u = torch.zeros(len(kernel))
-        for _ in range(task.iterations):
-            v = log_column - torch.logsumexp(kernel + u[:, None], 0)
-            u = log_row - torch.logsumexp(kernel + v, 1)
-        return (kernel + v).softmax(1)
-
-    return solve
+    return lambda: surrogate_labels(*arrays, iterations=task.iterations)
 
 
 def pot(task: Task) -> Solve:
     """`ot.sinkhorn(method="sinkhorn_log")` on NumPy arrays, in float32 like the others."""
-    import ot
-
-    rows = np.full(len(task.logits), 1 / len(task.logits), np.float32)
-
-    def solve():
-        cost = -(_log_softmax(task.logits) + _log_softmax(task.noise_robust_logits))
-        plan = ot.sinkhorn(
-            rows,
-            task.marginal,
-            cost,
-            EPSILON,
-            method="sinkhorn_log",
-            numItermax=task.pot_iterations,
-            stopThr=0.0,
-            warn=False,
-        )
-        return len(plan) * plan
-
-    return solve
-
-
-def _log_softmax(values):
-    values = values - values.max(1, keepdims=True)
-    return values - np.log(np.exp(values).sum(1, keepdims=True))
+    arrays = task.logits, task.noise_robust_logits, task.marginal
+    return lambda: pot_labels(*arrays, dtype=np.float32, max_iterations=task.pot_iterations, threshold=0.0)
 
 
 CONTESTANTS = {"ours": ours, "bare lax loop": bare_loop, "PyTorch loop": torch_loop, "POT": pot}

@@ -6,62 +6,63 @@ import sys
 import tempfile
 import time
 
+import numpy as np
+
 from experiments.benchmark.memory import peak_mib, resident_mib
 
 
 def first_step(kind: str, quick: bool, started: float) -> dict[str, float]:
-    """Seconds from the start of the process to the end of the first step, and of compilation."""
-    from experiments.benchmark.loop_speed import QUICK_WORKLOAD, WORKLOAD, torch_trainer
+    """Seconds from the start of the process to the end of the first step, and of compilation.
+
+    Args:
+      kind: `torch`, or of our step how it has its auxiliaries; see `Stepper`.
+      quick: whether of the small workload.
+      started: when the process was, as `time.time` tells it.
+    """
+    from experiments.benchmark.loop_speed import QUICK_WORKLOAD, WORKLOAD
 
     workload = QUICK_WORKLOAD if quick else WORKLOAD
     if kind == "torch":
-        trainer = torch_trainer(workload)
-        import numpy as np
+        from experiments.benchmark.torch_reference import Trainer
 
-        trainer.step(np.arange(workload.batch_size))
+        Trainer(workload).step(np.arange(workload.batch_size))
         return {"seconds": time.time() - started, "compile": 0.0}
-    import jax
-
-    from experiments.benchmark.workload import BASE, DSINK, Stepper
+    from experiments.benchmark.workload import Stepper
 
     compilations = _Compilations()
-    method, auxiliaries = (DSINK, "cached") if kind == "dsink" else (BASE, "none")
-    step = Stepper(workload, method, auxiliaries=auxiliaries, devices=jax.local_devices()[:1])
-    step()
+    Stepper(workload, kind)()
     return {"seconds": time.time() - started, "compile": compilations.seconds}
 
 
 def long_run(quick: bool) -> dict[str, float]:
     """Compilations and memory of a whole small training, evaluated and saved as experiments do."""
-    import jax
-
-    from dsink_jax.models import build_model
-    from dsink_jax.training import AXIS, Checkpointer, FitSettings, fit, make_predictor
-    from experiments.benchmark.workload import DSINK, NUM_CLASSES, OPTIMIZER, PREPROCESSING, make_data
+    from dsink_jax.training import Checkpointer, train
+    from experiments.benchmark.workload import BASE, DSINK, Workload, one_device
 
     epochs, early_epoch = (4, 2) if quick else (120, 5)
-    compilations, devices = _Compilations(), jax.local_devices()[:1]
-    data = make_data(300)
-    data = data._replace(images=data.images[:, ::4, ::4].copy())  # as small as the digits
-    model = build_model("small_cnn", NUM_CLASSES, axis_name=AXIS)
-    predict = make_predictor(model, DSINK, PREPROCESSING, devices)
+    workload = Workload("small_cnn", "small CNN", 64, 300, shape=(8, 8, 3))  # as small as the digits
+    compilations, data, devices = _Compilations(), workload.data(), one_device()
     memory, counts = {}, {}
+
+    def evaluate(trained):
+        return {"sum": float(trained.logits(data.inputs, workload.standardization, devices).sum())}
 
     def note(record):
         memory[record["epoch"]] = resident_mib()
         counts[record["epoch"]] = compilations.count
 
     with tempfile.TemporaryDirectory() as folder:
-        fit(
-            model,
-            DSINK,
+        train(
+            workload.model,
+            BASE,
             data,
-            PREPROCESSING,
-            FitSettings(epochs, 64, OPTIMIZER, checkpoint_every=1),
-            num_classes=NUM_CLASSES,
+            workload.settings(epochs),
+            facts=workload.facts,
             seed=0,
             devices=devices,
-            evaluate=lambda variables: {"sum": float(predict(variables, data.images).sum())},
+            standardization=workload.standardization,
+            term=DSINK,
+            evaluate=evaluate,
             checkpointer=Checkpointer(pathlib.Path(folder) / "checkpoints"),
             on_record=note,
         )

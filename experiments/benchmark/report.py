@@ -33,8 +33,8 @@ def write(settings: Settings, rows: Sequence[Row], remarks: Sequence[str], start
       remarks: sentences below it.
       start: `load`, the load average at the start, and `seconds`, how long all took.
     """
-    judged = [row for row in rows if row.met is not None]
-    missed = [row for row in judged if not row.met]
+    judged = [row for row in rows if row.target]
+    missed = [row for row in judged if row.verdict == "NO"]
     summary = f"{len(judged) - len(missed)} of {len(judged)} targets are met."
     if missed:
         summary += " Not met: " + "; ".join(_miss(row) for row in missed) + "."
@@ -77,7 +77,7 @@ def _machine(start):
 
 
 def _provenance(settings, start):
-    flags = (" --parts " + ",".join(settings.parts)) + (" --quick" if settings.quick else "")
+    flags = (" --parts " + settings.parts) + (" --quick" if settings.quick else "")
     flags += " --data-dir DIR" if settings.data_dir is not None else ""
     return (
         f"`python -m experiments.benchmark{flags}` in {start['seconds'] / 60:.0f} minutes; "

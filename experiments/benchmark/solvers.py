@@ -9,7 +9,7 @@ import numpy as np
 from dsink_jax import surrogate_labels
 from experiments.benchmark.contestants import CONTESTANTS, Task, bare_loop
 from experiments.benchmark.settings import Settings
-from experiments.benchmark.table import Row, Target, comparison
+from experiments.benchmark.table import Row, comparison
 from experiments.benchmark.timing import alternate
 from experiments.solver_accuracy import problem
 
@@ -115,10 +115,10 @@ def _rows(shape, case, task, times, errors):
     rounds = len(times["ours"])
     for name in times:
         if name != "ours":
-            target = Target("<=", limit) if name == "bare lax loop" else Target("<", 1.0)
+            target = f"<= {limit}" if name == "bare lax loop" else "< 1"
             note = (
                 f"{task.own_iterations} and {task.pot_iterations if name == 'POT' else task.iterations} "
                 f"iterations, errors {errors['ours']:.1e} and {errors[name]:.1e}, "
                 f"{rounds} round{'s' * (rounds > 1)}"
             )
-            yield comparison("solver", case, times, "ours", name, target=target, note=note)
+            yield comparison("solver", case, times, "ours", name, target, note)

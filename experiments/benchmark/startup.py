@@ -2,18 +2,18 @@
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
 
 from dsink_jax.errors import InputError
+from experiments.benchmark.loop_speed import QUICK_WORKLOAD, WORKLOAD
 from experiments.benchmark.settings import Settings
-from experiments.benchmark.table import Row, Target
+from experiments.benchmark.table import Row, comparison
 
-IMPORTS = ("import jax", "import jax, optax", "import dsink_jax", "import torch")
+IMPORTS = ("import dsink_jax", "import jax", "import jax, optax", "import torch")  # ours first
 IMPORT_ROUNDS = 5
-GROWTH_MIB = 5.0  # below this, memory counts as not growing: the allocator's own noise
+GROWTH = "<= 5"  # MiB; below this, memory counts as not growing: the allocator's own noise
 
 
 def measure(settings: Settings) -> tuple[list[Row], list[str]]:
@@ -31,77 +31,46 @@ def _imports(rounds):
     code = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
     seconds = {statement: [] for statement in IMPORTS}
     for number in range(rounds + 1):
-        for statement in IMPORTS:
-            found = float(_run("-c", code.format(statement)))
+        for statement, found in seconds.items():
+            taken = float(_run("-c", code.format(statement)))
             if number:  # the first fills the disk cache
-                seconds[statement].append(found)
-    return [
-        Row(
-            "startup",
-            "import dsink_jax",
-            statistics.median(seconds["import dsink_jax"]),
-            "s",
-            other,
-            statistics.median(seconds[other]),
-            statistics.median(
-                a / b for a, b in zip(seconds["import dsink_jax"], seconds[other], strict=True)
-            ),
-        )
-        for other in IMPORTS
-        if other != "import dsink_jax"
-    ]
+                found.append(taken)
+    own, *others = IMPORTS
+    return [comparison("startup", own, seconds, own, other, unit="s") for other in others]
 
 
 def _first_steps(quick):
-    found = {kind: probe("first_step", kind, quick) for kind in ("dsink", "base", "torch")}
-    case = "ResNet-8, batch 4" if quick else "ResNet-20, batch 128"
-    rows = [
-        Row(
-            "startup",
-            f"{case}: start of Python to end of first step",
-            found["dsink"]["seconds"],
-            "s",
-            other,
-            found[kind]["seconds"],
-            found["dsink"]["seconds"] / found[kind]["seconds"],
-            note="D-SINK, cached auxiliaries",
-        )
-        for kind, other in (("base", "base step"), ("torch", "PyTorch"))
+    found = {kind: probe("first_step", kind, quick) for kind in ("cached", "none", "torch")}
+    workload = f"{(QUICK_WORKLOAD if quick else WORKLOAD).case}: "
+
+    def row(case, what, kind, other, note):
+        own, against = found["cached"][what], found[kind][what]
+        return Row("startup", workload + case, own, "s", other, against, own / against, note=note)
+
+    whole, note = "start of Python to end of first step", "D-SINK, cached auxiliaries"
+    compiling, inclusive = (
+        "compilation before the second step",
+        "tracing and lowering included; one process each",
+    )
+    return [
+        row(whole, "seconds", "none", "base step", note),
+        row(whole, "seconds", "torch", "PyTorch", note),
+        row(compiling, "compile", "none", "base step", inclusive),
     ]
-    own, base = found["dsink"]["compile"], found["base"]["compile"]
-    note = "tracing and lowering included; one process each"
-    case = f"{case}: compilation before the second step"
-    return [*rows, Row("startup", case, own, "s", "base step", base, own / base, note=note)]
 
 
 def _long_run(quick):
-    found = probe("long_run", "dsink", quick)
-    case = f"small CNN, {found['epochs']} epochs"
-    growth = Target("<=", GROWTH_MIB)
-    note = f"{found['last']:.0f} MiB at the end, evaluation and checkpoints in every epoch"
+    found = probe("long_run", "cached", quick)
+    case, early, last = f"small CNN, {found['epochs']} epochs: ", found["early"], found["last"]
+    note = f"{last:.0f} MiB at the end, evaluation and checkpoints in every epoch"
+    grown = {f"after epoch {found['early_epoch']}": last - early, "in the second half": last - found["half"]}
+    count, before = found["recompilations"], f"{found['compilations']} before"
     return [
-        Row(
-            "startup",
-            f"{case}: compilations after the first epoch",
-            found["recompilations"],
-            "",
-            target=Target("<=", 0),
-            note=f"{found['compilations']} before",
-        ),
-        Row("startup", f"{case}: peak host memory", found["peak"], "MiB"),
+        Row("startup", f"{case}compilations after the first epoch", count, "", target="<= 0", note=before),
+        Row("startup", f"{case}peak host memory", found["peak"], "MiB"),
         *(
-            Row(
-                "startup",
-                f"{case}: growth of host memory {since}",
-                growth_mib,
-                "MiB",
-                target=growth,
-                note=note,
-            )
-            for since, growth_mib in (
-                (f"after epoch {found['early_epoch']}", found["last"] - found["early"]),
-                ("in the second half", found["last"] - found["half"]),
-            )
+            Row("startup", f"{case}growth of host memory {since}", mib, "MiB", target=GROWTH, note=note)
+            for since, mib in grown.items()
         ),
     ]
 

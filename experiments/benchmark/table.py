@@ -16,21 +16,6 @@ _HEADER = ("part", "case", "measured", "against", "other", "ratio", "target", "m
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """A limit for the ratio, or for the value where there is nothing to divide by."""
-
-    comparison: str
-    limit: float
-
-    def met_by(self, number: float) -> bool:
-        """Whether a number is within the limit; NaN is not."""
-        return _COMPARE[self.comparison](number, self.limit)
-
-    def __str__(self):
-        return f"{self.comparison} {self.limit:g}"
-
-
-@dataclasses.dataclass(frozen=True)
 class Row:
     """One comparison, or one number alone.
 
@@ -42,7 +27,7 @@ class Row:
       against: what it is held against, empty for a number alone.
       other: that one's number.
       ratio: median over the rounds of the ratio within a round.
-      target: limit of the ratio, or of the value of a number alone.
+      target: limit of the ratio, or of the value of a number alone, such as `<= 1.05`; empty for none.
       note: anything else.
     """
 
@@ -53,20 +38,17 @@ class Row:
     against: str = ""
     other: float | None = None
     ratio: float | None = None
-    target: Target | None = None
+    target: str = ""
     note: str = ""
 
     @property
-    def met(self) -> bool | None:
-        """Whether the target is met; None without one."""
-        if self.target is None:
-            return None
-        return self.target.met_by(self.value if self.ratio is None else self.ratio)
-
-    @property
     def verdict(self) -> str:
-        """The same in words."""
-        return {None: "", True: "yes", False: "NO"}[self.met]
+        """Whether the target is met, which NaN does not: `yes`, `NO`, or empty without one."""
+        if not self.target:
+            return ""
+        comparison, limit = self.target.split()
+        number = self.value if self.ratio is None else self.ratio
+        return "yes" if _COMPARE[comparison](number, float(limit)) else "NO"
 
 
 def as_text(rows: Sequence[Row]) -> str:
@@ -75,9 +57,8 @@ def as_text(rows: Sequence[Row]) -> str:
     for row in rows:
         other = "" if row.other is None else number(row.other, row.unit)
         ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
-        target = "" if row.target is None else str(row.target)
         own = number(row.value, row.unit)
-        lines.append((row.part, row.case, own, row.against, other, ratio, target, row.verdict, row.note))
+        lines.append((row.part, row.case, own, row.against, other, ratio, row.target, row.verdict, row.note))
     return align(lines, left=2)
 
 
@@ -93,19 +74,8 @@ def write_csv(path: pathlib.Path, rows: Sequence[Row]) -> None:
     made.to_csv(path, index=False, lineterminator="\r\n")
 
 
-def comparison(part, case, times, name, against, *, target=None, note="", unit="ms") -> Row:
-    """The row of one contestant against another, from the seconds of `timing.alternate`.
-
-    Args:
-      part: part of the benchmark.
-      case: what was measured.
-      times: seconds by contestant.
-      name: ours.
-      against: the other.
-      target: limit of the ratio of the times.
-      note: anything else.
-      unit: `ms` or `s`.
-    """
+def comparison(part, case, times, name, against, target="", note="", unit="ms") -> Row:
+    """The row of one contestant against another, from the seconds of `timing.alternate` by name."""
     scale = {"ms": 1e3, "s": 1.0}[unit]
     own, other = scale * median(times[name]), scale * median(times[against])
     return Row(part, case, own, unit, against, other, ratio(times[name], times[against]), target, note)

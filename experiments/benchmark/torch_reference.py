@@ -15,6 +15,16 @@ from torch import nn
 from torch.nn import functional
 
 from dsink_jax.allocation import DEFAULT_MAX_ITERATIONS, DEFAULT_THRESHOLD, EPSILON
+from experiments.benchmark.workload import (
+    BLOCKS,
+    DSINK,
+    MEAN,
+    OPTIMIZER,
+    PADDING,
+    STD,
+    TOTAL_STEPS,
+    Workload,
+)
 
 
 class CifarResNet(nn.Module):
@@ -74,15 +84,15 @@ def from_flax(tree) -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def surrogate_labels(logits, noise_robust_logits, marginal):
-    """Q, stopped like ours: the error is looked at every 10 iterations."""
+def surrogate_labels(logits, noise_robust_logits, marginal, iterations: int | None = None):
+    """Q after so many iterations; None: stopped like ours, which looks at the error every 10 iterations."""
     kernel = (logits.log_softmax(1) + noise_robust_logits.log_softmax(1)) / EPSILON
     log_row, log_column = -math.log(len(kernel)), marginal.log()
     u = torch.zeros(len(kernel))
-    for iteration in range(1, DEFAULT_MAX_ITERATIONS + 1):
+    for iteration in range(1, (iterations or DEFAULT_MAX_ITERATIONS) + 1):
         v = log_column - torch.logsumexp(kernel + u[:, None], 0)
         u = log_row - torch.logsumexp(kernel + v, 1)
-        if iteration % 10 == 0:
+        if iterations is None and iteration % 10 == 0:
             reached = (kernel + u[:, None] + v).exp().sum(0)
             if (reached - marginal).abs().sum() < DEFAULT_THRESHOLD:
                 break
@@ -111,30 +121,29 @@ def augment(images, padding: int):
 class Trainer:
     """Training with looked-up auxiliary logits; a call makes one step."""
 
-    def __init__(self, module, data, preprocessing, optimizer, alpha: float, total_steps: int):
-        """Takes `DeviceData`, `Preprocessing` and `OptimizerSettings` (cosine schedule) of ours."""
-        self.module, self.alpha = module, alpha
-        self._images = torch.from_numpy(data.images)
+    def __init__(self, workload: Workload, alpha: float = DSINK.alpha):
+        """Takes a workload of ours whose network is one of `BLOCKS`."""
+        data, self.alpha = workload.data(), alpha
+        self.module = CifarResNet(workload.num_classes, BLOCKS[workload.name])
+        self._images = torch.from_numpy(data.inputs)
         self._labels = torch.from_numpy(data.labels).long()
         self._auxiliaries = [
             torch.from_numpy(logits) for logits in (data.noise_robust_logits, data.imbalance_robust_logits)
         ]
-        self._padding = preprocessing.augmentation.crop_padding
-        self._mean, self._std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
         self._optimizer = torch.optim.SGD(
-            module.parameters(),
-            optimizer.learning_rate,
-            momentum=optimizer.momentum,
-            nesterov=optimizer.nesterov,
-            weight_decay=optimizer.weight_decay,
+            self.module.parameters(),
+            OPTIMIZER.learning_rate,
+            momentum=OPTIMIZER.momentum,
+            nesterov=OPTIMIZER.nesterov,
+            weight_decay=OPTIMIZER.weight_decay,
         )
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, total_steps)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, TOTAL_STEPS)
 
     def step(self, index: np.ndarray) -> float:
         """One step on the examples at `index`; the loss."""
         index = torch.from_numpy(index).long()
-        images = augment(self._images[index], self._padding)
-        images = (images.float().div_(255.0) - self._mean) / self._std
+        images = augment(self._images[index], PADDING)
+        images = (images.float().div_(255.0) - torch.tensor(MEAN)) / torch.tensor(STD)
         # [N, H, W, channels] seen as [N, channels, H, W] is channels-last without a copy.
         loss = self.objective(images.permute(0, 3, 1, 2), index)
         self._optimizer.zero_grad(set_to_none=True)

@@ -23,7 +23,7 @@ from allocation_references import (
 )
 from dsink_jax import allocation as allocation_module
 from dsink_jax import class_marginal, surrogate_labels
-from dsink_jax.methods import Batch, CrossEntropy, DSink, Weighting
+from dsink_jax.methods import Batch, DSink
 from experiments import scaling
 
 SPLIT = PartitionSpec("batch")
@@ -213,17 +213,16 @@ def loss_on_a_device(distribute, *arrays):
     return loss_and_gradient(*arrays, axis_name="batch", distribute=distribute)
 
 
-def method_on_a_device(logits, noise_robust, imbalance_robust, where):
+def term_on_a_device(logits, noise_robust, imbalance_robust, where):
     labels = jnp.zeros(len(where), jnp.int32)
     batch = Batch(logits, labels, where, noise_robust, imbalance_robust)
-    method = DSink(CrossEntropy(), Weighting(alpha=1.0))
 
     def total(logits):
-        result = method.loss(logits, batch, (), epoch=jnp.float32(0), axis_name="batch")
-        return result.values.sum(), result
+        values, metrics = DSink().values(logits, batch, "batch")
+        return values.sum(), (values, metrics)
 
-    (_, result), gradient = jax.value_and_grad(total, has_aux=True)(logits)
-    return result.values, gradient, result.metrics
+    (_, (values, metrics)), gradient = jax.value_and_grad(total, has_aux=True)(logits)
+    return values, gradient, metrics
 
 
 def largest_array(text):
@@ -236,9 +235,9 @@ def largest_array(text):
     ("function", "num_examples", "num_classes"),
     [
         (partial(loss_on_a_device, True), 128, 48),
-        (method_on_a_device, 4096, 1024),  # as the size decides
+        (term_on_a_device, 4096, 1024),  # as the size decides
     ],
-    ids=["loss", "method"],
+    ids=["loss", "term"],
 )
 def test_no_device_holds_the_whole(function, num_examples, num_classes):
     text = compiled(function, 3, num_examples, num_classes).as_text()

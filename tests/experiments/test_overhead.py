@@ -11,7 +11,7 @@ from experiments.study import __main__ as study
 
 @pytest.fixture(scope="module")
 def rows():
-    workload = Workload("linear", "tiny", 8, 16, num_classes=6, shape=(1, 1, 5))
+    workload = Workload("linear", "tiny", 8, 16, num_classes=6, shape=(5,))
     return overhead.measure(workload, examples=100, seconds=0.0, rounds=2)
 
 
