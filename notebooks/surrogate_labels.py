@@ -46,7 +46,7 @@ target = jnp.zeros((8, 3))  # a student that knows nothing yet
 marginal = jnp.array([0.5, 0.25, 0.25])  # mean prediction of f_L
 
 # %%
-allocation = dsink_jax.surrogate_labels(target, noise_robust, marginal)
+allocation = dsink_jax.surrogate_labels(target, noise_robust_logits=noise_robust, class_marginal=marginal)
 print(np.asarray(allocation.labels))
 print("class marginal of Q:", np.asarray(allocation.labels.mean(0)), "asked for:", np.asarray(marginal))
 print("iterations:", int(allocation.iterations), "error:", float(allocation.marginal_error))
@@ -137,6 +137,10 @@ plt.show()
 
 # %%
 imbalance_robust = jnp.broadcast_to(jnp.log(marginal), (8, 3))
-gradient = jax.grad(lambda z: dsink_jax.dsink_loss(z, noise_robust, imbalance_robust).sum())(target)
+gradient = jax.grad(
+    lambda z: dsink_jax.dsink_loss(
+        z, noise_robust_logits=noise_robust, imbalance_robust_logits=imbalance_robust
+    ).sum()
+)(target)
 np.testing.assert_allclose(gradient, jax.nn.softmax(target) - allocation.labels, atol=1e-5)
 print(np.asarray(gradient))

@@ -130,7 +130,9 @@ ALPHA = 10.0
 
 
 def target(logits, rows):
-    distilled = dsink_loss(logits, f_N_train[rows], f_L_train[rows])
+    distilled = dsink_loss(
+        logits, noise_robust_logits=f_N_train[rows], imbalance_robust_logits=f_L_train[rows]
+    )
     return (cross_entropy(logits, rows) + ALPHA * distilled) / ((1 + ALPHA) / 2)
 
 
@@ -149,7 +151,9 @@ print("\n".join(f"{name:14} {result}" for name, result in results.items()))
 # right? And is it solved?
 
 # %%
-allocation = surrogate_labels(apply(f, x), f_N_train, class_marginal(f_L_train))
+allocation = surrogate_labels(
+    apply(f, x), noise_robust_logits=f_N_train, class_marginal=class_marginal(f_L_train)
+)
 assert bool(allocation.converged)
 wrong = corruption.noisy_labels != corruption.clean_labels
 named = np.asarray(allocation.labels).argmax(-1)
@@ -163,7 +167,8 @@ print("iterations:", int(allocation.iterations), " error:", float(allocation.mar
 # %%
 rows = jnp.arange(BATCH)
 z = apply(f, x)[rows]
-gradient = jax.grad(lambda z: dsink_loss(z, f_N_train[rows], f_L_train[rows]).sum())(z)
-q = surrogate_labels(z, f_N_train[rows], class_marginal(f_L_train[rows])).labels
+z_N, z_L = f_N_train[rows], f_L_train[rows]
+gradient = jax.grad(lambda z: dsink_loss(z, noise_robust_logits=z_N, imbalance_robust_logits=z_L).sum())(z)
+q = surrogate_labels(z, noise_robust_logits=z_N, class_marginal=class_marginal(z_L)).labels
 np.testing.assert_allclose(gradient, jax.nn.softmax(z) - q, atol=1e-5)
 assert float(results["D-SINK"].split("%")[0]) > float(results["cross-entropy"].split("%")[0]) + 5

@@ -77,10 +77,10 @@ def test_gradient_of_the_target_is_the_closed_form(name, example):
     batch = small_batch()
     parameters, logits_of, model_of = network(name, module, 0)
     auxiliaries = [network(name, module, seed)[0] for seed in (1, 2)]
-    f_L, f_N = (logits_of(each, batch["features"]) for each in auxiliaries)
+    f_N, f_L = (logits_of(each, batch["features"]) for each in auxiliaries)
     if name == "plain_optax":
         rest = ()
-        batch |= {"f_L": f_L, "f_N": f_N}
+        batch |= {"f_N": f_N, "f_L": f_L}
     elif name == "linen_train_state":
         rest = ([{"params": each} for each in auxiliaries],)
     else:
@@ -89,7 +89,7 @@ def test_gradient_of_the_target_is_the_closed_form(name, example):
     gradient = jax.grad(lambda p: module.objective(model_of(p), module.target, batch, *rest))(parameters)
 
     logits, pull_back = jax.vjp(lambda p: logits_of(p, batch["features"]), parameters)
-    q = surrogate_labels(logits, f_N, class_marginal(f_L)).labels
+    q = surrogate_labels(logits, noise_robust_logits=f_N, class_marginal=class_marginal(f_L)).labels
     to_q = jax.nn.softmax(logits) - q
     to_observed = jax.nn.softmax(logits) - jax.nn.one_hot(batch["labels"], 10)
     if name == "equinox_module":

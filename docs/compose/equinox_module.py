@@ -41,8 +41,8 @@ def noise_robust(logits, batch, auxiliaries):
 
 
 def target(logits, batch, auxiliaries):
-    f_L, f_N = (jax.vmap(model)(batch["features"]) for model in auxiliaries)
-    allocation = surrogate_labels(logits, f_N, class_marginal(f_L))
+    f_N, f_L = (jax.vmap(model)(batch["features"]) for model in auxiliaries)
+    allocation = surrogate_labels(logits, noise_robust_logits=f_N, class_marginal=class_marginal(f_L))
     observed = jax.nn.one_hot(batch["labels"], 10)
     mixed = SHARE * allocation.labels + (1 - SHARE) * observed
     return optax.losses.softmax_cross_entropy(logits, mixed)
@@ -78,7 +78,7 @@ def main():
     f_L = train(key_L, imbalance_robust, digits)
     f_N = train(key_N, noise_robust, digits)
     plain = train(key, cross_entropy, digits)
-    f = train(key, target, digits, (f_L, f_N))
+    f = train(key, target, digits, (f_N, f_L))
     accuracies = {}
     for name, model in {"cross-entropy": plain, "f_L": f_L, "f_N": f_N, "D-SINK": f}.items():
         correct = jax.vmap(model)(digits.test_features).argmax(-1) == digits.test_labels

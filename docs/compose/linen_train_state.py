@@ -39,10 +39,11 @@ def noise_robust(logits, batch, auxiliaries):
 
 
 def target(logits, batch, auxiliaries):
-    f_L, f_N = (Network().apply(variables, batch["features"]) for variables in auxiliaries)
+    f_N, f_L = (Network().apply(variables, batch["features"]) for variables in auxiliaries)
     base = cross_entropy(logits, batch, auxiliaries)
+    distilled = dsink_loss(logits, noise_robust_logits=f_N, imbalance_robust_logits=f_L)
     # Scaled so that a learning rate made for one loss still fits.
-    return (base + ALPHA * dsink_loss(logits, f_N, f_L)) / ((1 + ALPHA) / 2)
+    return (base + ALPHA * distilled) / ((1 + ALPHA) / 2)
 
 
 def objective(params, loss, batch, auxiliaries=()):
@@ -75,7 +76,7 @@ def main():
     f_L = train(key_L, imbalance_robust, digits)
     f_N = train(key_N, noise_robust, digits)
     plain = train(key, cross_entropy, digits)
-    f = train(key, target, digits, (f_L, f_N))
+    f = train(key, target, digits, (f_N, f_L))
     accuracies = {}
     for name, variables in {"cross-entropy": plain, "f_L": f_L, "f_N": f_N, "D-SINK": f}.items():
         correct = Network().apply(variables, digits.test_features).argmax(-1) == digits.test_labels

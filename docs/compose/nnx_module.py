@@ -40,10 +40,11 @@ def noise_robust(logits, batch, auxiliaries):
 
 
 def target(logits, batch, auxiliaries):
-    f_L, f_N = (model(batch["features"]) for model in auxiliaries)
+    f_N, f_L = (model(batch["features"]) for model in auxiliaries)
     base = cross_entropy(logits, batch, auxiliaries)
+    distilled = dsink_loss(logits, noise_robust_logits=f_N, imbalance_robust_logits=f_L)
     # Scaled so that a learning rate made for one loss still fits.
-    return (base + ALPHA * dsink_loss(logits, f_N, f_L)) / ((1 + ALPHA) / 2)
+    return (base + ALPHA * distilled) / ((1 + ALPHA) / 2)
 
 
 def objective(model, loss, batch, auxiliaries=()):
@@ -73,7 +74,7 @@ def main():
     f_L = train(0, imbalance_robust, digits)
     f_N = train(1, noise_robust, digits)
     plain = train(2, cross_entropy, digits)
-    f = train(2, target, digits, (f_L, f_N))
+    f = train(2, target, digits, (f_N, f_L))
     accuracies = {}
     for name, model in {"cross-entropy": plain, "f_L": f_L, "f_N": f_N, "D-SINK": f}.items():
         correct = model(digits.test_features).argmax(-1) == digits.test_labels

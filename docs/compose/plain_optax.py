@@ -45,8 +45,8 @@ def noise_robust(logits, batch):
 
 
 def target(logits, batch):
+    distilled = dsink_loss(logits, noise_robust_logits=batch["f_N"], imbalance_robust_logits=batch["f_L"])
     # Scaled so that a learning rate made for one loss still fits.
-    distilled = dsink_loss(logits, batch["f_N"], batch["f_L"])
     return (cross_entropy(logits, batch) + ALPHA * distilled) / ((1 + ALPHA) / 2)
 
 
@@ -77,7 +77,7 @@ def main():
     key_L, key_N, key = jax.random.split(jax.random.key(0), 3)
     f_L = train(key_L, imbalance_robust, examples, digits.class_prior)
     f_N = train(key_N, noise_robust, examples, digits.class_prior)
-    examples |= {"f_L": apply(f_L, digits.features), "f_N": apply(f_N, digits.features)}
+    examples |= {"f_N": apply(f_N, digits.features), "f_L": apply(f_L, digits.features)}
     plain = train(key, cross_entropy, examples, digits.class_prior)
     f = train(key, target, examples, digits.class_prior)
     accuracies = {}

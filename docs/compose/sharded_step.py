@@ -41,7 +41,13 @@ def noise_robust(logits, batch, axis_name):
 
 def target(logits, batch, axis_name):
     # With an axis name, one problem over the batch of all devices. Rows that only fill up take no part.
-    distilled = dsink_loss(logits, batch["f_N"], batch["f_L"], where=batch["where"], axis_name=axis_name)
+    distilled = dsink_loss(
+        logits,
+        noise_robust_logits=batch["f_N"],
+        imbalance_robust_logits=batch["f_L"],
+        where=batch["where"],
+        axis_name=axis_name,
+    )
     return (cross_entropy(logits, batch, axis_name) + ALPHA * distilled) / ((1 + ALPHA) / 2)
 
 
@@ -94,7 +100,7 @@ def main():
     key_L, key_N, key = jax.random.split(jax.random.key(0), 3)
     f_L = train(key_L, imbalance_robust, examples, mesh)
     f_N = train(key_N, noise_robust, examples, mesh, by="jit")
-    logits = {"f_L": apply(f_L, digits.features), "f_N": apply(f_N, digits.features)}
+    logits = {"f_N": apply(f_N, digits.features), "f_L": apply(f_L, digits.features)}
     examples |= jax.device_get(logits)
     plain = train(key, cross_entropy, examples, mesh)
     f = train(key, target, examples, mesh)
