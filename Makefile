@@ -2,13 +2,16 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: digits test lint docs lock clean
+.PHONY: digits test slow lint docs lock clean
 
 digits: .venv/ready  ## the whole method on embedded data
 	$(RUN) -m experiments.digits
 
-test: .venv/ready  ## all tests, doctests and notebooks
-	$(RUN) -m pytest -n 2 --dist loadfile --durations=15
+test: .venv/ready  ## the quick tests and doctests, minutes on two cores
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=15 -m "not slow"
+
+slow: .venv/ready  ## the others: whole commands, kills, several processes, notebooks
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=15 -m slow
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -245,6 +245,10 @@ class Recipe:
         for name in spec.auxiliaries:
             if name not in self._specs:
                 raise InputError(f"{spec.name} needs the model {name}, which is none of the recipe's.")
+            if spec.auxiliary_predictions == "out_of_fold" and self._specs[name].training_set is not None:
+                raise InputError(
+                    f"{name} has a training set of its own: {spec.name} cannot look it up out of fold."
+                )
         if not spec.is_trained:
             return
         data, _ = self._of(spec)

@@ -103,7 +103,9 @@ class BarProgress:
             self._pending = metrics
         elif all(value.is_ready() for value in self._pending.values()):
             shown, self._pending = jax.device_get(self._pending), metrics
-            self._show(self._epoch + fraction, shown["loss"].mean(), shown["accuracy"].mean())
+            examples = max(shown["examples"].sum(), 1)
+            loss, accuracy = ((shown[k] * shown["examples"]).sum() / examples for k in ("loss", "accuracy"))
+            self._show(self._epoch + fraction, loss, accuracy)
 
     def epoch_done(self, epoch, record):
         """See `Progress`."""
