@@ -108,8 +108,23 @@ def test_two_processes_solve_for_the_labels_of_their_common_batch(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_train_a_module_of_ones_own_like_one(tmp_path):
+    """Dropout, batch normalisation, inputs [M, T, D], AdamW, an average: what it is then, or predicts."""
+    for name, count, devices in (("alone", 1, 2), ("two", 2, 1)):
+        (tmp_path / name).mkdir()
+        finish(start(count, devices, tmp_path / name, more=["own"]))
+    alone, two = (end(tmp_path / name)[1] for name in ("alone", "two"))
+    for record, expected in zip(two["history"], alone["history"], strict=True):
+        assert record["train"] == pytest.approx(expected["train"], abs=1e-5)
+    np.testing.assert_allclose(two["logits"], alone["logits"], atol=1e-4)
+    for ours, theirs in zip(*(end(tmp_path / "two", index)[0] for index in (0, 1)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
 def test_several_processes_stream_what_one_has_in_memory_each_its_own_share(alone, tmp_path):
-    finish(start(2, 2, tmp_path, more=["streamed"]))
+    """And the first may save in the middle of an epoch without the others."""
+    finish(start(2, 2, tmp_path, more=["streamed", "minutes"]))
     leaves, ends = end(tmp_path)
     for ours, theirs in zip(leaves, alone[0], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
