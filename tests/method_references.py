@@ -203,12 +203,16 @@ def with_auxiliaries(data):
     return data._replace(noise_robust_logits=first, imbalance_robust_logits=second)
 
 
-def tiny_training(method, devices, epochs=4, data=None, facts=None, optimizer=SGD, batch=16, **options):
-    """A short training with augmentation."""
+def tiny_training(
+    method, devices, epochs=4, data=None, facts=None, *, optimizer=SGD, batch=16, augment=True, **options
+):
+    """A short training."""
     data = tiny_data() if data is None else data
     if isinstance(method, UsesMetaSet):
         data = with_meta_set(data)
-    settings = TrainingSettings(epochs, batch, optimizer, RandomCrop(1), steps_per_dispatch=1)
+    settings = TrainingSettings(
+        epochs, batch, optimizer, RandomCrop(1) if augment else None, steps_per_dispatch=1
+    )
     return train(
         tiny_model(method),
         method,
