@@ -139,7 +139,7 @@ def test_out_of_fold_is_what_folds_trained_by_hand_say(data, monkeypatch):
     calls = spied(monkeypatch)
     work = make(data, target="out_of_fold", folds=3)
     work.train(TARGET)
-    looked_up = calls[-1][1]
+    *of_folds, (_, looked_up, _, _) = list(calls)
     fold = make_folds(data.labels, 3, 3)
     for table, name in (
         (looked_up.noise_robust_logits, NOISE_ROBUST),
@@ -150,11 +150,11 @@ def test_out_of_fold_is_what_folds_trained_by_hand_say(data, monkeypatch):
             by_hand = make(part).logits(name, data.inputs[fold == number])
             np.testing.assert_allclose(table[fold == number], by_hand, rtol=1e-5, atol=1e-5)
     # No teacher has seen an example that it is asked about.
-    of_folds = [call[1].inputs for call in calls[:-1]]
-    assert [len(rows) for rows in of_folds] == 2 * [int((fold != k).sum()) for k in range(3)]
-    for number, rows in enumerate(of_folds):
+    assert len(of_folds) == 6
+    for number, (_, seen, _, _) in enumerate(of_folds):
         own = {row.tobytes() for row in data.inputs[fold == number % 3]}
-        assert not own & {row.tobytes() for row in rows}
+        assert len(seen.inputs) == (fold != number % 3).sum()
+        assert not own & {row.tobytes() for row in seen.inputs}
 
 
 def test_labels_of_a_fold_do_not_change_what_is_said_of_it(data):

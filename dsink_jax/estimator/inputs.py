@@ -137,7 +137,11 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
 
 
 def make_standardization(inputs: np.ndarray) -> Standardization:
-    """Each channel, or each feature of vectors, to mean 0 and standard deviation 1 over the training set."""
+    """Each channel, or each feature of vectors, to mean 0 and standard deviation 1 over the training set.
+
+    Raises:
+      InputError: for numbers that are not finite, which only what is streamed can still have.
+    """
     over = tuple(range(inputs.ndim - 1))
     scale = 255.0 if inputs.dtype == np.uint8 else 1.0
     # In parts: a copy of all in float64 would be eight times as large as bytes.
@@ -146,6 +150,8 @@ def make_standardization(inputs: np.ndarray) -> Standardization:
     number = inputs.size // inputs.shape[-1]
     mean = sum(inputs[part].sum(over, dtype=np.float64) for part in parts) / number
     std = np.sqrt(sum(((inputs[part] - mean) ** 2).sum(over) for part in parts) / number)
+    if not np.isfinite(mean + std).all():
+        raise InputError("The inputs hold NaN or infinity.")
     mean, std = mean / scale, std / scale
     # What hardly varies says nothing, and must not be blown up.
     std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
