@@ -5,7 +5,7 @@ import json
 import pandas as pd
 
 from experiments import environments
-from experiments.study import runs, records
+from experiments.study import records
 from experiments.study.catalogue import STUDIES
 
 

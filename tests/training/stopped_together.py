@@ -18,8 +18,8 @@ LIMIT = 100
 
 def main(index, port, place):
     from dsink_jax.training import Checkpointer, processes
-    from dsink_jax.training.checkpoint import Checkpoint
     from dsink_jax.training.arguments import TrainState
+    from dsink_jax.training.checkpoint import Checkpoint
     from experiments.interruption import StopRequest
 
     processes.join(f"localhost:{port}", 2, index)
