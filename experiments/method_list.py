@@ -10,8 +10,8 @@ _CLASSES, _EPOCHS = 10, 100
 
 
 def method_list() -> str:
-    """All methods with their role, source, cost relative to cross-entropy, and what they must be told."""
-    rows = [("method", "for", "source", "networks", "forwards", "bytes", "epochs", "must be told")]
+    """All methods with their role, source, cost relative to cross-entropy, and what they must be given."""
+    rows = [("method", "for", "source", "networks", "forwards", "bytes", "epochs", "must be given")]
     for name, entry in METHODS.items():
         method = build_method(name, entry.method.required)
         second = method.second_stage(_EPOCHS).epochs if isinstance(method, TwoStages) else 0

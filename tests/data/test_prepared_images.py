@@ -9,7 +9,7 @@ import pytest
 
 from dsink_jax.data import cifar_tfds, load
 from experiments.config import CIFAR
-from experiments.problem import load_problem
+from experiments.dataset import load_dataset
 from experiments.run_directory import RunDirectory
 
 pytestmark = pytest.mark.skipif(
@@ -30,8 +30,8 @@ def test_lazy_cifar_is_cifar(cpus, tmp_path):
     # As a run has them: long tail and noise drawn alike, images streamed from disk.
     config = dataclasses.replace(CIFAR, streaming="on", limit_train=1000, run_dir=tmp_path / "run")
     with RunDirectory(config) as directory:
-        streamed = load_problem(config, directory, cpus[:1])
-        resident = load_problem(dataclasses.replace(config, streaming="off"), directory, cpus[:1])
+        streamed = load_dataset(config, directory, cpus[:1])
+        resident = load_dataset(dataclasses.replace(config, streaming="off"), directory, cpus[:1])
     assert streamed.streams and not resident.streams
     np.testing.assert_array_equal(streamed.corruption.index, resident.corruption.index)
     for position in (0, len(streamed.images) - 1):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dsink_jax.data import Selected, load_corruption
-from experiments import problem
+from experiments import dataset
 from experiments.config import DIGITS
 from experiments.run_directory import RunDirectory
 from run_commands import QUICK, ROOT, command, read, run
@@ -134,10 +134,10 @@ def test_streamed_run_has_the_same_results(undisturbed, tmp_path):
 def test_images_are_streamed_where_they_do_not_fit(monkeypatch, cpus, tmp_path):
     config = dataclasses.replace(DIGITS, run_dir=tmp_path / "run")
     with RunDirectory(config) as directory:
-        loaded = problem.load_problem(config, directory, cpus[:1])
+        loaded = dataset.load_dataset(config, directory, cpus[:1])
     size = loaded.images.nbytes
     for memory, streams in ((size, False), (size - 1, True)):
-        monkeypatch.setattr(problem, "memory_for_data", lambda devices, memory=memory: memory)
+        monkeypatch.setattr(dataset, "memory_for_data", lambda devices, memory=memory: memory)
         asked = dataclasses.replace(loaded)  # images are remembered
         assert asked.streams is streams
         assert isinstance(asked.images, Selected if streams else np.ndarray)
