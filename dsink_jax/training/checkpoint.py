@@ -175,8 +175,8 @@ class Checkpointer:
 def load_variables(directory: str | os.PathLike[str]) -> Variables:
     """The parameters of a trained model, from the newest whole checkpoint in a directory.
 
-    They need nothing of the training but the network, as in `model.apply(variables, images, False)`, and
-    images that are normalised as they were.
+    They need nothing of the training but the network, as in `model.apply(variables, images)`, and images that
+    are normalised as they were. Of a training with `average_decay` they are the averages.
 
     Args:
       directory: a model's checkpoints, such as `RUN/checkpoints/target`. Nothing in it is changed.
@@ -193,7 +193,8 @@ def load_variables(directory: str | os.PathLike[str]) -> Variables:
         if integrity.damage(checkpoint) is None:
             with _orbax() as reader:
                 state = reader.restore(checkpoint / "state")
-            return {"params": state["params"], **state["collections"]}
+            # Averaged parameters if there are any, as `TrainState.variables`.
+            return {"params": state["average"] or state["params"], **state["collections"]}
     remedy = "Give the folder of one model of a run, such as RUN/checkpoints/target."
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}.\n{remedy}")

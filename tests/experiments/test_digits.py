@@ -34,7 +34,7 @@ def test_trained_models_are_used_as_the_readme_says(finished):
     model = build_model("small_cnn", 10)
     for name in MODELS:
         variables = load_variables(directory / "checkpoints" / name)
-        logits, _ = model.apply(variables, (test.images / np.float32(255) - mean) / std, False)
+        logits, _ = model.apply(variables, (test.images / np.float32(255) - mean) / std)
         right = np.asarray(logits).argmax(-1) == test.labels
         per_class = [np.mean(right[test.labels == c]) for c in range(10)]
         np.testing.assert_allclose(results["models"][name]["per_class"], per_class, rtol=1e-6, err_msg=name)

@@ -57,6 +57,12 @@ def test_plain_orbax_reads_the_natural_tree(tmp_path):
     assert_same_arrays(load_variables(tmp_path), {"params": LAYERS, **STATISTICS})
 
 
+def test_parameters_to_predict_with_are_the_averages(tmp_path):
+    average = jax.tree.map(lambda leaf: leaf / 3, LAYERS)
+    save(state_of(collections=STATISTICS, average=average), tmp_path)
+    assert_same_arrays(load_variables(tmp_path), {"params": average, **STATISTICS})
+
+
 @flax.struct.dataclass
 class Queue:
     rows: jax.Array
