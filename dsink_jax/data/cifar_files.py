@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.data.image_data import ImageData, Split
 from dsink_jax.data.npz_files import first_line
 from dsink_jax.errors import InputError
@@ -72,19 +73,17 @@ def cifar_data(dataset: str, train: Split, test: Split, class_names: Sequence[st
     Raises:
       InputError: if the images, the number of classes or a label are others.
     """
-    classes, problem = NUM_CLASSES[dataset], ""
-    if len(class_names) != classes:
-        problem = f"{len(class_names)} class names, expected {classes}"
     for part, (images, labels) in {"train": train, "test": test}.items():
         kind, expected = f"{images.dtype} {list(images.shape)}", f"uint8 {[ROWS[part], 32, 32, 3]}"
         if kind != expected:
-            problem = f"{part}_images {kind}, expected {expected}"
-        elif labels.min() < 0 or labels.max() >= classes:
-            problem = f"{part}_labels from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
-    if problem:
+            raise InputError(
+                f"{dataset} from {source}: {part}_images are {kind}, expected {expected}.\n"
+                "Remove it and get the data set again, or name a file of other data by its path."
+            )
+        check_class_numbers(labels, NUM_CLASSES[dataset], f"{dataset} from {source}: {part}_labels")
+    if len(class_names) != NUM_CLASSES[dataset]:
         raise InputError(
-            f"{dataset} from {source} has {problem}.\n"
-            "Remove it and get the data set again, or name a file of other data by its path."
+            f"{dataset} from {source} has {len(class_names)} class names, expected {NUM_CLASSES[dataset]}."
         )
     return ImageData(dataset, train, test, tuple(class_names), *SCALES[dataset], source)
 

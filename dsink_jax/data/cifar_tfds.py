@@ -76,15 +76,12 @@ class PreparedImages:
         with _damage_reported(folder):
             stored = _examples(folder, split)
             self._examples = stored if lazy else list(stored)
-            rows = [
-                (_original_index(example["id"], split), *(example[name] for name in columns))
-                for example in self._examples
-            ]
-            ids, *values = map(np.asarray, zip(*rows, strict=True))
+            rows = [{name: each[name] for name in ("id", *columns)} for each in self._examples]
+            ids = np.asarray([int(row["id"].removeprefix(f"{split}_".encode())) for row in rows])
             self._stored_at = np.argsort(ids)
             if not np.array_equal(ids[self._stored_at], np.arange(len(ids))):
                 raise ValueError(f"the ids of {split} do not count from 0 to {len(ids) - 1}")
-        self.columns = {name: each[self._stored_at] for name, each in zip(columns, values, strict=True)}
+        self.columns = {name: np.asarray([row[name] for row in rows])[self._stored_at] for name in columns}
         self.shape, self.dtype = (len(ids), 32, 32, 3), np.dtype(np.uint8)
 
     def __len__(self) -> int:
@@ -101,13 +98,6 @@ class PreparedImages:
                 if image.mode != "RGB" or image.size != (32, 32):
                     raise ValueError(f"image {position} is {image.mode} {image.size}, not RGB 32x32")
                 return np.asarray(image)
-
-
-def _original_index(example_id: bytes, split: str) -> int:
-    prefix, _, number = example_id.decode("ascii").rpartition("_")
-    if prefix != split:
-        raise ValueError(f"the id {example_id!r} is not {split}_ and a number")
-    return int(number)
 
 
 @contextlib.contextmanager

@@ -67,13 +67,9 @@ def load_human_labels(
       InputError: if there is no such kind, nothing is found, or it is damaged, in another order, of
         another length or out of range.
     """
-    if dataset not in KINDS:
-        raise InputError(f"There are no human labels for {dataset!r}.\nThere are for {' and '.join(KINDS)}.")
-    if kind not in KINDS[dataset]:
-        raise InputError(
-            f"There are no human labels of kind {kind!r} for {dataset}.\n"
-            f"The kinds are {', '.join(KINDS[dataset])}."
-        )
+    if kind not in KINDS.get(dataset, ()):
+        known = "; ".join(f"{name} {', '.join(kinds)}" for name, kinds in KINDS.items())
+        raise InputError(f"There are no human labels {kind!r} for {dataset!r}.\nThere are for {known}.")
     name, rows = KINDS[dataset][kind], cifar_files.ROWS["train"]
     path = _find(dataset, data_dir) if labels_file is None else pathlib.Path(labels_file).expanduser()
     found, clean = _read(path, dataset, name)

@@ -142,13 +142,9 @@ def _npz(path: pathlib.Path) -> ImageData:
             f"Write it with numpy.savez and the names {', '.join(_NPZ_KEYS)}."
         )
     names = [str(name) for name in np.atleast_1d(arrays["class_names"])] if "class_names" in arrays else None
+    values = [arrays[key] for key in _NPZ_KEYS]
     try:
-        return from_arrays(
-            *(arrays[key] for key in _NPZ_KEYS),
-            class_names=names,
-            name=path.stem,
-            source=f"the file {path}",
-        )
+        return from_arrays(*values, class_names=names, name=path.stem, source=f"the file {path}")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -162,11 +158,5 @@ def _digits() -> ImageData:
     in_test = np.zeros(len(labels), bool)
     for label in range(len(bunch.target_names)):
         in_test[rng.choice(np.flatnonzero(labels == label), _DIGITS_TEST_PER_CLASS, replace=False)] = True
-    return from_arrays(
-        images[~in_test],
-        labels[~in_test],
-        images[in_test],
-        labels[in_test],
-        name="digits",
-        source="the digits that come with scikit-learn",
-    )
+    arrays = images[~in_test], labels[~in_test], images[in_test], labels[in_test]
+    return from_arrays(*arrays, name="digits", source="the digits that come with scikit-learn")
