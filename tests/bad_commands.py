@@ -214,7 +214,7 @@ DATA_SETS = {
     "labels beyond the names": (npz(class_names=np.array(["one"])), "0 to 1"),
     "one class": (npz(train_labels=LABELS * 0, test_labels=LABELS * 0), "2 classes"),
     "labels not integers": (npz(train_labels=np.zeros(20)), "integer"),
-    "one-hot labels": (npz(train_labels=np.eye(20, dtype=int)), "integers of shape [N]"),
+    "one-hot labels": (npz(train_labels=np.eye(20, dtype=int)), "must be integers [M]"),
     "different lengths": (npz(train_labels=LABELS[1:]), "19"),
     "text images": (npz(train_images=np.full((20, 8, 8, 1), "a")), "uint8"),
     "integer images": (npz(train_images=IMAGES.astype(int)), "uint8"),
@@ -241,8 +241,8 @@ def human(**arrays):
 
 HUMAN_LABELS = {
     "human labels of another kind": ("h.npz", human(aggre_label=LABELS), "no array worse_label"),
-    "human labels too few": ("h.npz", human(worse_label=LABELS), "50000 integers"),
-    "human labels out of range": ("h.npz", human(worse_label=np.full(50_000, 10)), "0 to 9"),
+    "human labels too few": ("h.npz", human(worse_label=LABELS), "20 labels, but cifar10 has 50000"),
+    "human labels out of range": ("h.npz", human(worse_label=np.full(50_000, 10)), "[0, 10)"),
     "human labels that are shares": ("h.npz", human(worse_label=np.zeros(50_000)), "float64"),
     "human labels of other images": (
         "h.npz",

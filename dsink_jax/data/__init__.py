@@ -14,7 +14,6 @@ from dsink_jax.data.augment import (
 from dsink_jax.data.batches import (
     EpochOrder,
     class_balanced_order,
-    evaluation_order,
     steps_per_epoch,
     training_order,
 )
@@ -51,7 +50,6 @@ __all__ = [
     "corrupt",
     "draw_labels",
     "draw_meta_set",
-    "evaluation_order",
     "example_keys",
     "from_arrays",
     "is_there",

@@ -104,12 +104,6 @@ def class_balanced_order(
     return _split(turns.reshape(-1)[: len(labels)], batch_size, num_devices)
 
 
-def evaluation_order(num_examples: int, batch_size: int, num_devices: int) -> EpochOrder:
-    """All examples once, in order, padded in the same way."""
-    check_batch_size(batch_size, num_devices)
-    return _split(np.arange(num_examples), batch_size, num_devices)
-
-
 def _split(order, batch_size, num_devices):
     steps = steps_per_epoch(len(order), batch_size)
     shape = (steps, num_devices, batch_size // num_devices)

@@ -1,10 +1,10 @@
 """Reading a folder that TensorFlow Datasets has prepared, without TensorFlow and without network.
 
 TensorFlow Datasets stores the examples shuffled. The `id` of an example ends in its index in the
-original order (`train_00042`), so everything is sorted by it here. Both file formats that TFDS can
-write CIFAR in are read: array_record through TFDS's data source, tfrecord by its published framing
-(https://www.tensorflow.org/tutorials/load_data/tfrecord). TFDS's own reader for tfrecord would
-start TensorFlow, which takes hold of the accelerators that JAX needs.
+original order (`train_00042`), so everything is sorted by it here. array_record files are read
+through TFDS's data source, tfrecord files by their published framing
+(https://www.tensorflow.org/tutorials/load_data/tfrecord): TFDS's own reader for those would start
+TensorFlow, which takes hold of the accelerators that JAX needs.
 """
 
 import contextlib
@@ -17,133 +17,87 @@ from typing import Any
 
 import numpy as np
 
-from dsink_jax.data.cifar_files import CifarArrays, check_arrays, first_line
+from dsink_jax.data.cifar_files import cifar_data
+from dsink_jax.data.image_data import ImageData, Split
+from dsink_jax.data.npz_files import first_line
+from dsink_jax.data.streaming import read_rows
 from dsink_jax.errors import InputError
-from dsink_jax.extras import MissingExtraError, needs
-
-_READING = "Reading a folder of TensorFlow Datasets"
-_CHUNK = 1_000
-"""Examples per bulk read from an array_record file."""
+from dsink_jax.extras import needs
 
 
 def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
-    """Looks for a prepared data set, the newest version if there are several.
-
-    Args:
-        name: TFDS's name of the data set.
-        data_dir: TFDS's data directory. It need not exist.
-
-    Returns:
-        `data_dir/<name>/<version>`, or None.
-    """
+    """The prepared folder `data_dir/<name>/<version>` of the newest version, or None."""
     folders = (data_dir / name).glob("*.*.*")
     versions = [folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
     return max(versions, key=version_of, default=None)
 
 
 def version_of(folder: pathlib.Path) -> tuple[int, ...]:
-    """Returns the version that a prepared folder is named after.
+    """The version that a prepared folder is named after."""
+    return tuple(map(int, folder.name.split(".")))
+
+
+def read_prepared(dataset: str, folder: pathlib.Path, *, lazy: bool = False) -> ImageData:
+    """Reads a prepared CIFAR data set, in the original order.
 
     Args:
-        folder: `<data_dir>/<name>/<version>`.
-    """
-    return tuple(int(part) for part in folder.name.split("."))
-
-
-def read_prepared(dataset: str, folder: pathlib.Path, *, lazy: bool = False) -> CifarArrays:
-    """Reads a prepared CIFAR data set.
-
-    Args:
-        dataset: "cifar10" or "cifar100".
-        folder: The folder that `find_prepared` found.
-        lazy: Whether to leave the training images where they are, as `PreparedImages`.
-
-    Returns:
-        The data set in the original order.
+      dataset: "cifar10" or "cifar100".
+      folder: the folder that `find_prepared` found.
+      lazy: whether to leave the training images where they are, as `PreparedImages`.
 
     Raises:
-        InputError: The folder is damaged, incomplete or something else, or the extra `data` is missing.
+      InputError: if the folder is damaged, incomplete or something else, or the extra `data` is missing.
     """
-    images = PreparedImages(folder, "train") if lazy else None
-    train = read_columns(folder, "train", ("image", "label")) if images is None else {"label": images.labels}
-    test = read_columns(folder, "test", ("image", "label"))
+    parts = []
+    for split in ("train", "test"):
+        on_disk = lazy and split == "train"
+        images = PreparedImages(folder, split, ["label"], lazy=on_disk)
+        pixels = images if on_disk else read_rows(images, np.arange(len(images)))
+        parts.append(Split(pixels, images.columns["label"].astype(np.int32)))
     with _damage_reported(folder):
-        arrays = CifarArrays(
-            train_images=_decode(train["image"]) if images is None else images,
-            train_labels=np.asarray(train["label"], np.int32),
-            test_images=_decode(test["image"]),
-            test_labels=np.asarray(test["label"], np.int32),
-            class_names=tuple((folder / "label.labels.txt").read_text().split()),
-            source=f"the TensorFlow Datasets folder {folder}",
-        )
-    check_arrays(dataset, arrays)
-    return arrays
+        names = (folder / "label.labels.txt").read_text().split()
+    return cifar_data(dataset, parts[0], parts[1], names, f"the TensorFlow Datasets folder {folder}")
 
 
 class PreparedImages:
-    """The images of one split, read and decoded one at a time: a `streaming.Source`.
+    """The images of one split in the original order, decoded one at a time: a `streaming.Source`.
 
-    In the original order, as are their `labels`. Needs random access, which array_record files give.
+    Attributes:
+      columns: of other features the values, `[M]` each.
     """
 
-    def __init__(self, folder: pathlib.Path, split: str):
-        """Opens the split and reads ids and labels.
+    def __init__(self, folder: pathlib.Path, split: str, columns: Sequence[str], *, lazy: bool = False):
+        """Reads ids and `columns`, and unless `lazy` all images, encoded.
 
         Raises:
-            InputError: The folder is damaged or incomplete, or of another file format.
+          InputError: if the folder is damaged or incomplete, or has no such split or feature.
         """
-        with needs("data", _READING):
-            import tensorflow_datasets as tfds
-
         self._folder = folder
         with _damage_reported(folder):
-            builder = _open(folder)
-            self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-            known = [(_original_index(e["id"], split), e["label"]) for e in _examples(builder, split)]
-            indices, labels = zip(*known, strict=True)
-            self._stored = _original_order(indices, split)
-        self.labels = np.asarray(labels, np.int32)[self._stored]
-        self.shape, self.dtype = (len(indices), 32, 32, 3), np.dtype(np.uint8)
+            stored = _examples(folder, split)
+            self._examples = stored if lazy else list(stored)
+            rows = [{name: each[name] for name in ("id", *columns)} for each in self._examples]
+            ids = np.asarray([int(row["id"].removeprefix(f"{split}_".encode())) for row in rows])
+            self._stored_at = np.argsort(ids)
+            if not np.array_equal(ids[self._stored_at], np.arange(len(ids))):
+                raise ValueError(f"the ids of {split} do not count from 0 to {len(ids) - 1}")
+        self.columns = {name: np.asarray([row[name] for row in rows])[self._stored_at] for name in columns}
+        self.shape, self.dtype = (len(ids), 32, 32, 3), np.dtype(np.uint8)
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._stored)
+        return len(self._stored_at)
 
     def __getitem__(self, position: int) -> np.ndarray:
         """The image `[32, 32, 3]` at an original index; `InputError` if it cannot be read."""
+        from PIL import Image
+
         with _damage_reported(self._folder):
-            return _decode([self._source[int(self._stored[position])]["image"]])[0]
-
-
-def read_columns(folder: pathlib.Path, split: str, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Reads some features of every example of one split.
-
-    Args:
-        folder: A prepared data set whose examples have an `id`.
-        split: "train" or "test".
-        names: The features to read. An `image` is left as encoded bytes.
-
-    Returns:
-        For each name the values, in the original order.
-
-    Raises:
-        InputError: The folder is damaged or incomplete, or has no such split or feature.
-    """
-    with _damage_reported(folder):
-        builder = _open(folder)
-        lacking = [name for name in ("id", *names) if name not in builder.info.features]
-        if lacking:
-            raise ValueError(f"it has no feature {', '.join(lacking)}")
-        if split not in builder.info.splits:
-            raise ValueError(f"it has no split {split}")
-        indices = []
-        columns: dict[str, list[Any]] = {name: [] for name in names}
-        for example in _examples(builder, split):
-            indices.append(_original_index(example["id"], split))
-            for name in names:
-                columns[name].append(example[name])
-        order = _original_order(indices, split)
-        return {name: [values[i] for i in order] for name, values in columns.items()}
+            blob = self._examples[int(self._stored_at[position])]["image"]
+            with Image.open(io.BytesIO(blob), formats=("PNG",)) as image:
+                if image.mode != "RGB" or image.size != (32, 32):
+                    raise ValueError(f"image {position} is {image.mode} {image.size}, not RGB 32x32")
+                return np.asarray(image)
 
 
 @contextlib.contextmanager
@@ -151,52 +105,38 @@ def _damage_reported(folder: pathlib.Path) -> Iterator[None]:
     """Turns whatever goes wrong with the files into one InputError that names the folder."""
     try:
         yield
-    except (ImportError, MemoryError, MissingExtraError):
+    except (ImportError, MemoryError, InputError):
         raise
-    except Exception as error:  # TFDS and the readers below it raise many kinds.
+    except Exception as error:  # TFDS and the readers below it raise many kinds
         raise InputError(
             f"{folder} is no intact TensorFlow Datasets folder: {first_line(error)}.\n"
             'Remove it, or prepare it again with file_format="array_record".'
         ) from error
 
 
-def _open(folder: pathlib.Path) -> Any:
-    """Returns TFDS's read-only builder; it takes everything from the folder, nothing else."""
+def _examples(folder: pathlib.Path, split: str) -> Any:
+    """The decoded examples by position in stored order, with images still encoded."""
     if not (folder / "dataset_info.json").is_file():
         raise FileNotFoundError("it lacks dataset_info.json")
-    with needs("data", _READING):
+    with needs("data", "Reading a folder of TensorFlow Datasets"):
+        import PIL  # noqa: F401
         import tensorflow_datasets as tfds
 
-    return tfds.builder_from_directory(folder)
-
-
-def _examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
-    """Yields the decoded examples in stored order, with images still encoded."""
-    with needs("data", _READING):
-        import tensorflow_datasets as tfds
-
+    builder = tfds.builder_from_directory(folder)  # takes everything from the folder, nothing else
     decoders = {"image": tfds.decode.SkipDecoding()}
-    formats = {file_format.value for file_format in builder.info.available_file_formats()}
-    if "array_record" in formats:
-        source = builder.as_data_source(split, decoders=decoders)
-        for start in range(0, len(source), _CHUNK):
-            yield from source.__getitems__(range(start, min(start + _CHUNK, len(source))))
-    elif "tfrecord" in formats:
-        info = builder.info.splits[split]
-        records = [record for path in info.filepaths for record in _tfrecords(path.read_bytes())]
-        if len(records) != info.num_examples:
-            raise ValueError(f"{split} has {len(records)} of {info.num_examples} examples")
-        for record in records:
-            yield builder.info.features.deserialize_example_np(record, decoders=decoders)
-    else:
-        raise ValueError(f"its file format {', '.join(formats)} is neither array_record nor tfrecord")
+    if builder.info.file_format.value != "tfrecord":
+        return builder.as_data_source(split, decoders=decoders)
+    info = builder.info.splits[split]
+    records = [record for path in info.filepaths for record in _tfrecords(path.read_bytes())]
+    if len(records) != info.num_examples:
+        raise ValueError(f"{split} has {len(records)} of {info.num_examples} examples")
+    return [builder.info.features.deserialize_example_np(record, decoders=decoders) for record in records]
 
 
 def _tfrecords(blob: bytes) -> Iterator[bytes]:
     """Yields the records of a tfrecord file: length, its checksum, record, its checksum.
 
-    The checksums are not compared: the standard library has no CRC-32C. Counts and ids are checked
-    by the callers, pixels by PNG's own checksums.
+    The checksums are not compared: counts and ids are checked by the callers, pixels by PNG's own.
     """
     offset = 0
     while offset < len(blob):
@@ -206,37 +146,3 @@ def _tfrecords(blob: bytes) -> Iterator[bytes]:
             raise ValueError("a tfrecord file is truncated")
         yield blob[offset + 12 : end]
         offset = end + 4
-
-
-def _original_index(example_id: bytes, split: str) -> int:
-    text = example_id.decode("ascii")
-    prefix, _, number = text.rpartition("_")
-    if prefix != split or not number.isdecimal():
-        raise ValueError(f"the id {text!r} is not {split}_ and a number")
-    return int(number)
-
-
-def _original_order(indices: Sequence[int], split: str) -> np.ndarray:
-    """Where each original index is stored."""
-    order = np.argsort(indices)
-    if not np.array_equal(np.asarray(indices)[order], np.arange(len(order))):
-        raise ValueError(f"the ids of {split} do not count from 0 to {len(order) - 1}")
-    return order
-
-
-def _decode(encoded: Sequence[bytes]) -> np.ndarray:
-    """Decodes PNG files of 32x32 colour images to uint8 [N, 32, 32, 3].
-
-    One thread: Pillow holds Python's lock for most of so small an image, and more threads measured
-    slower.
-    """
-    with needs("data", _READING):
-        from PIL import Image
-
-    images = np.empty((len(encoded), 32, 32, 3), np.uint8)
-    for index, blob in enumerate(encoded):
-        with Image.open(io.BytesIO(blob), formats=("PNG",)) as image:
-            if image.mode != "RGB" or image.size != (32, 32):
-                raise ValueError(f"image {index} is {image.mode} {image.size}, not RGB 32x32")
-            images[index] = np.frombuffer(image.tobytes(), np.uint8).reshape(32, 32, 3)
-    return images

@@ -9,8 +9,7 @@ import pathlib
 import numpy as np
 
 from dsink_jax.data import noise as label_noise
-from dsink_jax.data.cifar_files import first_line
-from dsink_jax.data.sources import UNREADABLE
+from dsink_jax.data.npz_files import first_line
 from dsink_jax.errors import InputError
 
 _ARRAYS = ("index", "clean_labels", "noisy_labels", "counts_before", "class_map")
@@ -235,7 +234,7 @@ def load_corruption(path: pathlib.Path) -> Corruption:
         is_whole = corruption.sha256 == digest
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.\n{remedy}") from None
-    except UNREADABLE as error:
+    except Exception as error:  # NumPy and zipfile raise many kinds
         # NumPy takes what is no archive for a pickle, and would tell how to trust it.
         reason = "it is no .npz file" if "pickle" in str(error) else first_line(error)
         raise InputError(f"{path} is not a readable corrupted set: {reason}.\n{remedy}") from None

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsink_jax.data import cifar_files, cifar_tfds
-from dsink_jax.data.sources import data_directory, read_npz
+from dsink_jax.data.corruption import check_class_numbers
+from dsink_jax.data.npz_files import read_npz
+from dsink_jax.data.sources import data_directory
 from dsink_jax.errors import InputError
 
 KINDS: dict[str, dict[str, str]] = {
@@ -41,34 +43,39 @@ def load_human_labels(
     *,
     clean_labels: ArrayLike | None = None,
 ) -> np.ndarray:
-    """Loads one set of human labels of the training images.
+    """Loads one set of human labels of the training images, in the original order.
 
     Without `labels_file` they are taken from the first of these under `data_dir`: `cifar10n.npz`,
     `cifar10/cifar10n.npz`, a folder `cifar10_n/<version>` prepared by TensorFlow Datasets; for
     CIFAR-100 likewise `cifar100n.npz` and `cifar100_n`.
 
     Args:
-        dataset: "cifar10" or "cifar100".
-        kind: "aggre", "random1", "random2", "random3" or "worse" for CIFAR-10, "noisy" (fine
-            labels) for CIFAR-100.
-        data_dir: Where to look, see `dsink_jax.data.sources.data_directory`.
-        labels_file: An .npz file with CIFAR-N's own names (`aggre_label`, `random_label1`,
-            `worse_label`, `noisy_label`, ..., if wished `clean_label`), or an .npy file with
-            nothing but the labels, integers [50000]; both in CIFAR's original order.
-        clean_labels: Integers [50000], CIFAR's own labels. If the source has them too, they must
-            agree, which shows that its order is the original one.
+      dataset: "cifar10" or "cifar100".
+      kind: "aggre", "random1", "random2", "random3" or "worse" for CIFAR-10, "noisy" (fine
+        labels) for CIFAR-100.
+      data_dir: where to look, see `dsink_jax.data.sources.data_directory`.
+      labels_file: an .npz file with CIFAR-N's own names (`aggre_label`, `random_label1`,
+        `worse_label`, `noisy_label`, ..., if wished `clean_label`), or an .npy file with
+        nothing but the labels, integers `[50000]`; both in CIFAR's original order.
+      clean_labels: integers `[50000]`, CIFAR's own labels. If the source has them too, they must
+        agree, which shows that its order is the original one.
 
     Returns:
-        int32 [50000], in the original order.
+      int32 `[50000]`.
 
     Raises:
-        InputError: There is no such kind, nothing is found, or it is damaged, in another order, of
-            another length or out of range.
+      InputError: if there is no such kind, nothing is found, or it is damaged, in another order, of
+        another length or out of range.
     """
-    name = _label_name(dataset, kind)
-    path = _find(dataset, data_dir, labels_file)
-    labels, clean = _read(path, dataset, name)
-    _check_labels(path, dataset, labels)
+    if kind not in KINDS.get(dataset, ()):
+        known = "; ".join(f"{name} {', '.join(kinds)}" for name, kinds in KINDS.items())
+        raise InputError(f"There are no human labels {kind!r} for {dataset!r}.\nThere are for {known}.")
+    name, rows = KINDS[dataset][kind], cifar_files.ROWS["train"]
+    path = _find(dataset, data_dir) if labels_file is None else pathlib.Path(labels_file).expanduser()
+    found, clean = _read(path, dataset, name)
+    labels = check_class_numbers(np.asarray(found), cifar_files.NUM_CLASSES[dataset], f"{path}: human labels")
+    if len(labels) != rows:
+        raise InputError(f"{path} has {len(labels)} labels, but {dataset} has {rows} training images.")
     if clean is not None and clean_labels is not None and not np.array_equal(clean, clean_labels):
         raise InputError(
             f"The clean labels in {path} are not those of {dataset}: another order or data set.\n"
@@ -77,29 +84,9 @@ def load_human_labels(
     return labels.astype(np.int32)
 
 
-def _label_name(dataset: str, kind: str) -> str:
-    kinds = KINDS.get(dataset)
-    if kinds is None:
-        raise InputError(f"There are no human labels for {dataset!r}.\nThere are for {' and '.join(KINDS)}.")
-    if kind not in kinds:
-        raise InputError(
-            f"There are no human labels of kind {kind!r} for {dataset}.\nThe kinds are {', '.join(kinds)}."
-        )
-    return kinds[kind]
-
-
-def _find(
-    dataset: str,
-    data_dir: str | os.PathLike[str] | None,
-    labels_file: str | os.PathLike[str] | None,
-) -> pathlib.Path:
-    if labels_file is not None:
-        path = pathlib.Path(labels_file).expanduser()
-        if not path.is_file():
-            raise InputError(f"There is no file {path}.\nGive the path of an .npz or .npy file.")
-        return path
-    directory = data_directory(data_dir)
-    file_name = f"{dataset}n.npz"
+def _find(dataset: str, data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+    """A file, or else a prepared folder."""
+    directory, file_name = data_directory(data_dir), f"{dataset}n.npz"
     for path in (directory / file_name, directory / dataset / file_name):
         if path.is_file():
             return path
@@ -111,7 +98,7 @@ def _find(
             "labels_file; the labels are at https://github.com/UCSC-REAL/cifar-10-100n."
         )
     if cifar_tfds.version_of(prepared) < _FIRST_RIGHT_VERSION[dataset]:
-        wanted = ".".join(str(part) for part in _FIRST_RIGHT_VERSION[dataset])
+        wanted = ".".join(map(str, _FIRST_RIGHT_VERSION[dataset]))
         raise InputError(
             f"{prepared} gives the labels to the wrong images, as all versions before {wanted}.\n"
             f"Prepare {dataset}_n again with a newer tensorflow-datasets."
@@ -119,46 +106,22 @@ def _find(
     return prepared
 
 
-def _read(path: pathlib.Path, dataset: str, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the labels and, where the source has them, the clean labels."""
+def _read(path: pathlib.Path, dataset: str, name: str) -> tuple[ArrayLike, ArrayLike | None]:
+    """The labels and, where the source has them, the clean labels."""
     if path.is_dir():
-        features = [_TFDS_FEATURES.get(each, each) for each in (name, "clean_label")]
-        columns = cifar_tfds.read_columns(path, "train", features)
-        return np.asarray(columns[features[0]]), np.asarray(columns[features[1]])
-    if path.suffix == ".npy":
-        return _read_npy(path), None
-    if path.suffix != ".npz":
+        names = [_TFDS_FEATURES.get(each, each) for each in (name, "clean_label")]
+        columns = cifar_tfds.PreparedImages(path, "train", names).columns
+        return columns[names[0]], columns[names[1]]
+    if path.suffix not in (".npz", ".npy"):
         raise InputError(
             f"{path} is neither an .npz nor an .npy file.\nWith PyTorch a .pt file is converted by "
             f'numpy.savez("{dataset}n.npz", **torch.load(path, weights_only=False)).'
         )
     arrays = read_npz(path)
+    name = name if path.suffix == ".npz" else ""
     if name not in arrays:
         raise InputError(
             f"{path} has no array {name}; it has {', '.join(arrays) or 'none'}.\n"
             "Write it with numpy.savez and the names that CIFAR-N's files use."
         )
     return arrays[name], arrays.get("clean_label")
-
-
-def _read_npy(path: pathlib.Path) -> np.ndarray:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} cannot be read: {cifar_files.first_line(error)}.\n"
-            "Write it with numpy.save, from an integer array in CIFAR's original order."
-        ) from error
-
-
-def _check_labels(path: pathlib.Path, dataset: str, labels: np.ndarray) -> None:
-    rows, classes = cifar_files.ROWS["train"], cifar_files.NUM_CLASSES[dataset]
-    if labels.shape != (rows,) or not np.issubdtype(labels.dtype, np.integer):
-        problem = f"labels of shape {labels.shape} and dtype {labels.dtype}"
-    elif labels.min() < 0 or labels.max() >= classes:
-        problem = f"labels from {labels.min()} to {labels.max()}"
-    else:
-        return
-    raise InputError(
-        f"{path} has {problem} for {dataset}.\nExpected are {rows} integers from 0 to {classes - 1}."
-    )

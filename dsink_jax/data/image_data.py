@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.errors import InputError
 
 _CHUNK = 1_000
@@ -17,11 +18,11 @@ class Split(NamedTuple):
     """Images with their labels.
 
     Attributes:
-        images: uint8 or float32 [N, H, W, C].
-        labels: int32 [N].
+      images: uint8 or float32 `[N, H, W, channels]`; may be a `streaming.Source`.
+      labels: int32 `[N]`.
     """
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
 
 
@@ -30,13 +31,13 @@ class ImageData:
     """A data set in memory.
 
     Attributes:
-        name: Name of the data set.
-        train: Training part.
-        test: Test part.
-        class_names: One name per class.
-        mean: Per channel; on the 0..1 scale for uint8 images, else on the images' own scale.
-        std: Per channel, on the scale of `mean`; never 0.
-        source: One line saying which route and which path it came from.
+      name: name of the data set.
+      train: training part.
+      test: test part.
+      class_names: one name per class.
+      mean: per channel; on the 0..1 scale for uint8 images, else on the images' own scale.
+      std: per channel, on the scale of `mean`; never 0.
+      source: one line saying which route and which path it came from.
     """
 
     name: str
@@ -62,53 +63,57 @@ def from_arrays(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
+    source: str = "arrays in memory",
 ) -> ImageData:
-    """Makes a data set from arrays.
+    """Makes a data set from arrays; `mean` and `std` are those of the training images.
 
     Args:
-        train_images: uint8 or floating [N, H, W, C]; floats become float32.
-        train_labels: Integers [N] in [0, num_classes).
-        test_images: Like `train_images`, with the same H, W, C and dtype.
-        test_labels: Like `train_labels`.
-        num_classes: Number of classes; by default as many as there are class names, and without
-            those the largest label plus 1.
-        class_names: One name per class; by default "0", "1", and so on.
-        name: Name of the data set.
-
-    Returns:
-        The data set; `mean` and `std` are those of the training images.
+      train_images: uint8 or floating `[N, H, W, channels]`; floats become float32.
+      train_labels: integers `[N]` in [0, num_classes).
+      test_images: like `train_images`, with the same height, width, channels and dtype.
+      test_labels: like `train_labels`.
+      num_classes: number of classes; by default as many as there are class names, and without
+        those the largest label plus 1.
+      class_names: one name per class; by default "0", "1", and so on.
+      name: name of the data set.
+      source: where it came from.
 
     Raises:
-        InputError: The arrays are not as described.
+      InputError: if the arrays are not as described.
     """
-    train = _split("train", train_images, train_labels)
-    test = _split("test", test_images, test_labels)
-    _check_alike(train.images, test.images)
-    names = _class_names(num_classes, class_names, (train.labels, test.labels))
-    _check_range("train_labels", train.labels, len(names))
-    _check_range("test_labels", test.labels, len(names))
-    mean, std = channel_statistics(train.images)
-    return ImageData(
-        name=name,
-        train=Split(train.images, train.labels.astype(np.int32)),
-        test=Split(test.images, test.labels.astype(np.int32)),
-        class_names=names,
-        mean=mean,
-        std=std,
-        source="arrays in memory",
-    )
+    if class_names is not None and num_classes not in (None, len(class_names)):
+        raise InputError(f"num_classes is {num_classes}, but there are {len(class_names)} class names.")
+    known = num_classes if class_names is None else len(class_names)
+    train = _split("train", train_images, train_labels, known)
+    test = _split("test", test_images, test_labels, known)
+    kinds = [f"{part.images.dtype} {part.images.shape[1:]}" for part in (train, test)]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"Training images are {kinds[0]}, test images {kinds[1]}.\n"
+            "Give both the same dtype, height, width and channels."
+        )
+    if known is None:
+        known = 1 + max(int(part.labels.max()) for part in (train, test))
+        most = len(train.labels) + len(test.labels)
+        if known > max(most, 2**16):  # a slip, such as an id, would fill the memory with names
+            raise InputError(
+                f"The largest label is {known - 1}, but there are {most} images.\n"
+                "Number the classes from 0 without gaps, or say how many there are."
+            )
+    names = tuple(map(str, range(known) if class_names is None else class_names))
+    return ImageData(name, train, test, names, *channel_statistics(train.images), source)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Computes the mean and standard deviation of each channel over all images and pixels.
+    """The mean and standard deviation of each channel over all images and pixels.
 
     Args:
-        images: uint8 or floating [N, H, W, C].
+      images: uint8 or floating `[N, H, W, channels]`.
 
     Returns:
-        Mean and standard deviation (of the population, dividing by N H W), each [C]; of the pixels
-        divided by 255 if they are uint8. The deviation of a channel that is constant, up to
-        float32 rounding, is given as 1, so that it can be divided by.
+      Mean and standard deviation (of the population, dividing by N H W) of each channel; of the pixels
+      divided by 255 if they are uint8. The deviation of a channel that is constant, up to float32
+      rounding, is given as 1, so that it can be divided by.
     """
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     count = np.prod(images.shape[:3], dtype=float)
@@ -121,14 +126,16 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
-def _split(part: str, images: ArrayLike, labels: ArrayLike) -> Split:
-    images, labels = _images(f"{part}_images", images), _labels(f"{part}_labels", labels)
+def _split(part: str, images: ArrayLike, labels: ArrayLike, num_classes: int | None) -> Split:
+    images, labels = _images(f"{part}_images", images), _array(f"{part}_labels", labels)
+    # Without a number of classes any label that an int32 holds.
+    labels = check_class_numbers(labels, 2**31 if num_classes is None else num_classes, f"{part}_labels")
     if len(images) != len(labels):
         raise InputError(
             f"{part}_images has {len(images)} images, {part}_labels has {len(labels)} labels.\n"
             "Give one label for each image."
         )
-    return Split(images, labels)
+    return Split(images, labels.astype(np.int32))
 
 
 def _array(what: str, values: ArrayLike) -> np.ndarray:
@@ -143,15 +150,12 @@ def _array(what: str, values: ArrayLike) -> np.ndarray:
 
 def _images(what: str, values: ArrayLike) -> np.ndarray:
     images = _array(what, values)
-    if images.ndim != 4:
-        hint = " Add the channel axis: images[..., None]." if images.ndim == 3 else ""
-        raise InputError(f"{what} has shape {images.shape}, expected [N, H, W, C].\nReshape it.{hint}")
-    if images.dtype == np.uint8:
+    if images.dtype == np.uint8 and images.ndim == 4:
         return images
-    if not np.issubdtype(images.dtype, np.floating):
+    if not np.issubdtype(images.dtype, np.floating) or images.ndim != 4:
+        hint = "Add the channel axis: images[..., None]." if images.ndim == 3 else "Convert or reshape it."
         raise InputError(
-            f"{what} has dtype {images.dtype}, expected uint8 or float32.\n"
-            "Convert it: values 0..255 to uint8, others to float32."
+            f"{what} is {images.dtype} {images.shape}, expected uint8 or float32 [N, H, W, C].\n{hint}"
         )
     with np.errstate(over="ignore"):
         images = images.astype(np.float32, copy=False)
@@ -160,54 +164,3 @@ def _images(what: str, values: ArrayLike) -> np.ndarray:
             f"{what} holds NaN, infinity or values beyond float32.\nRemove or repair those images."
         )
     return images
-
-
-def _labels(what: str, values: ArrayLike) -> np.ndarray:
-    labels = _array(what, values)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(
-            f"{what} is {labels.dtype} of shape {labels.shape}, expected integers of shape [N].\n"
-            "Give one class index for each image."
-        )
-    return labels
-
-
-def _check_alike(train_images: np.ndarray, test_images: np.ndarray) -> None:
-    kinds = [f"{part.dtype} {part.shape[1:]}" for part in (train_images, test_images)]
-    if kinds[0] != kinds[1]:
-        raise InputError(
-            f"Training images are {kinds[0]}, test images {kinds[1]}.\n"
-            "Give both the same dtype, height, width and channels."
-        )
-
-
-def _class_names(
-    num_classes: int | None, class_names: Sequence[str] | None, labels: Sequence[np.ndarray]
-) -> tuple[str, ...]:
-    if class_names is None:
-        if num_classes is None:
-            num_classes = max(1, *(int(part.max()) + 1 for part in labels))
-            most = sum(map(len, labels))
-            if num_classes > max(most, 2**16):  # a slip, such as an id, would fill the memory with names
-                raise InputError(
-                    f"The largest label is {num_classes - 1}, but there are {most} images.\n"
-                    "Number the classes from 0 without gaps, or say how many there are."
-                )
-        if num_classes < 1:
-            raise InputError(f"num_classes is {num_classes}.\nGive a positive number.")
-        class_names = [str(index) for index in range(num_classes)]
-    elif num_classes is not None and num_classes != len(class_names):
-        raise InputError(
-            f"num_classes is {num_classes}, but there are {len(class_names)} class names.\n"
-            "Give one name for each class."
-        )
-    return tuple(str(name) for name in class_names)
-
-
-def _check_range(what: str, labels: np.ndarray, num_classes: int) -> None:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise InputError(
-            f"{what} holds labels from {low} to {high}, expected 0 to {num_classes - 1}.\n"
-            "Renumber the classes from 0, or correct num_classes."
-        )

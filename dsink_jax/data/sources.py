@@ -4,53 +4,26 @@ Every source gives an `ImageData` in the source's original order, so that an ind
 image in every run and by every route.
 """
 
-import dataclasses
 import functools
-import lzma
 import os
 import pathlib
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 
 import numpy as np
 
 from dsink_jax.data import cifar_download, cifar_files, cifar_tfds
-from dsink_jax.data.image_data import ImageData, Split, channel_statistics, from_arrays
+from dsink_jax.data.image_data import ImageData, Split, from_arrays
+from dsink_jax.data.npz_files import read_npz
 from dsink_jax.errors import InputError, unknown
 from dsink_jax.paths import check_local_path
 
-__all__ = [
-    "DATASETS",
-    "DIGITS_TEST_PER_CLASS",
-    "DIGITS_TEST_SEED",
-    "ImageData",
-    "Split",
-    "data_directory",
-    "from_arrays",
-    "load",
-    "read_npz",
-]
+__all__ = ["DATASETS", "ImageData", "Split", "data_directory", "from_arrays", "is_there", "load", "read_npz"]
 
 DATASETS = ("digits", "cifar10", "cifar100")
 """The names that `load` knows."""
 
-DIGITS_TEST_PER_CLASS = 40
-DIGITS_TEST_SEED = 0
-"""Draws the test part of the digits: fixed, and independent of every other seed."""
-
-# Mean and standard deviation on the 0..1 scale. Source: the data loaders of TABASCO.
-_CIFAR_SCALES = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
-}
-
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-)
-"""What NumPy and zipfile raise for files that are damaged or are something else."""
+# The test part of the digits: drawn by a seed of its own, whatever the other seeds.
+_DIGITS_TEST_PER_CLASS, _DIGITS_TEST_SEED = 40, 0
 
 _NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -74,25 +47,27 @@ def load(
     images, drawn by a fixed seed, are the test part.
 
     Args:
-        dataset: "digits", "cifar10", "cifar100", or the path of an .npz file with the arrays
-            train_images, train_labels, test_images and test_labels (see `from_arrays`) and, if
-            wished, class_names.
-        data_dir: Where CIFAR is, see `data_directory`. Only used for CIFAR.
-        download: Whether CIFAR may be downloaded if it is not there.
-        lazy: Whether to leave the training images on disk where they can be read one at a time, as
-            from a TFDS folder with array_record files: `train.images` is then an `Source`.
-
-    Returns:
-        The data set.
+      dataset: "digits", "cifar10", "cifar100", or the path of an .npz file with the arrays
+        train_images, train_labels, test_images and test_labels (see `from_arrays`) and, if
+        wished, class_names.
+      data_dir: where CIFAR is, see `data_directory`.
+      download: whether CIFAR may be downloaded if it is not there.
+      lazy: whether to leave the training images of a TFDS folder on disk and decode them one at a time:
+        `train.images` is then a `streaming.Source`.
 
     Raises:
-        InputError: There is no such data set, or it is missing, damaged or malformed.
+      InputError: if there is no such data set, or it is missing, damaged or malformed.
     """
     dataset = os.fspath(dataset)
     if dataset == "digits":
         return _digits()
     if dataset in cifar_files.NUM_CLASSES:
-        return _cifar(dataset, data_directory(data_dir), download, lazy)
+        directory = data_directory(data_dir)
+        if read := _cifar_reader(dataset, directory, lazy):
+            return read()
+        if download:
+            return cifar_download.download_cifar(dataset, directory)
+        raise cifar_download.not_found(dataset, directory, "downloading is off (download=False)")
     if dataset.endswith(".npz"):
         return _npz(_expanded(dataset))
     raise InputError(f"{unknown('data set', dataset, DATASETS)}\nOr give the path of an .npz file.")
@@ -101,12 +76,8 @@ def load(
 def is_there(dataset: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> bool:
     """Whether a data set is on this machine, so that `load` downloads nothing. Nothing is read.
 
-    Args:
-        dataset: As for `load`.
-        data_dir: Where CIFAR is, see `data_directory`.
-
     Raises:
-        InputError: The folder is a file.
+      InputError: if the folder is a file.
     """
     dataset = os.fspath(dataset)
     if dataset not in cifar_files.NUM_CLASSES:
@@ -115,56 +86,27 @@ def is_there(dataset: str | os.PathLike[str], data_dir: str | os.PathLike[str] |
 
 
 def data_directory(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Resolves where data sets are kept.
+    """The folder where data sets are kept, which need not exist.
 
     Args:
-        data_dir: The folder. If None, the environment variable TFDS_DATA_DIR names it, and if that
-            is not set it is TensorFlow Datasets' default, `~/tensorflow_datasets`.
-
-    Returns:
-        The folder, which need not exist.
+      data_dir: the folder. If None, the environment variable TFDS_DATA_DIR names it, and if that is not
+        set it is TensorFlow Datasets' default, `~/tensorflow_datasets`.
 
     Raises:
-        InputError: It is a file, or a place on another machine.
+      InputError: if it is a file, or a place on another machine.
     """
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     check_local_path(chosen, "data_dir=" if data_dir else "TFDS_DATA_DIR")
-    remedy = "Name the folder that holds it: data_dir= or TFDS_DATA_DIR."
     try:
         path = pathlib.Path(chosen).expanduser()
-        is_file = path.exists() and not path.is_dir()
+        problem = f"{path} is a file" if path.exists() and not path.is_dir() else ""
     except (OSError, RuntimeError) as error:  # too long, not to be looked into, of a user that is unknown
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"The data directory {chosen} cannot be used: {reason}.\n{remedy}") from None
-    if is_file:
-        raise InputError(f"The data directory {path} is a file.\n{remedy}")
-    return path
-
-
-def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads every array of an .npz file; pickled objects are refused.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The arrays by name.
-
-    Raises:
-        InputError: The file is missing, damaged, no .npz file, or holds pickled objects.
-    """
-    try:
-        if not path.is_file():
-            raise InputError(f"There is no file {path}.\nGive the path of an existing .npz file.")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except InputError:
-        raise
-    except UNREADABLE as error:
+        problem = f"{chosen} cannot be used: {getattr(error, 'strerror', None) or error}"
+    if problem:
         raise InputError(
-            f"{path} cannot be read: {cifar_files.first_line(error)}.\n"
-            "Write it with numpy.savez, from arrays of numbers or text."
-        ) from error
+            f"The data directory {problem}.\nName the folder that holds it: data_dir= or TFDS_DATA_DIR."
+        )
+    return path
 
 
 def _expanded(path: str) -> pathlib.Path:
@@ -175,29 +117,7 @@ def _expanded(path: str) -> pathlib.Path:
         raise InputError(f"{path}: {error}\nGive the whole path.") from None
 
 
-def _cifar(dataset: str, data_dir: pathlib.Path, download: bool, lazy: bool) -> ImageData:
-    read = _cifar_reader(dataset, data_dir, lazy)
-    if read is not None:
-        arrays = read()
-    elif download:
-        arrays = cifar_download.download_cifar(dataset, data_dir)
-    else:
-        raise cifar_download.not_found(dataset, data_dir, "downloading is off (download=False)")
-    mean, std = _CIFAR_SCALES[dataset]
-    return ImageData(
-        name=dataset,
-        train=Split(arrays.train_images, arrays.train_labels),
-        test=Split(arrays.test_images, arrays.test_labels),
-        class_names=arrays.class_names,
-        mean=mean,
-        std=std,
-        source=arrays.source,
-    )
-
-
-def _cifar_reader(
-    dataset: str, data_dir: pathlib.Path, lazy: bool = False
-) -> Callable[[], cifar_files.CifarArrays] | None:
+def _cifar_reader(dataset: str, data_dir: pathlib.Path, lazy: bool = False) -> Callable[[], ImageData] | None:
     """Reads CIFAR from the first place where it is; None if it is in none."""
     if prepared := cifar_tfds.find_prepared(dataset, data_dir):
         return functools.partial(cifar_tfds.read_prepared, dataset, prepared, lazy=lazy)
@@ -208,65 +128,35 @@ def _cifar_reader(
     return None
 
 
-def _cifar_npz(dataset: str, path: pathlib.Path) -> cifar_files.CifarArrays:
+def _cifar_npz(dataset: str, path: pathlib.Path) -> ImageData:
     """CIFAR from a file of arrays, which needs no other library on the machine that reads it."""
-    data, num_classes = _npz(path), cifar_files.NUM_CLASSES[dataset]
-    other = f"Give arrays of another kind by their path instead: dataset={path.name!r}."
-    for part, split in (("train", data.train), ("test", data.test)):
-        expected = (cifar_files.ROWS[part], 32, 32, 3)
-        if split.images.shape != expected or split.images.dtype != np.uint8:
-            raise InputError(
-                f"{path}: {part}_images must be uint8 {list(expected)} to be {dataset}, got "
-                f"{split.images.dtype} {list(split.images.shape)}.\n{other}"
-            )
-    if data.num_classes != num_classes:
+    data = _npz(path)
+    return cifar_files.cifar_data(dataset, data.train, data.test, data.class_names, data.source)
+
+
+def _npz(path: pathlib.Path) -> ImageData:
+    arrays = read_npz(path)
+    if missing := [key for key in _NPZ_KEYS if key not in arrays]:
         raise InputError(
-            f"{path}: {dataset} has {num_classes} classes, and it has {data.num_classes}.\n{other}"
+            f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}.\n"
+            f"Write it with numpy.savez and the names {', '.join(_NPZ_KEYS)}."
         )
-    names = data.class_names
-    return cifar_files.CifarArrays(
-        data.train.images, data.train.labels, data.test.images, data.test.labels, names, data.source
-    )
+    names = [str(name) for name in np.atleast_1d(arrays["class_names"])] if "class_names" in arrays else None
+    values = [arrays[key] for key in _NPZ_KEYS]
+    try:
+        return from_arrays(*values, class_names=names, name=path.stem, source=f"the file {path}")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _digits() -> ImageData:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = bunch.target.astype(np.int32)
-    rng = np.random.default_rng(DIGITS_TEST_SEED)
+    images, labels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None], bunch.target
+    rng = np.random.default_rng(_DIGITS_TEST_SEED)
     in_test = np.zeros(len(labels), bool)
     for label in range(len(bunch.target_names)):
-        members = np.flatnonzero(labels == label)
-        in_test[rng.choice(members, DIGITS_TEST_PER_CLASS, replace=False)] = True
-    mean, std = channel_statistics(images[~in_test])
-    return ImageData(
-        name="digits",
-        train=Split(images[~in_test], labels[~in_test]),
-        test=Split(images[in_test], labels[in_test]),
-        class_names=tuple(str(name) for name in bunch.target_names),
-        mean=mean,
-        std=std,
-        source="the digits that come with scikit-learn",
-    )
-
-
-def _npz(path: pathlib.Path) -> ImageData:
-    arrays = read_npz(path)
-    missing = [key for key in _NPZ_KEYS if key not in arrays]
-    if missing:
-        raise InputError(
-            f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}.\n"
-            f"Write it with numpy.savez and the names {', '.join(_NPZ_KEYS)}."
-        )
-    names = arrays.get("class_names")
-    try:
-        data = from_arrays(
-            *(arrays[key] for key in _NPZ_KEYS),
-            class_names=None if names is None else [str(name) for name in np.atleast_1d(names)],
-            name=path.stem,
-        )
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return dataclasses.replace(data, source=f"the file {path}")
+        in_test[rng.choice(np.flatnonzero(labels == label), _DIGITS_TEST_PER_CLASS, replace=False)] = True
+    arrays = images[~in_test], labels[~in_test], images[in_test], labels[in_test]
+    return from_arrays(*arrays, name="digits", source="the digits that come with scikit-learn")

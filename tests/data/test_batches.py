@@ -87,23 +87,11 @@ def test_split_over_devices_is_a_reshape(sizes, seed):
         np.testing.assert_array_equal(split.reshape(whole.shape), whole)
 
 
-@given(sizes=SIZES)
-def test_evaluation_goes_in_order(sizes):
-    examples, devices, share = sizes
-    order = batches.evaluation_order(examples, devices * share, devices)
-    index = order.index.ravel()
-    assert order.index.shape == (math.ceil(examples / (devices * share)), devices, share)
-    assert index[order.where.ravel()].tolist() == list(range(examples))
-    assert index.tolist() == [position % examples for position in range(len(index))]
-    assert order.where.ravel().tolist() == [position < examples for position in range(len(index))]
-
-
 @pytest.mark.parametrize(
     ("examples", "batch_size", "steps"), [(10, 5, 2), (11, 5, 3), (1, 5, 1), (15, 1, 15)]
 )
 def test_steps_per_epoch(examples, batch_size, steps):
     assert batches.steps_per_epoch(examples, batch_size) == steps
-    assert len(batches.evaluation_order(examples, batch_size, 1).index) == steps
 
 
 @pytest.mark.parametrize(
@@ -116,7 +104,6 @@ def test_batch_size_must_split(batch_size, devices, nearest):
     )
     for function, options in (
         (lambda *sizes: batches.check_batch_size(*sizes[1:]), {}),
-        (batches.evaluation_order, {}),
         (batches.training_order, {"seed": 0, "epoch": 0}),
     ):
         with pytest.raises(InputError, match=words):
