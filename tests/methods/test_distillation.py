@@ -56,7 +56,6 @@ from method_references import (
     softmax,
     some_state,
     tiny_data,
-    tiny_facts,
     tiny_training,
     with_auxiliaries,
 )
@@ -323,4 +322,3 @@ def test_training_with_a_term_is_finite_without_examples_of_a_class(base, cpus):
     if isinstance(base, LogitAdjustment):
         assert not (logits.argmax(-1) == 2).any()
     assert np.isfinite(logits).all()
-    assert tiny_facts(2).num_classes == facts.num_classes
