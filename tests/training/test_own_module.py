@@ -30,16 +30,18 @@ def one(cpus):
     return run(cpus[:1])
 
 
+def without_shift(variables):
+    """A bias before batch normalisation has no gradient but rounding, which Adam makes as large as any."""
+    params, statistics = variables["params"], variables["batch_stats"]["BatchNorm_0"]
+    return params | {"Dense_0": params["Dense_0"]["kernel"]}, statistics["var"]
+
+
 @pytest.mark.slow
 def test_eight_devices_train_like_one(one, cpus):
     eight = run(cpus)
     for ours, theirs in zip(one.history, eight.history, strict=True):
         assert ours["train"] == pytest.approx(theirs["train"], abs=1e-5)
-    # A bias before batch normalisation has no gradient but rounding, which Adam makes as large as any.
-    for trained in (one, eight):
-        trained.variables["params"]["Dense_0"].pop("bias")
-        trained.variables["batch_stats"]["BatchNorm_0"].pop("mean")
-    assert_close_trees(one.variables, eight.variables, 1e-5)
+    assert_close_trees(*map(without_shift, (one.variables, eight.variables)), 1e-5)
 
 
 def test_stopped_and_streamed_it_is_bit_identical(one, cpus, tmp_path):
