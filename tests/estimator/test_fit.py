@@ -145,6 +145,7 @@ def test_without_target_the_auxiliary_models_alone(data):
         fitted.predict(data[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/maps").exists(), reason="no list of memory maps here")
 def test_fits_do_not_add_up():
     """A process may have 65,000 memory maps, and a search has many fits."""
@@ -167,6 +168,7 @@ def test_features_that_do_not_vary():
     assert np.isfinite(fitted.logits(vectors)).all()
 
 
+@pytest.mark.slow
 def test_a_class_without_examples_changes_nothing_for_the_others(data):
     """Four classes of which three occur, against three."""
     kept = data[1] < 3
