@@ -134,6 +134,23 @@ def test_images():
     assert fitted.standardization.mean[0] == pytest.approx(images.mean() / 255)
 
 
+@pytest.mark.slow
+def test_streamed_inputs_fit_what_arrays_in_memory_do(data, fitted, tmp_path):
+    np.save(tmp_path / "vectors.npy", data[0].astype(np.float64))
+    on_disk = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    streamed = fit(on_disk, data[1], **QUICK, devices=jax.devices()[:1])
+    for inputs in (data[0], on_disk):
+        np.testing.assert_allclose(streamed.logits(inputs), fitted.logits(data[0]), rtol=1e-4, atol=1e-4)
+
+
+def test_streamed_inputs_that_are_not_finite(data, tmp_path):
+    broken = data[0].copy()
+    broken[3, 2] = np.nan
+    np.save(tmp_path / "broken.npy", broken)
+    with pytest.raises(InputError, match="hold NaN or infinity"):
+        fit(np.load(tmp_path / "broken.npy", mmap_mode="r"), data[1], **QUICK)
+
+
 def test_nothing_to_predict_for_is_no_error(fitted):
     assert fitted.predict_proba(np.zeros((0, 8))).shape == (0, 4)
 
