@@ -172,6 +172,7 @@ def test_labels_of_a_fold_do_not_change_what_is_said_of_it(data):
     assert (before.logits[fold == 1] != after.logits[fold == 1]).any()
 
 
+@pytest.mark.slow
 def test_a_class_that_a_fold_has_not_seen():
     vectors, labels = blobs(61, seed=0, num_classes=3)
     labels = np.append(labels[:60] % 2, 2).astype(np.int32)

@@ -53,7 +53,7 @@ def out_of_sample_logits(
     """
     settings = changed(settings, changes if folds is None else {**changes, "folds": folds})
     training_set, _ = make_training_set(inputs, labels, num_classes, settings)
-    make_folds(training_set.labels, settings.folds, settings.seed)  # refuses before anything is trained
+    make_folds(training_set.labels, settings.folds, settings.seed)  # says what is wrong before any training
     recipe = recipe_maker(training_set, settings, jax.local_devices(), verbose)(target=False)
     found = {role: recipe.out_of_fold(role) for role in (NOISE_ROBUST, IMBALANCE_ROBUST)}
     return OutOfSample(found[NOISE_ROBUST].logits, found[IMBALANCE_ROBUST].logits, found[NOISE_ROBUST].seen)

@@ -134,6 +134,23 @@ def test_images():
     assert fitted.standardization.mean[0] == pytest.approx(images.mean() / 255)
 
 
+@pytest.mark.slow
+def test_streamed_inputs_fit_what_arrays_in_memory_do(data, fitted, tmp_path):
+    np.save(tmp_path / "vectors.npy", data[0].astype(np.float64))
+    on_disk = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    streamed = fit(on_disk, data[1], **QUICK, devices=jax.devices()[:1])
+    for inputs in (data[0], on_disk):
+        np.testing.assert_allclose(streamed.logits(inputs), fitted.logits(data[0]), rtol=1e-4, atol=1e-4)
+
+
+def test_streamed_inputs_that_are_not_finite(data, tmp_path):
+    broken = data[0].copy()
+    broken[3, 2] = np.nan
+    np.save(tmp_path / "broken.npy", broken)
+    with pytest.raises(InputError, match="hold NaN or infinity"):
+        fit(np.load(tmp_path / "broken.npy", mmap_mode="r"), data[1], **QUICK)
+
+
 def test_nothing_to_predict_for_is_no_error(fitted):
     assert fitted.predict_proba(np.zeros((0, 8))).shape == (0, 4)
 
@@ -145,6 +162,7 @@ def test_without_target_the_auxiliary_models_alone(data):
         fitted.predict(data[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/maps").exists(), reason="no list of memory maps here")
 def test_fits_do_not_add_up():
     """A process may have 65,000 memory maps, and a search has many fits."""
@@ -167,6 +185,7 @@ def test_features_that_do_not_vary():
     assert np.isfinite(fitted.logits(vectors)).all()
 
 
+@pytest.mark.slow
 def test_a_class_without_examples_changes_nothing_for_the_others(data):
     """Four classes of which three occur, against three."""
     kept = data[1] < 3

@@ -61,7 +61,7 @@ def test_folds_and_searches_share_programs(one_device):
     assert not TRACED
     fit(vectors, labels, **HOW, auxiliary_predictions="out_of_fold", folds=3)
     TRACED.clear()
-    fit(vectors, labels, **HOW, auxiliary_predictions="out_of_fold", folds=4, seed=1)
+    fit(vectors, labels, **HOW, auxiliary_predictions="out_of_fold", folds=3, seed=1)
     assert not TRACED
 
 
