@@ -78,9 +78,7 @@ def collect_examples(dataset: Dataset, term: DSink, logits: TrainingLogits) -> d
     }
 
 
-def solve_in_batches(
-    logits: TrainingLogits, batch_size: int, term: DSink, marginal: np.ndarray | None = None
-) -> np.ndarray:
+def solve_in_batches(logits: TrainingLogits, batch_size: int, term: DSink) -> np.ndarray:
     """Q of all examples, float32 `[M, C]`, solved for one batch after another in index order.
 
     The last batch may be smaller, and is a problem of its own like the others.
@@ -89,18 +87,16 @@ def solve_in_batches(
       logits: of the examples.
       batch_size: examples solved for together.
       term: its solver settings are used.
-      marginal: class marginal `[C]` of every batch; None for f_L's mean over each.
     """
     count = len(logits.target)
     batch_size = min(batch_size, count)
 
     @jax.jit
     def solve(target, noise_robust, imbalance_robust, where):
-        of_batch = class_marginal(imbalance_robust, where=where)
         return surrogate_labels(
             target,
             noise_robust,
-            of_batch if marginal is None else jnp.asarray(marginal),
+            class_marginal(imbalance_robust, where=where),
             where=where,
             threshold=term.threshold,
             max_iterations=term.max_iterations,

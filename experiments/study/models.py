@@ -86,7 +86,7 @@ def dsink(
     pair = _pair(f_N, f_L)
 
     def make(dataset, required):
-        config = dataclasses.replace(dataset.config, base=base, alpha=alpha, **changes)
+        config = _with_base(dataset, base, required, alpha=alpha, **changes)
         return _made_from(pair, models.target_spec(config, _method(base, required), name))
 
     name = _name(models.STUDY_TARGET, **_other(base, alpha, pair), **changes)
@@ -104,9 +104,7 @@ def naive(
     pair = _pair(f_N, f_L)
 
     def make(dataset, required):
-        config = dataclasses.replace(
-            dataset.config, base=base, naive_alpha=alpha, naive_noise_weight=noise_weight
-        )
+        config = _with_base(dataset, base, required, naive_alpha=alpha, naive_noise_weight=noise_weight)
         return _made_from(pair, models.naive_spec(config, _method(base, required), name))
 
     changes = {} if noise_weight == 0.5 else {"noise_weight": noise_weight}
@@ -156,6 +154,13 @@ def _method(name, required, options=None):
     """A method by its name, with what it must be given and other options."""
     own = {option: required[f"{name}_{option}"] for option in METHODS[name].method.required}
     return build_method(name, own | dict(options or {}))
+
+
+def _with_base(dataset, base, required, **changes):
+    """The settings of a run with a base, what that must be given, and other changes."""
+    own = {f"{base}_{option}" for option in METHODS[base].method.required}
+    given = {name: value for name, value in required.items() if name in own}
+    return dataclasses.replace(dataset.config, base=base, **given, **changes)
 
 
 def _made_from(pair, spec):

@@ -15,9 +15,9 @@ MODELS = ["f_L", "f_N", "f_N, adjusted", "D-SINK", "D-SINK, f_L by cross-entropy
 
 
 def easy_task():
-    """Three classes of 60, 30 and 10 vectors that a line parts, labels right."""
+    """Three classes of 240, 120 and 40 vectors that a line parts, labels right."""
     rng = np.random.default_rng(0)
-    true, tested = np.repeat([0, 1, 2], [60, 30, 10]), np.repeat([0, 1, 2], 20)
+    true, tested = np.repeat([0, 1, 2], [240, 120, 40]), np.repeat([0, 1, 2], 20)
 
     def around(labels):
         return (5 * np.eye(3)[labels] + 0.1 * rng.normal(size=(len(labels), 3))).astype(np.float32)
@@ -25,6 +25,7 @@ def easy_task():
     return Task(around(true), true, true, around(tested), tested)
 
 
+@pytest.mark.slow
 def test_every_model_learns_an_easy_set_and_the_file_is_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(embeddings, "HEADS", ("linear",))
     monkeypatch.setattr(embeddings, "_DIGITS", embeddings._DIGITS[:1])

@@ -10,14 +10,13 @@ import pytest
 from allocation_references import log_softmax, reference_labels
 from dsink_jax.data import load, load_corruption
 from dsink_jax.data.streaming import Selected
-from dsink_jax.methods import DSink, Weighting
-from dsink_jax.methods.base import Method
+from dsink_jax.methods import DSink
 from dsink_jax.report.gallery import displayable
 from experiments.examples import TrainingLogits, collect_examples, solve_in_batches
 from run_commands import run
 
 NUM_CLASSES = 4
-METHOD = DSink(Method(), Weighting(1.0), threshold=1e-6, max_iterations=2000)
+TERM = DSink(threshold=1e-6, max_iterations=2000)
 
 
 def some_logits(count, seed=0):
@@ -25,8 +24,8 @@ def some_logits(count, seed=0):
     return TrainingLogits(*(2 * rng.standard_normal((3, count, NUM_CLASSES))).astype(np.float32))
 
 
-def some_problem(count, batch_size, images=None):
-    """As much of a problem as is looked at."""
+def some_dataset(count, batch_size, images=None):
+    """As much of a data set as is looked at."""
     rng = np.random.default_rng(1)
     clean = rng.integers(0, NUM_CLASSES, count).astype(np.int32)
     noisy = np.where(rng.random(count) < 0.4, rng.integers(0, NUM_CLASSES, count), clean).astype(np.int32)
@@ -54,19 +53,19 @@ def reference(logits, batch_size):
 @pytest.mark.parametrize(("count", "batch_size"), [(150, 64), (150, 75), (40, 64), (65, 64)])
 def test_q_of_the_whole_set(count, batch_size):
     logits = some_logits(count)
-    found = solve_in_batches(logits, batch_size, METHOD)
+    found = solve_in_batches(logits, batch_size, TERM)
     np.testing.assert_allclose(found, reference(logits, batch_size), atol=2e-5)
 
 
 @functools.cache
 def collected():
-    logits, problem = some_logits(150), some_problem(150, 64)
-    return logits, problem, collect_examples(problem, METHOD, logits)
+    logits, dataset = some_logits(150), some_dataset(150, 64)
+    return logits, dataset, collect_examples(dataset, TERM, logits)
 
 
 def test_suspects_are_those_with_the_least_q_of_their_label():
-    logits, problem, examples = collected()
-    labels, drawn = reference(logits, 64), problem.corruption
+    logits, dataset, examples = collected()
+    labels, drawn = reference(logits, 64), dataset.corruption
     share = [row[given] for row, given in zip(labels, drawn.noisy_labels, strict=True)]
     order = sorted(range(150), key=share.__getitem__)[:40]
     assert examples["suspect_index"].tolist() == [1000 + 2 * i for i in order]
@@ -75,11 +74,11 @@ def test_suspects_are_those_with_the_least_q_of_their_label():
     assert examples["suspect_proposed"].tolist() == [int(labels[i].argmax()) for i in order]
     np.testing.assert_allclose(examples["suspect_confidence"], labels[order].max(1), atol=2e-5)
     np.testing.assert_allclose(examples["suspect_given_share"], [share[i] for i in order], atol=2e-5)
-    np.testing.assert_array_equal(examples["suspect_images"], problem.images[order])
+    np.testing.assert_array_equal(examples["suspect_images"], dataset.images[order])
 
 
 def test_the_batch_is_a_problem_of_its_own():
-    logits, problem, examples = collected()
+    logits, dataset, examples = collected()
     batch = (examples["batch_index"] - 1000) // 2
     assert len(set(batch.tolist())) == 64
     for name in ("target", "noise_robust", "imbalance_robust"):
@@ -87,60 +86,51 @@ def test_the_batch_is_a_problem_of_its_own():
         np.testing.assert_allclose(examples[f"batch_{name}"], expected, atol=1e-6)
     of_batch = TrainingLogits(*(part[batch] for part in logits))
     np.testing.assert_allclose(examples["batch_surrogate"], reference(of_batch, 64), atol=2e-5)
-    assert examples["batch_true"].tolist() == problem.corruption.clean_labels[batch].tolist()
-    assert examples["batch_given"].tolist() == problem.corruption.noisy_labels[batch].tolist()
+    assert examples["batch_true"].tolist() == dataset.corruption.clean_labels[batch].tolist()
+    assert examples["batch_given"].tolist() == dataset.corruption.noisy_labels[batch].tolist()
 
 
 def test_half_of_those_shown_are_labelled_wrong():
-    _, problem, examples = collected()
+    _, dataset, examples = collected()
     rows = examples["shown_rows"]
     wrong = examples["batch_true"][rows] != examples["batch_given"][rows]
     assert wrong.tolist() == [True] * 6 + [False] * 6
     assert examples["shown_index"].tolist() == examples["batch_index"][rows].tolist()
     positions = (examples["shown_index"] - 1000) // 2
-    np.testing.assert_array_equal(examples["shown_images"], problem.images[positions])
+    np.testing.assert_array_equal(examples["shown_images"], dataset.images[positions])
 
 
 def test_the_data_seed_draws_the_batch():
-    logits, problem, examples = collected()
-    same = collect_examples(problem, METHOD, logits)
-    other = SimpleNamespace(**vars(problem) | {"config": SimpleNamespace(batch_size=64, data_seed=4)})
-    other = collect_examples(other, METHOD, logits)
+    logits, dataset, examples = collected()
+    same = collect_examples(dataset, TERM, logits)
+    other = SimpleNamespace(**vars(dataset) | {"config": SimpleNamespace(batch_size=64, data_seed=4)})
+    other = collect_examples(other, TERM, logits)
     assert same["batch_index"].tolist() == examples["batch_index"].tolist() != other["batch_index"].tolist()
-
-
-def test_marginal_of_the_data_set():
-    logits, problem, examples = collected()
-    method = dataclasses.replace(METHOD, marginal="dataset")
-    marginal = np.exp(log_softmax(logits.imbalance_robust)).mean(0)
-    found = collect_examples(problem, method, logits)
-    np.testing.assert_allclose(found["batch_surrogate"].mean(0), marginal, atol=1e-5)
-    assert np.abs(examples["batch_surrogate"].mean(0) - marginal).max() > 1e-3
 
 
 def test_epsilon_is_the_methods():
     logits = some_logits(64)
-    sharp = solve_in_batches(logits, 64, dataclasses.replace(METHOD, epsilon=1.0))
+    sharp = solve_in_batches(logits, 64, dataclasses.replace(TERM, epsilon=1.0))
     # Half the entropy is twice the cost.
     doubled = logits._replace(target=2 * logits.target, noise_robust=2 * logits.noise_robust)
-    np.testing.assert_allclose(sharp, solve_in_batches(doubled, 64, METHOD), atol=1e-4)
+    np.testing.assert_allclose(sharp, solve_in_batches(doubled, 64, TERM), atol=1e-4)
 
 
 def test_streamed_images_give_the_same():
-    logits, problem, examples = collected()
-    streamed = SimpleNamespace(**vars(problem) | {"images": Selected(problem.images, np.arange(150))})
-    for name, values in collect_examples(streamed, METHOD, logits).items():
+    logits, dataset, examples = collected()
+    streamed = SimpleNamespace(**vars(dataset) | {"images": Selected(dataset.images, np.arange(150))})
+    for name, values in collect_examples(streamed, TERM, logits).items():
         np.testing.assert_array_equal(values, examples[name])
 
 
 @pytest.mark.parametrize("batch_size", [4, 512])
 def test_batches_of_any_size(batch_size):
-    examples = collect_examples(some_problem(150, batch_size), METHOD, some_logits(150))
+    examples = collect_examples(some_dataset(150, batch_size), TERM, some_logits(150))
     assert len(examples["batch_index"]) == {4: 64, 512: 128}[batch_size]
 
 
 def test_a_set_of_ten_images():
-    examples = collect_examples(some_problem(10, 64), METHOD, some_logits(10))
+    examples = collect_examples(some_dataset(10, 64), TERM, some_logits(10))
     assert len(examples["batch_index"]) == len(examples["shown_rows"]) == len(examples["suspect_index"]) == 10
 
 
@@ -158,8 +148,8 @@ def test_large_images_are_thinned(side, kept):
 def test_options_of_the_solver_are_the_methods():
     logits = TrainingLogits(*(5 * part for part in some_logits(64)))
     exact = reference(logits, 64)
-    np.testing.assert_allclose(solve_in_batches(logits, 64, METHOD), exact, atol=1e-4)
-    stopped = dataclasses.replace(METHOD, max_iterations=1)
+    np.testing.assert_allclose(solve_in_batches(logits, 64, TERM), exact, atol=1e-4)
+    stopped = dataclasses.replace(TERM, max_iterations=1)
     assert np.abs(solve_in_batches(logits, 64, stopped) - exact).max() > 1e-3
 
 

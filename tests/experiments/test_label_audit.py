@@ -106,5 +106,5 @@ def test_table_says_where_the_audit_is_behind(tmp_path):
 
 def test_cleanlab_has_to_be_there(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "\.\[benchmark\]"'):
+    with pytest.raises(InputError, match=r'pip install "\.\[experiments\]"'):
         Flags()

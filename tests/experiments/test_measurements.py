@@ -8,9 +8,12 @@ import pytest
 from scipy.special import softmax
 
 from dsink_jax.errors import InputError
-from experiments.study import budgets, cells, measurements, records
+from dsink_jax.training import load_variables
+from experiments.study import budgets, measurements, records, runs
 from experiments.study.catalogue import STUDIES
 from experiments.study.measurements import opened
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +23,8 @@ def cell(tmp_path_factory):
     preset = dataclasses.replace(budgets.BUDGETS["small"].preset, epochs=8, evaluate_every=8, devices=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(budgets.BUDGETS, "small", dataclasses.replace(budgets.BUDGETS["small"], preset=preset))
-        (made,) = cells.make_cells(STUDIES["features"], "small", (), (3,), folder)
-    cells.train(made)
+        (made,) = runs.make_cells(STUDIES["features"], "small", (), (3,), folder)
+    runs.train(made)
     return made
 
 
@@ -34,24 +37,23 @@ def measured(cell):
 
 def test_features_are_what_the_last_layer_is_given(cell):
     with opened(cell) as run:
-        images = run.problem.data.test.images[:50]
+        images = run.dataset.data.test.images[:50]
         features, logits = run.features("dsink", images), run.logits("dsink", images)
-        fitted, _ = run._trainer.fit(run.specs["dsink"])
-    last = fitted.variables["params"]["classifier"]
+    last = load_variables(cell.config.run_dir / "checkpoints" / "dsink")["params"]["classifier"]
     np.testing.assert_allclose(features @ last["kernel"] + last["bias"], logits, rtol=1e-4, atol=1e-4)
 
 
 def test_rows_of_features(cell, measured):
     rows = measured["features"]
     models = list(dict.fromkeys(row["model"] for row in rows))
-    accuracy = {name: entry["accuracy"]["last"] for name, entry in cells.stored(cell)["models"].items()}
+    accuracy = {name: entry["accuracy"]["last"] for name, entry in runs.stored(cell)["models"].items()}
     rivals = [name for name in accuracy if name != "dsink"]
     assert set(rivals) > {"f_N-mixup", "naive-noise_weight=0.7"}
     assert models == ["cross_entropy", max(rivals, key=accuracy.get), "dsink"]
     labels = [row["label"] for row in rows if row["model"] == "dsink"]
     with opened(cell) as run:
-        assert labels == run.problem.data.test.labels.tolist()
-        features = run.features("dsink", run.problem.data.test.images)
+        assert labels == run.dataset.data.test.labels.tolist()
+        features = run.features("dsink", run.dataset.data.test.images)
     # The share of neighbours of the same class of one image, by all distances.
     distances = np.linalg.norm(features - features[7], axis=1)
     nearest = np.argsort(distances)[1:11]
@@ -86,11 +88,11 @@ def test_rows_of_the_class_shares(cell, measured):
         kind: [row["share"] for row in rows if row["kind"] == kind] for kind in {r["kind"] for r in rows}
     }
     assert all(sum(values) == pytest.approx(1) for values in shares.values())
-    data = cells.stored(cell)["data"]
+    data = runs.stored(cell)["data"]
     for kind, counts in (("true labels", "clean_counts"), ("observed labels", "noisy_counts")):
         np.testing.assert_allclose(shares[kind], np.divide(data[counts], data["train_images"]))
     with opened(cell) as run:
-        logits = run.logits("f_L-logit_adjustment", run.problem.images)
+        logits = run.logits("f_L-logit_adjustment", run.dataset.images)
     np.testing.assert_allclose(shares["f_L-logit_adjustment"], softmax(logits, axis=1).mean(0), atol=1e-5)
 
 

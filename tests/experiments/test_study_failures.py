@@ -41,6 +41,7 @@ def seeds(folder):
     return set(records.read(folder / "results" / "correction", "results.csv")["seed"])
 
 
+@pytest.mark.slow
 def test_a_damaged_cell_keeps_none_of_the_others(folder, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     damaged = folder / "runs" / "small" / _SETTING / "seed-2" / "config.json"
@@ -59,6 +60,7 @@ def test_a_damaged_cell_keeps_none_of_the_others(folder, monkeypatch, capsys):
     assert seeds(folder) == {1, 2, 3}
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_keeps_none_of_the_others(folder, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     train = study_command.train

@@ -5,8 +5,9 @@ import json
 import pandas as pd
 
 from experiments import environments
-from experiments.study import records, runs
+from experiments.study import records
 from experiments.study.catalogue import STUDIES
+from experiments.study.runs import make_cells
 
 
 def stored_run(cell, **models):
@@ -35,7 +36,7 @@ def stored_run(cell, **models):
 
 def test_rows_of_a_cell_are_never_of_two_trainings(tmp_path):
     (old,), (new,) = (
-        runs.make_cells(STUDIES["features"], "small", (), (0,), tmp_path / name) for name in ("old", "new")
+        make_cells(STUDIES["features"], "small", (), (0,), tmp_path / name) for name in ("old", "new")
     )
     folder = tmp_path / "results"
     folder.mkdir()
@@ -65,7 +66,7 @@ def test_rows_of_a_cell_are_never_of_two_trainings(tmp_path):
 
 
 def test_a_run_that_was_gone_on_with_elsewhere_says_so(tmp_path):
-    (cell,) = runs.make_cells(STUDIES["features"], "small", (), (0,), tmp_path)
+    (cell,) = make_cells(STUDIES["features"], "small", (), (0,), tmp_path)
     folder = tmp_path / "results"
     folder.mkdir()
     stored_run(cell, cross_entropy=(0.5, 1.0))
