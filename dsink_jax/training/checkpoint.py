@@ -35,7 +35,7 @@ class Checkpoint(NamedTuple):
       history: records of the evaluated epochs.
       seconds: time spent so far.
       step: steps done of the epoch under way.
-      sums: float32 `[]` by name, sums of metrics over these steps.
+      sums: sums of metrics over these steps, by name.
     """
 
     state: TrainState
@@ -145,7 +145,6 @@ class Checkpointer:
             return None
         record = self._record(folders[-1])
         try:
-            record["sums"] = {name: np.float32(value) for name, value in record["sums"].items()}
             saved = _named(self._orbax.restore(folders[-1] / "state"))
         except (ValueError, KeyError, OSError) as error:
             raise self._error(f"cannot be used: {str(error).splitlines()[0]}") from error
