@@ -1,9 +1,8 @@
 """Any network as pure functions of its variables: networks by name, and a person's own."""
 
-from dsink_jax.models.cnn import SmallCNN, WideCNN
+from dsink_jax.models.architectures import MLP, CifarResNet, PreActResNet18, SmallCNN, WideCNN
 from dsink_jax.models.interface import Model, Variables, several
-from dsink_jax.models.linen_modules import from_linen
-from dsink_jax.models.mlp import MLP
+from dsink_jax.models.linen import from_linen
 from dsink_jax.models.networks import Network, make_model
 from dsink_jax.models.registry import (
     COMPUTE_DTYPES,
@@ -14,7 +13,6 @@ from dsink_jax.models.registry import (
     check_model_takes,
 )
 from dsink_jax.models.requirements import check_model
-from dsink_jax.models.resnet import CifarResNet, PreActResNet18
 
 __all__ = [
     "COMPUTE_DTYPES",

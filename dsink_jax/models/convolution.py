@@ -1,7 +1,5 @@
 """A convolution in parts of the batch, whose gradients XLA on CPU computes much faster."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -13,21 +11,18 @@ def convolve(images: jax.Array, kernel: jax.Array, *args, **options) -> jax.Arra
     XLA on CPU computes the gradient of the kernel as a convolution whose channels are the images, and takes
     longer for each image the more there are. So on CPU the batch is convolved in parts, which changes nothing
     but the rounding of that gradient, their sum. Other platforms convolve it at once.
-
-    Args:
-      images: `[N, H, W, channels]`.
-      kernel: in the layout of `options["dimension_numbers"]`.
-      *args: as for `lax.conv_general_dilated`.
-      **options: likewise.
     """
-    whole = partial(_convolve, args, options)
+
+    def whole(images, kernel):
+        return lax.conv_general_dilated(images, kernel, *args, **options)
+
     size = part_size(len(images))
     if size >= len(images):
         return whole(images, kernel)
 
     def in_parts(images, kernel):
-        parts = (whole(images[i : i + size], kernel) for i in range(0, len(images), size))
-        return jnp.concatenate(list(parts))
+        starts = range(0, len(images), size)
+        return jnp.concatenate([whole(images[i : i + size], kernel) for i in starts])
 
     return lax.platform_dependent(images, kernel, cpu=in_parts, default=whole)
 
@@ -39,7 +34,3 @@ def part_size(batch_size: int) -> int:
     once) and 0.60 at 512 (32), PreAct-ResNet-18 0.74 at 32 (8). More than 16 parts take long to compile.
     """
     return max(8, min(batch_size // 8, 32), -(-batch_size // 16))
-
-
-def _convolve(args, options, images, kernel):
-    return lax.conv_general_dilated(images, kernel, *args, **options)

@@ -1,5 +1,6 @@
-"""The convolution, the batch normalisation and the last layer that all networks here share."""
+"""The layers that the networks here share, and the module that joins a backbone and a last layer."""
 
+import dataclasses
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -12,18 +13,16 @@ from dsink_jax.models.convolution import convolve
 
 Classifier = Literal["linear", "cosine"]
 
-# He et al. 2015 (arXiv 1502.01852), fan-out: the usual choice for residual networks.
-kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
 
 def convolution(features: int, kernel: int, stride: int = 1, *, dtype: Any) -> nn.Conv:
     """Square convolution without bias, padded by kernel // 2 on each side."""
-    pad = kernel // 2
+    # He et al. 2015 (arXiv 1502.01852), fan-out: the usual choice for residual networks.
+    kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
     return nn.Conv(
         features,
         (kernel, kernel),
         strides=(stride, stride),
-        padding=[(pad, pad), (pad, pad)],
+        padding=[(kernel // 2, kernel // 2)] * 2,
         use_bias=False,
         kernel_init=kernel_init,
         dtype=dtype,
@@ -33,23 +32,12 @@ def convolution(features: int, kernel: int, stride: int = 1, *, dtype: Any) -> n
 
 def batch_norm(train: bool, dtype: Any) -> partial[nn.BatchNorm]:
     """Batch normalisation whose moving averages keep 0.9 a step."""
-    return partial(
-        nn.BatchNorm,
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=dtype,
-        param_dtype=jnp.float32,
-    )
+    numbers: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-5, "dtype": dtype, "param_dtype": jnp.float32}
+    return partial(nn.BatchNorm, use_running_average=not train, **numbers)
 
 
 class CosineClassifier(nn.Module):
-    """Cosines `[N, C]` of the features with one direction for each class: in [-1, 1], no bias.
-
-    Attributes:
-      num_classes: C.
-      dtype: type of the computation.
-    """
+    """Cosines `[N, C]` of features `[N, D]` with one direction for each class: in [-1, 1], no bias."""
 
     num_classes: int
     dtype: Any = jnp.float32
@@ -70,24 +58,53 @@ def cosines(features: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
     return jnp.matmul(features.astype(dtype), kernel.astype(dtype), precision=jax.lax.Precision.HIGHEST)
 
 
+def _unit(x, axis):
+    """Vectors of length 1 along an axis; 0 stays 0, and the gradient there is finite."""
+    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(axis, keepdims=True), 1e-12))
+
+
 def classifier_layer(kind: Classifier, num_classes: int, dtype: Any) -> nn.Module:
     """The last layer, from features `[N, D]` to logits `[N, C]`; its parameters are under "classifier".
 
     Args:
-      kind: `linear`; or `cosine`, whose logits are cosines, as LDAM needs them (a softmax of them has to be
-        scaled first).
+      kind: `linear`; or `cosine`, for LDAM (a softmax of cosines has to be scaled first); else `InputError`.
       num_classes: C.
       dtype: type of the computation; parameters stay float32.
-
-    Raises:
-      InputError: for an unknown kind.
     """
     check_known("classifier", kind, get_args(Classifier))
-    if kind == "cosine":
-        return CosineClassifier(num_classes, dtype, name="classifier")
-    return nn.Dense(num_classes, dtype=dtype, name="classifier")
+    layer = CosineClassifier if kind == "cosine" else nn.Dense
+    return layer(num_classes, dtype=dtype, name="classifier")
 
 
-def _unit(x, axis):
-    """Vectors of length 1 along an axis; 0 stays 0, and the gradient there is finite."""
-    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(axis, keepdims=True), 1e-12))
+class Classifying(nn.Module):
+    """A network made of `_backbone(x, train)`, from inputs to features `[N, D]`, and a last layer.
+
+    Attributes:
+      num_classes: C.
+      classifier: last layer, `linear` or `cosine`.
+      dtype: type of the computation; parameters stay float32.
+    """
+
+    num_classes: int
+    classifier: Classifier = dataclasses.field(default="linear", kw_only=True)
+    dtype: Any = dataclasses.field(default=jnp.float32, kw_only=True)
+
+    @nn.compact
+    def __call__(self, inputs, train: bool, features_only: bool = False):
+        """Logits `[N, C]` of inputs `[N, ...]`, images `[N, H, W, channels]`, or the features of these."""
+        features = self._backbone(inputs.astype(self.dtype), train)
+        if features_only:
+            return features
+        return classifier_layer(self.classifier, self.num_classes, self.dtype)(features)
+
+    def _backbone(self, x, train):
+        raise NotImplementedError
+
+    def _conv(self, x, features, stride=1, kernel=3):
+        return convolution(features, kernel, stride, dtype=self.dtype)(x)
+
+    def _norm(self, x, train):
+        return batch_norm(train, self.dtype)()(x)
+
+    def _norm_relu(self, x, train):
+        return nn.relu(self._norm(x, train))

@@ -1,31 +1,28 @@
 """What a person may give for a network, and the `Model` that it becomes."""
 
 import functools
-import inspect
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import flax.linen as nn
+import jax
 from flax import nnx
 
 from dsink_jax.errors import InputError
-from dsink_jax.models import nnx_modules, pairs
-from dsink_jax.models.adapted import COSINES_WANTED, to_model
-from dsink_jax.models.call_arguments import parameters, takes_any
-from dsink_jax.models.interface import Model, several
-from dsink_jax.models.keys import Keyed
+from dsink_jax.models.interface import Model, collections_of, several
 from dsink_jax.models.layers import Classifier
-from dsink_jax.models.linen_modules import from_linen
+from dsink_jax.models.linen import from_linen
+from dsink_jax.models.nnx import from_nnx
 from dsink_jax.models.registry import build_model
+from dsink_jax.models.wrapping import NO_COSINES, accepted, as_model, parameters, remembered
 
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
 Network = str | nn.Module | nnx.Module | Model | Pair | Callable[..., Any]
 
 _KINDS: Final = (
-    "a name, a Flax Linen or NNX module, a Model, a pair of functions (init, apply), or a function "
-    "that makes one of them from num_classes, classifier or rngs"
+    "a name, a Flax Linen or NNX module, a Model, a pair of functions (init, apply), or a function that "
+    "makes one of them and takes no more than num_classes, classifier, axis_name and rngs"
 )
-_OFFERED: Final = ("num_classes", "classifier", "axis_name", "rngs")
 
 
 def make_model(
@@ -39,27 +36,23 @@ def make_model(
 ) -> Model:
     """The network that a person gives, as the library sees it.
 
-    Equal arguments give the same `Model`, so that what was compiled for one training serves the next. What
-    cannot be compared, such as a function, counts as equal to itself alone; functions that make equal Linen
-    modules give the same.
+    Equal arguments give the same `Model`, so that what was compiled for one training serves the next. A
+    function counts as equal to itself alone, but functions that make equal Linen modules give the same.
 
     Args:
       network: one of
         a name of `MODELS`;
-        a Linen module, see `from_linen`;
-        an NNX module: every model starts from the values that it has then. Batch statistics and dropout
-          masks are those of the whole batch here too, and `__call__` may take what a Linen module's may;
+        a Linen module, see `from_linen`, or an NNX module, with whose values of then every model starts;
         a pair `(init, apply)`: `init(key, inputs) -> variables`, a dict with "params" and, if there are any,
           other collections; `apply(variables, inputs, train) -> logits` or `(logits, collections)`. It is
-          given `key`, `axis_name` and `features_only` too if it takes them;
+          given `key`, `axis_name` and `features_only` too if it takes them, and the mode as a module is;
         a `Model`;
         a function, or a class, that makes one of these, called with those of `num_classes`, `classifier`,
           `axis_name` (None) and `rngs` (`nnx.Rngs`) that it takes. With `rngs` it must make an NNX module,
           and every model starts anew.
       num_classes: C.
       classifier: `cosine` if the method needs logits that are cosines. A function that takes `classifier`
-        is told; of other networks with `features_only` and a kernel `[D, C]` in
-        `params["classifier"]["kernel"]` they are computed from those.
+        sees to it; else they are computed of features and `params["classifier"]["kernel"]`.
       networks: K, see `several`.
       compute_dtype: only for names; see `build_model`.
       final_norm: likewise.
@@ -67,120 +60,75 @@ def make_model(
     Raises:
       InputError: for something else, or a network that cannot do what is asked of it.
     """
+    if callable(network) and not isinstance(network, nn.Module | nnx.Module):
+        network, classifier = _made(network, num_classes, classifier)
+    if isinstance(network, nnx.Module) and networks > 1:
+        equal = f"An NNX module would start {networks} networks with equal values"
+        raise InputError(f"{equal}: give a function of rngs that makes it, such as its class.")
     if isinstance(network, str):
-        model = build_model(
-            network, num_classes, compute_dtype=compute_dtype, final_norm=final_norm, classifier=classifier
-        )
-        return several(model, networks)
-    if _is_factory(network):
-        network = _made(network, num_classes, classifier, networks)
-        if isinstance(network, Model):
-            return several(network, networks)
-    elif isinstance(network, Model) and classifier == "cosine":
-        raise InputError(COSINES_WANTED)
-    if isinstance(network, nnx.Module):
-        _check_starts_anew(networks)
-    return several(_adapted(network, num_classes, classifier), networks)
-
-
-def _is_factory(network):
-    return callable(network) and not isinstance(network, (nn.Module, nnx.Module))
-
-
-def _made(factory, num_classes, classifier, networks):
-    """What a factory makes: a `Model` if it starts anew or cannot be compared, else the module."""
-    options = _options(factory, num_classes, classifier)
-    if "rngs" in options:
-        return _from_rngs(Keyed(factory), num_classes, classifier)
-    made = factory(**options)
-    if isinstance(made, nn.Module | str):
-        # Told already, if it takes that.
-        told = "classifier" in options
-        return _adapted(made, num_classes, classifier if isinstance(made, str) or not told else "linear")
-    if isinstance(made, nnx.Module):
-        _check_starts_anew(networks)
-    return _from_factory(Keyed(factory), num_classes, classifier)
-
-
-@functools.lru_cache(maxsize=64)
-def _from_rngs(factory, num_classes, classifier):
-    options = _options(factory.value, num_classes, classifier)
-    told = "classifier" in options
-    del options["rngs"]
-    adapted = nnx_modules.adapt_factory(lambda rngs: factory.value(**options, rngs=rngs))
-    return to_model(adapted, "linear" if told else classifier)
-
-
-@functools.lru_cache(maxsize=64)
-def _from_factory(factory, num_classes, classifier):
-    options = _options(factory.value, num_classes, classifier)
-    made = factory.value(**options)
-    if "classifier" in options:
-        classifier = "linear"
-    if _is_factory(made):
-        raise InputError(f"A function that makes a network made {made!r:.80}; expected {_KINDS}.")
-    return _adapted(made, num_classes, classifier)
-
-
-def _adapted(network, num_classes, classifier):
-    """The `Model` of anything but a factory."""
-    if isinstance(network, str):
-        return build_model(network, num_classes, classifier=classifier)
-    if isinstance(network, Model):
+        named: dict[str, Any] = {"compute_dtype": compute_dtype, "final_norm": final_norm}
+        model = build_model(network, num_classes, classifier=classifier, **named)
+    elif isinstance(network, Model):
+        model = network
         if classifier == "cosine":
-            raise InputError(COSINES_WANTED)
-        return network
-    if isinstance(network, nn.Module):
-        return from_linen(network, classifier)
-    if isinstance(network, nnx.Module):
-        return _from_nnx(Keyed(network), classifier)
-    if isinstance(network, tuple | list) and len(network) == 2 and all(map(callable, network)):
-        init, apply = cast(Pair, network)
-        return _from_pair(Keyed(init), Keyed(apply), classifier)
-    raise InputError(f"A network must be {_KINDS}, got {network!r:.80}.")
+            raise InputError(NO_COSINES)
+    elif isinstance(network, nn.Module):
+        model = from_linen(network, classifier)
+    elif isinstance(network, nnx.Module | functools.partial):
+        model = from_nnx(network, classifier)
+    elif isinstance(network, tuple | list) and len(network) == 2 and all(map(callable, network)):
+        model = _from_pair(tuple(network), classifier)
+    else:
+        raise InputError(f"A network must be {_KINDS}, got {network!r:.80}.")
+    return several(model, networks)
 
 
-@functools.lru_cache(maxsize=64)
-def _from_nnx(module, classifier):
-    return to_model(nnx_modules.adapt(module.value), classifier)
+def _made(factory, num_classes, classifier):
+    """What a factory makes, or of `rngs` what makes it, and the classifier that is still to be made of it."""
+    takes = parameters(factory)
+    options = accepted(factory, num_classes=num_classes, classifier=classifier, axis_name=None)
+    needs = [name for name, one in takes.items() if one.default is one.empty and name not in options]
+    to_do = "linear" if "classifier" in options else classifier
+    if any(name != "rngs" for name in needs):
+        raise InputError(f"A network must be {_KINDS}, and {factory!r:.80} needs {', '.join(needs)}.")
+    if "rngs" in takes:
+        return functools.partial(factory, **options), to_do
+    made = factory(**options)
+    if not isinstance(made, str | nn.Module):  # what cannot be compared is made once
+        made = _made_once(functools.partial(factory, **options))
+    return made, classifier if isinstance(made, str) else to_do
 
 
-@functools.lru_cache(maxsize=64)
-def _from_pair(init, apply, classifier):
-    return to_model(pairs.adapt(init.value, apply.value), classifier)
+@remembered
+def _made_once(make, _):
+    return make()
 
 
-def _options(factory, num_classes, classifier):
-    """Arguments for a factory, with None for rngs.
+@remembered
+def _from_pair(pair: Pair, classifier: Classifier) -> Model:
+    init, apply = pair
 
-    Raises:
-      InputError: if it needs others.
-    """
-    values = (num_classes, classifier, None, None)
-    found = parameters(factory)
-    options = {name: value for name, value in zip(_OFFERED, values, strict=True) if name in found}
-    if takes_any(factory):
-        bound = getattr(factory, "keywords", {})
-        options |= {
-            name: value for name, value in zip(_OFFERED[:3], values, strict=False) if name not in bound
-        }
-    missing = [
-        name
-        for name, parameter in found.items()
-        if parameter.default is inspect.Parameter.empty and name not in options
-    ]
-    if missing:
-        name = getattr(factory, "__name__", type(factory).__name__)
-        raise InputError(
-            f"{name} needs {', '.join(missing)}, and a function that makes a network is given those of "
-            f"{', '.join(_OFFERED)} that it takes. Bind the rest, or give a pair (init, apply)."
-        )
-    return options
+    @jax.jit
+    def checked_init(key, inputs):
+        variables = init(key, inputs) if len(parameters(init)) != 1 else init(key)
+        if not isinstance(variables, dict) or "params" not in variables:
+            found = sorted(variables) if isinstance(variables, dict) else type(variables).__name__
+            raise InputError(f'init must return a dict with "params", and other collections, got {found}.')
+        return dict(variables)
 
+    def run(variables, inputs, train, key, axis_name, features_only):
+        before = collections_of(variables)
+        options = accepted(apply, train=train, key=key, axis_name=axis_name, features_only=features_only)
+        result = apply(variables, inputs, **options)
+        outputs, updated = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+        after = {name: updated.get(name, tree) for name, tree in before.items()} if train else before
+        if axis_name is not None and "axis_name" not in options and jax.lax.axis_size(axis_name) > 1:
+            leaves = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+            if "key" in options or any(one is not other for one, other in leaves):
+                raise InputError(
+                    "On several devices apply sees only a part of the batch, and it draws random numbers or "
+                    "changes collections: let it take axis_name (a mapped axis or None)."
+                )
+        return outputs, after
 
-def _check_starts_anew(networks):
-    if networks > 1:
-        raise InputError(
-            f"The method trains {networks} networks, and an NNX module would start them with equal values. "
-            "Give a function that takes rngs and makes the module, such as its class."
-        )
+    return as_model(checked_init, run, apply, classifier)

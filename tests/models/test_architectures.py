@@ -42,49 +42,34 @@ def preact_parameters(classes, final_norm):
     return count + (2 * 512 if final_norm else 0) + 512 * classes + classes
 
 
-@pytest.mark.parametrize(
-    ("name", "blocks", "classes", "expected"),
-    [
-        ("resnet8", 1, 10, 75_290),
-        ("resnet20", 3, 10, 269_722),  # the paper's 0.27 million
-        ("resnet20", 3, 100, 275_572),
-        ("resnet32", 5, 10, 464_154),  # the paper's 0.46 million
-        ("resnet32", 5, 100, 470_004),
-    ],
-)
-def test_parameters_of_resnets(name, blocks, classes, expected):
-    assert resnet_parameters(blocks, classes) == expected
-    assert num_parameters(build_model(name, classes)) == expected
-
-
-@pytest.mark.parametrize(
-    ("classes", "final_norm", "expected"),
-    [(10, False, 11_171_274), (10, True, 11_172_298), (100, False, 11_217_444), (100, True, 11_218_468)],
-)
-def test_parameters_of_preact_resnet18(classes, final_norm, expected):
-    assert preact_parameters(classes, final_norm) == expected
-    assert num_parameters(build_model("preact_resnet18", classes, final_norm=final_norm)) == expected
-
-
-def test_final_norm_is_there_by_default():
-    assert num_parameters(build_model("preact_resnet18", 10)) == preact_parameters(10, final_norm=True)
-
-
 def small_cnn_parameters(width, channels, classes):
     convolutions = 9 * width * (channels + width + 2 * width + 4 * width)
     return convolutions + 2 * 6 * width + 2 * width * classes + classes
 
 
+GREY, COLOUR = (jax.ShapeDtypeStruct((2, 8, 8, channels), jnp.float32) for channels in (1, 3))
+
+
 @pytest.mark.parametrize(
-    ("width", "channels", "classes", "expected"), [(8, 1, 10, 4_370), (32, 3, 10, 66_410), (5, 3, 7, 1_847)]
+    ("model", "images", "by_hand", "expected"),
+    [
+        (build_model("resnet8", 10), IMAGES, resnet_parameters(1, 10), 75_290),
+        (build_model("resnet20", 10), IMAGES, resnet_parameters(3, 10), 269_722),  # the paper's 0.27 million
+        (build_model("resnet32", 10), IMAGES, resnet_parameters(5, 10), 464_154),  # the paper's 0.46 million
+        (build_model("resnet32", 100), IMAGES, resnet_parameters(5, 100), 470_004),
+        (
+            build_model("preact_resnet18", 10, final_norm=False),
+            IMAGES,
+            preact_parameters(10, False),
+            11_171_274,
+        ),
+        (build_model("preact_resnet18", 100), IMAGES, preact_parameters(100, True), 11_218_468),
+        (build_model("small_cnn", 10), GREY, small_cnn_parameters(8, 1, 10), 4_370),
+        (from_linen(SmallCNN(7, 5)), COLOUR, small_cnn_parameters(5, 3, 7), 1_847),
+    ],
 )
-def test_parameters_of_small_cnn(width, channels, classes, expected):
-    assert small_cnn_parameters(width, channels, classes) == expected
-    model = from_linen(SmallCNN(classes, width))
-    images = jax.ShapeDtypeStruct((2, 8, 8, channels), jnp.float32)
-    assert num_parameters(model, images) == expected
-    by_name = build_model("small_cnn", classes)
-    assert num_parameters(by_name, images) == small_cnn_parameters(SmallCNN.width, channels, classes)
+def test_number_of_parameters(model, images, by_hand, expected):
+    assert num_parameters(model, images) == by_hand == expected
 
 
 def test_preact_normalisations_and_shortcuts():
@@ -139,8 +124,3 @@ def test_resnet_stages(blocks, depth):
     assert of_conv == [stages[0]] * (2 * blocks + 1) + [stages[1]] * 2 * blocks + [stages[2]] * 2 * blocks
     # Convolutions and the linear layer make the depth; shortcuts have none.
     assert len([name for name in layers if not name.startswith("BatchNorm")]) == depth
-
-
-def test_small_cnn_stages():
-    layers = layer_shapes(SmallCNN(10, width=6), jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32))
-    assert [layers[f"Conv_{i}"][1:] for i in range(4)] == [(8, 8, 6), (8, 8, 6), (4, 4, 12), (4, 4, 12)]

@@ -1,6 +1,5 @@
 """The last layer of all networks, and the features that it is given."""
 
-import flax.linen as nn
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from dsink_jax.errors import InputError
-from dsink_jax.models import MODELS, build_model, from_linen
+from dsink_jax.models import MODELS, build_model
 from dsink_jax.models.layers import classifier_layer
 from model_references import filled, num_parameters, shapes, some_images
 
@@ -40,13 +39,6 @@ def test_cosines_by_hand():
     # (3, 4) with (1, 0), (0, -2), (6, 8) and (-4, 3): 3/5, -4/5, 1 and 0.
     got = cosines(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0, 6.0, -4.0], [0.0, -2.0, 8.0, 3.0]]))
     np.testing.assert_allclose(got, [[0.6, -0.8, 1.0, 0.0]], rtol=0, atol=1e-6)
-
-
-def test_cosines_are_numpys():
-    features, kernel = draw()
-    got = cosines(features, kernel)
-    np.testing.assert_allclose(got, exact_cosines(features, kernel), rtol=0, atol=1e-6)
-    assert got.dtype == jnp.float32
 
 
 @hypothesis.given(
@@ -123,15 +115,6 @@ def test_parameters_of_the_last_layer(kind, parameters, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-def test_linear_classifier_is_linear():
-    features, kernel = draw()
-    bias = np.arange(4, dtype=np.float32)
-    got = classifier_layer("linear", 4, jnp.float32).apply(
-        {"params": {"kernel": kernel, "bias": bias}}, features
-    )
-    np.testing.assert_allclose(got, features @ kernel + bias, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -206,38 +189,3 @@ def test_features_are_those_of_evaluation():
     together = features(variables, images)
     alone = np.concatenate([features(variables, images[i : i + 1]) for i in range(4)])
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
-
-
-def test_features_of_bfloat16_are_float32():
-    model = build_model("small_cnn", 7, compute_dtype="bfloat16")
-    variables, images = shapes(model), jax.ShapeDtypeStruct((3, 32, 32, 3), jnp.float32)
-    features = jax.eval_shape(model.features, variables, images)
-    assert (features.shape, features.dtype) == ((3, 16), jnp.float32)
-
-
-class Silent(nn.Module):
-    """A network of a user that does not tell its features."""
-
-    @nn.compact
-    def __call__(self, images, train):
-        return nn.Dense(2)(images.mean((1, 2)))
-
-
-class Telling(nn.Module):
-    """One that does."""
-
-    classes: int = 2
-
-    @nn.compact
-    def __call__(self, images, train, features_only=False):
-        features = images.mean((1, 2))
-        return features if features_only else nn.Dense(self.classes, name="classifier")(features)
-
-
-def test_features_of_a_users_network():
-    assert from_linen(Silent()).features is None
-    model = from_linen(Telling(3))
-    images = some_images(4)
-    variables = model.init(jax.random.key(0), images)
-    np.testing.assert_allclose(model.features(variables, images), images.mean((1, 2)), rtol=0, atol=1e-6)
-    assert model.apply(variables, images, train=False)[0].shape == (4, 3)

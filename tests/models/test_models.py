@@ -191,14 +191,6 @@ def test_batch_normalisation_by_hand():
     np.testing.assert_array_equal(stats["batch_stats"]["BatchNorm_0"]["mean"], [10.0])
 
 
-def test_initial_normalisation_does_nothing():
-    model = from_linen(OneNorm())
-    variables = model.init(jax.random.key(0), jnp.ones((2, 1, 1, 3)))
-    assert set(variables) == {"params", "batch_stats"}
-    np.testing.assert_array_equal(variables["batch_stats"]["BatchNorm_0"]["mean"], np.zeros(3))
-    np.testing.assert_array_equal(variables["batch_stats"]["BatchNorm_0"]["var"], np.ones(3))
-
-
 def mapped(how, model, variables, images, axis_name):
     """Training mode with the batch split eight ways: logits of the whole, statistics of each part."""
     split = images.reshape(8, -1, *images.shape[1:])
@@ -254,20 +246,6 @@ def test_initial_variables_depend_on_the_key_alone():
     for kernel in kernels:
         assert kernel.shape == (3, 3, 16, 32)
         assert abs(np.var(kernel) * 9 * 32 / 2 - 1) < 5 * np.sqrt(2 / 4608)
-
-
-def test_module_without_statistics():
-    class Linear(nn.Module):
-        @nn.compact
-        def __call__(self, images, train):
-            return nn.Dense(2, dtype=jnp.bfloat16)(images.reshape(len(images), -1))
-
-    model = from_linen(Linear())
-    variables = model.init(jax.random.key(0), jnp.ones((1, 2, 2, 1)))
-    assert set(variables) == {"params"}
-    for train in (False, True):
-        logits, stats = model.apply(variables, jnp.ones((3, 2, 2, 1)), train=train)
-        assert (logits.shape, logits.dtype, stats) == ((3, 2), jnp.float32, {})
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,6 @@ def test_one_is_the_model_itself():
     assert several(ONE, 1) is ONE
 
 
-def test_how_many_there_are():
-    assert (ONE.networks, TWO.networks, several(ONE, 3).networks) == (1, 2, 3)
-    assert TWO.features is None
-
-
 @pytest.mark.parametrize("networks", [2, 3])
 def test_variables_have_a_level_more(networks):
     variables = shapes(several(ONE, networks))
@@ -73,21 +68,6 @@ def test_each_may_have_its_own_images():
     assert np.abs(same[1] - logits[1]).max() > 0.01
 
 
-def test_statistics_of_each_are_updated():
-    variables = filled(TWO, IMAGES)
-    _, collections = apply_two(variables, IMAGES, train=True)
-    assert jax.tree.structure(collections["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
-    for before, after in zip(
-        jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(collections["batch_stats"]), strict=True
-    ):
-        assert (np.asarray(before) != np.asarray(after)).all()
-    _, same = apply_two(variables, IMAGES, train=False)
-    for before, after in zip(
-        jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(same["batch_stats"]), strict=True
-    ):
-        np.testing.assert_array_equal(before, after)
-
-
 class OneOfEach(nn.Module):
     """A convolution and a linear layer: little to compile."""
 
@@ -122,39 +102,7 @@ def test_gradient_of_one_does_not_reach_the_other():
     assert np.abs(of_each["network_1"]["classifier"]["kernel"]).max() > 0.1
 
 
-def test_statistics_over_a_mapped_axis():
-    variables = filled(TWO, IMAGES)
-    expected, expected_stats = apply_two(variables, IMAGES, train=True)
-    step = jax.pmap(
-        lambda v, x: TWO.apply(v, x, train=True, axis_name="devices"), axis_name="devices", in_axes=(None, 0)
-    )
-    logits, collections = step(variables, IMAGES.reshape(4, 2, *IMAGES.shape[1:]))
-    # [devices, networks, examples of a device, C]
-    joined = np.asarray(logits).transpose(1, 0, 2, 3).reshape(2, 8, 5)
-    np.testing.assert_allclose(joined, expected, rtol=1e-3, atol=1e-4)
-    assert_trees_close(jax.tree.map(lambda leaf: leaf[0], collections), expected_stats)
-
-
 def test_wrong_number_of_images():
     variables = filled(TWO, IMAGES)
     with pytest.raises(ValueError, match="zip"):
         TWO.apply(variables, (IMAGES, IMAGES, IMAGES), train=False)
-
-
-def test_networks_without_statistics():
-    class Linear(nn.Module):
-        @nn.compact
-        def __call__(self, images, train):
-            return nn.Dense(2, name="classifier")(images.reshape(len(images), -1))
-
-    one = from_linen(Linear())
-    two = several(one, 2)
-    variables = two.init(jax.random.key(0), IMAGES)
-    for train in (False, True):
-        logits, collections = two.apply(variables, IMAGES, train=train)
-        assert collections == {}
-        for index in range(2):
-            params = {"params": variables["params"][f"network_{index}"]}
-            np.testing.assert_allclose(
-                logits[index], one.apply(params, IMAGES, train=train)[0], rtol=1e-5, atol=1e-5
-            )
