@@ -155,7 +155,6 @@ def test_stages():
     assert first_stage_settings(settings, CrossEntropy()) == settings
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("trains", ["classifier", "network"])
 def test_what_is_trained(trains, cpus):
     first = tiny_training(CrossEntropy(), cpus, 1)
