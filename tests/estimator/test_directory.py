@@ -107,6 +107,7 @@ def test_another_fit_is_refused_by_what_differs(data, finished, name):
     assert len(lines) == 2 and lines[1].startswith("Give another directory")
 
 
+@pytest.mark.slow
 def test_objects_differ_by_what_they_hold(tmp_path):
     images = np.zeros((8, 4, 4, 1), np.uint8)
     labels = np.arange(8) % 2
