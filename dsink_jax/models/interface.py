@@ -44,8 +44,8 @@ def several(model: Model, networks: int) -> Model:
     """K independent networks, trained side by side by one method; for K = 1 the model itself.
 
     Collections have a level more, named `network_0` and so on, and logits are `[K, n, C]`. All networks get
-    the same inputs, or a tuple of K arrays gives each its own. Each draws random numbers of its own. It is one
-    `Model` for one model; `InputError` for K < 1, or a model that has several already.
+    the same inputs, or a tuple of K arrays gives each its own. Each draws random numbers of its own. The
+    same model gives the same; `InputError` for K < 1, or a model that has several already.
     """
     if networks < 1:
         raise InputError(f"networks must be at least 1, got {networks}.")

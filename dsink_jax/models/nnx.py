@@ -43,10 +43,8 @@ def from_nnx(network: Any, classifier: Classifier = "linear") -> Model:
     call = type(module).__call__
 
     def variables_of(module):
-        # Copies, so that the module keeps its own.
-        arrays = [
-            jnp.array(leaf, copy=True) for leaf in jax.tree.leaves(_split(module, nnx.RngState, ...)[2])
-        ]
+        state = _split(module, nnx.RngState, ...)[2]
+        arrays = [jnp.array(leaf, copy=True) for leaf in jax.tree.leaves(state)]  # the module keeps its own
         return {"params": {}, **traverse_util.unflatten_dict(dict(zip(names, arrays, strict=True)))}
 
     @jax.jit
@@ -101,13 +99,12 @@ class _DropoutOfWholeBatch(nnx.Dropout):
 
 def _see_whole_batch(module, axis_name, dropout):
     """Makes a module's layers see the whole batch of a mapped axis."""
-    layer: Any
     for _, layer in nnx.iter_modules(module):
         if isinstance(layer, nnx.BatchNorm) and layer.axis_name is None:
             layer.axis_name = axis_name
         elif type(layer) is nnx.Dropout:
             object.__setattr__(layer, "__class__", _DropoutOfWholeBatch)
-            layer.dropout = dropout
+            layer.dropout = dropout  # type: ignore[attr-defined]
         elif isinstance(layer, nnx.Dropout):
             raise InputError("On several devices dropout must be nnx.Dropout itself, not a subclass of it.")
         elif isinstance(layer, nnx.MultiHeadAttention):
