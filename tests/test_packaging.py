@@ -136,7 +136,7 @@ def test_requirements_have_a_floor_that_the_constraints_keep(extra):
             f"constraints.txt: {requirement.name} {version}"
         )
         # What the gate installs is pinned.
-        assert version or extra in ("benchmark", "prepare"), f"constraints.txt lacks {requirement.name}"
+        assert version or extra == "benchmark", f"constraints.txt lacks {requirement.name}"
 
 
 def test_version_and_typing_marker():

@@ -9,8 +9,7 @@ from dsink_jax.data.npz_files import first_line
 from dsink_jax.errors import InputError
 from dsink_jax.extras import needs
 
-BASE_URL = "https://www.cs.toronto.edu/~kriz"
-"""Where the archives are."""
+BASE_URL = "https://www.cs.toronto.edu/~kriz"  # where the archives are
 
 # Source: url_checksums/cifar10.txt and cifar100.txt of tensorflow_datasets 4.9.10.
 SHA256 = {

@@ -21,8 +21,7 @@ from dsink_jax.data.npz_files import first_line
 from dsink_jax.errors import InputError
 
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
-ROWS = {"train": 50_000, "test": 10_000}
-"""Images per part in the published data sets; a data set with other numbers is refused."""
+ROWS = {"train": 50_000, "test": 10_000}  # other numbers of images are refused
 
 # Mean and standard deviation on the 0..1 scale. Source: the data loaders of TABASCO.
 SCALES = {

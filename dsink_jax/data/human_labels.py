@@ -72,8 +72,10 @@ def load_human_labels(
         raise InputError(f"There are no human labels {kind!r} for {dataset!r}.\nThere are for {known}.")
     name, rows = KINDS[dataset][kind], cifar_files.ROWS["train"]
     path = _find(dataset, data_dir) if labels_file is None else pathlib.Path(labels_file).expanduser()
+    if labels_file is not None and not path.is_file():
+        raise InputError(f"There is no file {path}.\nGive the path of an .npz or .npy file.")
     found, clean = _read(path, dataset, name)
-    labels = check_class_numbers(np.asarray(found), cifar_files.NUM_CLASSES[dataset], f"{path}: human labels")
+    labels = check_class_numbers(found, cifar_files.NUM_CLASSES[dataset], f"{path}: human labels")
     if len(labels) != rows:
         raise InputError(f"{path} has {len(labels)} labels, but {dataset} has {rows} training images.")
     if clean is not None and clean_labels is not None and not np.array_equal(clean, clean_labels):
@@ -106,7 +108,7 @@ def _find(dataset: str, data_dir: str | os.PathLike[str] | None) -> pathlib.Path
     return prepared
 
 
-def _read(path: pathlib.Path, dataset: str, name: str) -> tuple[ArrayLike, ArrayLike | None]:
+def _read(path: pathlib.Path, dataset: str, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The labels and, where the source has them, the clean labels."""
     if path.is_dir():
         names = [_TFDS_FEATURES.get(each, each) for each in (name, "clean_label")]

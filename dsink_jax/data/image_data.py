@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike
 from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.errors import InputError
 
-_CHUNK = 1_000
-"""Images converted to float64 at a time when means are taken."""
+_CHUNK = 1_000  # images converted to float64 at a time when means are taken
 
 
 class Split(NamedTuple):
