@@ -17,9 +17,9 @@ from dsink_jax.data.streaming import Selected, Source, is_streamed, read_rows
 from dsink_jax.errors import InputError
 from dsink_jax.methods import Method
 from dsink_jax.models import Model, make_model
-from dsink_jax.recipe import TrainingSet
 from dsink_jax.training import Standardization, TrainingSettings
 from dsink_jax.training.parallel import memory_for_data
+from dsink_jax.training_set import TrainingSet
 from experiments.config import Config
 from experiments.run_directory import RunDirectory, known
 

@@ -11,14 +11,7 @@ from dsink_jax.methods import (
     NaiveDistillation,
     build_method,
 )
-from dsink_jax.recipe import (
-    IMBALANCE_ROBUST,
-    IMBALANCE_STREAM,
-    NOISE_ROBUST,
-    NOISE_STREAM,
-    TARGET,
-    ModelSpec,
-)
+from dsink_jax.recipe import IMBALANCE_ROBUST, IMBALANCE_STREAM, NOISE_ROBUST, NOISE_STREAM, TARGET, ModelSpec
 from experiments.config import (
     ADJUSTED,
     ENSEMBLE,

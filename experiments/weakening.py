@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from dsink_jax.recipe import TrainingSet
+from dsink_jax.training_set import TrainingSet
 
 # The weakened sets have a stream of the data seed of their own.
 _STREAM = 6

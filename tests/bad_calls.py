@@ -16,7 +16,7 @@ from dsink_jax.methods import (
     make_facts,
 )
 from dsink_jax.models import build_model, make_model, several
-from dsink_jax.recipe import Recipe, TrainingSet, auxiliary_specs, make_folds
+from dsink_jax.recipe import Recipe, auxiliary_specs
 from dsink_jax.training import (
     Checkpointer,
     DeviceData,
@@ -24,6 +24,7 @@ from dsink_jax.training import (
     TrainingSettings,
     train,
 )
+from dsink_jax.training_set import TrainingSet, make_folds
 
 LOGITS = jnp.zeros((3, 4))
 LABELS = jnp.zeros(3, jnp.int32)

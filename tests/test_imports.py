@@ -22,13 +22,17 @@ ALLOWED = {
     "evaluation": set(),
     "methods": {"errors", "collectives", "allocation", "losses"},
     "training": {"errors", "extras", "collectives", "data", "methods", "models"},
-    "recipe": {"errors", "data", "methods", "models", "training"},
+    "training_set": {"errors", "data", "methods", "training"},
+    "recipe": {"errors", "data", "methods", "models", "training", "training_set"},
     "report": {"errors", "extras"},
     "flags": {"errors", "extras", "paths"},
-    "estimator": {"errors", "paths", "allocation", "data", "methods", "models", "training", "recipe"},
+    "estimator": {
+        *("errors", "paths", "allocation", "data", "methods", "models"),
+        *("training", "training_set", "recipe"),
+    },
     "audit": {
         *("errors", "extras", "paths", "allocation", "data", "methods", "models", "training"),
-        *("recipe", "report", "flags", "estimator"),
+        *("training_set", "recipe", "report", "flags", "estimator"),
     },
 }
 

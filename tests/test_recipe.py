@@ -27,13 +27,12 @@ from dsink_jax.recipe import (
     TARGET,
     ModelSpec,
     Recipe,
-    TrainingSet,
     Watching,
     auxiliary_specs,
-    make_folds,
     stream_seed,
 )
 from dsink_jax.training import OptimizerSettings, TrainingSettings, TrainingStoppedError
+from dsink_jax.training_set import TrainingSet, make_folds
 
 SETTINGS = TrainingSettings(3, 32, OptimizerSettings(learning_rate=0.1))
 

@@ -4,7 +4,7 @@ from dsink_jax.audit.cross_fitting import OutOfSample, audit_labels, out_of_samp
 from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
 from dsink_jax.audit.reading import Labelled, read
 from dsink_jax.audit.writing import by_class, cautions, page, summary, table
-from dsink_jax.recipe import make_folds
+from dsink_jax.training_set import make_folds
 
 __all__ = [
     "LabelErrors",

@@ -9,7 +9,8 @@ from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
 from dsink_jax.estimator import Settings
 from dsink_jax.estimator.fitting import make_training_set, recipe_maker
 from dsink_jax.estimator.settings import changed
-from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST, make_folds
+from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST
+from dsink_jax.training_set import make_folds
 
 
 class OutOfSample(NamedTuple):

@@ -16,9 +16,10 @@ from dsink_jax.estimator.inputs import (
     make_standardization,
 )
 from dsink_jax.estimator.settings import Settings, changed
-from dsink_jax.recipe import NOISE_ROBUST, Recipe, TrainingSet, Watching
+from dsink_jax.recipe import NOISE_ROBUST, Recipe, Watching
 from dsink_jax.training import make_progress
 from dsink_jax.training.parallel import total_devices
+from dsink_jax.training_set import TrainingSet
 
 
 def fit(

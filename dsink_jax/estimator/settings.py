@@ -9,12 +9,7 @@ from dsink_jax.data import Preprocess
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.methods import DSink, Method, MethodLike, TrainingFacts, build_method, check_method_name
 from dsink_jax.models import MODELS, Model, Network, check_model_name, check_model_takes, make_model
-from dsink_jax.recipe import (
-    TARGET,
-    AuxiliaryPredictions,
-    ModelSpec,
-    auxiliary_specs,
-)
+from dsink_jax.recipe import TARGET, AuxiliaryPredictions, ModelSpec, auxiliary_specs
 from dsink_jax.training import OptimizerSettings, TrainingSettings
 from dsink_jax.training.optimizer import OptimizerLike
 

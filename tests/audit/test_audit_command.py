@@ -17,7 +17,7 @@ from dsink_jax.audit.__main__ import Flags, flags_of, run
 from dsink_jax.data import corrupt
 from dsink_jax.errors import InputError
 from dsink_jax.estimator import Settings
-from dsink_jax.recipe import make_folds
+from dsink_jax.training_set import make_folds
 from run_commands import ROOT
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsink_jax.recipe import TrainingSet
+from dsink_jax.training_set import TrainingSet
 from experiments.weakening import Weakening
 
 COUNT = 2000

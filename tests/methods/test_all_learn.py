@@ -9,8 +9,9 @@ from sklearn.datasets import load_digits
 
 from dsink_jax.methods import METHODS
 from dsink_jax.models import MLP, make_model
-from dsink_jax.recipe import ModelSpec, Recipe, TrainingSet
+from dsink_jax.recipe import ModelSpec, Recipe
 from dsink_jax.training import OptimizerSettings, TrainingSettings
+from dsink_jax.training_set import TrainingSet
 from method_references import build
 
 # Those that start slowly, by small gradients, margins or few examples, have more.

@@ -10,9 +10,9 @@ from dsink_jax.data import batches
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.errors import InputError
 from dsink_jax.methods import CrossEntropy
-from dsink_jax.recipe import TrainingSet
 from dsink_jax.training import TrainingSettings, first_stage_settings
 from dsink_jax.training.order import TrainingOrder
+from dsink_jax.training_set import TrainingSet
 from loss_references import numerical_gradient
 from method_references import (
     CLASSES,
