@@ -102,7 +102,8 @@ def surrogate_labels(
     >>> import numpy as np
     >>> target = jnp.log(jnp.array([[0.6, 0.4], [0.6, 0.4]]))
     >>> noise_robust = jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5]]))
-    >>> allocation = surrogate_labels(target, noise_robust, jnp.array([0.5, 0.5]))
+    >>> marginal = jnp.array([0.5, 0.5])
+    >>> allocation = surrogate_labels(target, noise_robust_logits=noise_robust, class_marginal=marginal)
     >>> print(np.asarray(allocation.labels).round(3))
     [[0.634 0.366]
      [0.366 0.634]]

@@ -53,9 +53,8 @@ def dsink_loss(
     >>> target = jnp.log(jnp.array([[0.6, 0.4], [0.6, 0.4]]))
     >>> noise_robust = jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5]]))
     >>> imbalance_robust = jnp.zeros((2, 2))
-    >>> values = dsink_loss(
-    ...     target, noise_robust_logits=noise_robust, imbalance_robust_logits=imbalance_robust
-    ... )
+    >>> auxiliaries = {"noise_robust_logits": noise_robust, "imbalance_robust_logits": imbalance_robust}
+    >>> values = dsink_loss(target, **auxiliaries)
     >>> print(np.asarray(values).round(3))
     [0.002 0.111]
     """
