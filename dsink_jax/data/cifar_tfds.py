@@ -90,7 +90,8 @@ class PreparedImages:
 
     def __getitem__(self, position: int) -> np.ndarray:
         """The image `[32, 32, 3]` at an original index; `InputError` if it cannot be read."""
-        from PIL import Image
+        with needs("data", "Decoding images"):
+            from PIL import Image
 
         with _damage_reported(self._folder):
             blob = self._examples[int(self._stored_at[position])]["image"]
@@ -119,7 +120,6 @@ def _examples(folder: pathlib.Path, split: str) -> Any:
     if not (folder / "dataset_info.json").is_file():
         raise FileNotFoundError("it lacks dataset_info.json")
     with needs("data", "Reading a folder of TensorFlow Datasets"):
-        import PIL  # noqa: F401
         import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(folder)  # takes everything from the folder, nothing else
