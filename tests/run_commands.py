@@ -15,13 +15,13 @@ def command(*arguments, module="experiments.digits"):
     return [sys.executable, "-m", module, *map(str, arguments)]
 
 
-def run(*arguments, module="experiments.digits", **environment):
+def run(*arguments, module="experiments.digits", timeout=600, **environment):
     return subprocess.run(
         command(*arguments, module=module),
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=timeout,
         env={**os.environ, **environment},
     )
 

@@ -67,8 +67,8 @@ def test_combinations_of_the_auxiliaries_recomputed(finished):
         for images in (data.test.images, training):
             inputs = (images / np.float32(255) - np.float32(data.mean)) / np.float32(data.std)
             logits, _ = model.apply(variables, inputs)
-            shares = np.asarray(jax.nn.softmax(logits, axis=-1), np.float64)
-            yield shares.mean(0) if networks > 1 else shares
+            logits = np.asarray(logits).mean(0) if networks > 1 else logits
+            yield np.asarray(jax.nn.softmax(logits, axis=-1), np.float64)
 
     of_f_l, _ = predicted("imbalance_robust", 1)
     of_f_n, on_training = predicted("noise_robust", 2)
@@ -84,7 +84,7 @@ def test_combinations_of_the_auxiliaries_recomputed(finished):
         accuracy = np.mean(shares.argmax(-1) == labels)
         assert results[name]["accuracy"]["last"] == pytest.approx(accuracy, abs=1.01 / len(labels)), name
         per_class = [np.mean(shares[labels == c].argmax(-1) == c) for c in range(10)]
-        assert results[name]["per_class"] == pytest.approx(per_class, abs=0.05), name
+        assert results[name]["per_class"] == pytest.approx(per_class, abs=0.026), name
     assert len({results[name]["calibration_error"] for name in expected}) == 3
 
 

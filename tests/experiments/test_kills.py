@@ -1,6 +1,5 @@
 """Runs of the command line that are killed, or asked to stop."""
 
-import os
 import random
 import signal
 import subprocess
@@ -10,44 +9,62 @@ import pytest
 
 from run_commands import QUICK, ROOT, command, read, run
 
+# Predictions out of fold, and all that decides when checkpoints are written.
+FOLDS = (
+    *("--auxiliary-predictions", "out_of_fold", "--folds", "3", "--epochs", "2", "--limit-train", "500"),
+    *("--optimizer", "adamw", "--learning-rate", "0.003", "--average-decay", "0.99"),
+    *("--checkpoint-minutes", "0.002", "--steps-per-dispatch", "3"),
+)
 
-def start(directory, **environment):
+
+def start(directory, *more):
     return subprocess.Popen(
-        command(*QUICK, "--run-dir", directory),
+        command(*QUICK, *more, "--run-dir", directory),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment},
     )
 
 
-@pytest.mark.slow
-def test_killed_at_twenty_random_moments_the_results_are_bit_identical(undisturbed, tmp_path):
-    moments = random.Random(0)
-    kills, runs = 0, 0
-    longest = 10.0
-    while kills < 20:
-        directory = tmp_path / f"run-{runs}"
+def check_killed(kills, reference, folder, *more):
+    """Runs are killed at random moments until there were so many kills; all end as the reference did."""
+    moments, longest, runs = random.Random(0), 10.0, 0
+    while kills:
+        directory = folder / f"run-{runs}"
         began = time.monotonic()
-        process = start(directory)
+        process = start(directory, *more)
         try:
             process.wait(timeout=moments.uniform(0.5, longest))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            kills += 1
+            kills -= 1
             continue
         assert process.returncode == 0, process.stderr.read()
-        assert read(directory) == read(undisturbed)
         longest = max(time.monotonic() - began, 2.0)
         runs += 1
-    done = run(*QUICK, "--run-dir", tmp_path / f"run-{runs}")
+    done = run(*QUICK, *more, "--run-dir", folder / f"run-{runs}")
     assert done.returncode == 0, done.stderr
     for number in range(runs + 1):
-        assert read(tmp_path / f"run-{number}") == read(undisturbed)
-        metrics = (tmp_path / f"run-{number}" / "metrics.jsonl").read_text()
-        assert metrics == (undisturbed / "metrics.jsonl").read_text()
+        assert read(folder / f"run-{number}") == read(reference)
+        metrics = (folder / f"run-{number}" / "metrics.jsonl").read_text()
+        assert metrics == (reference / "metrics.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_the_results_are_bit_identical(undisturbed, tmp_path):
+    check_killed(20, undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_among_folds_the_results_are_bit_identical(tmp_path):
+    reference = tmp_path / "reference"
+    done = run(*QUICK, *FOLDS, "--run-dir", reference)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (reference / "checkpoints").iterdir()}
+    assert names >= {f"noise_robust_fold_{number}" for number in (1, 2, 3)}
+    check_killed(6, reference, tmp_path, *FOLDS)
 
 
 @pytest.mark.slow
