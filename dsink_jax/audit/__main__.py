@@ -85,7 +85,7 @@ class Flags:
         for role in ("imbalance_method", "noise_method"):
             if METHODS[name := getattr(self, role)].method.required:
                 raise InputError(
-                    f"{flag(role)} {name}: this method must be told more than there are flags for here.\n"
+                    f"{flag(role)} {name}: this method needs options that have no flags here.\n"
                     "Choose another, or give the method itself with options to dsink_jax.audit.audit_labels."
                 )
 
