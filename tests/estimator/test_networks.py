@@ -185,7 +185,7 @@ LACKS = {
     "two of an NNX module": (
         "dividemix",
         own_networks.NNX(4, size=8, rngs=nnx.Rngs(0)),
-        "Give a function that takes rngs",
+        "give a function of rngs",
     ),
     "a number of classes": ("cross_entropy", OneLayer(3), "3] for inputs"),
     "other inputs": (CrossEntropy(), own_networks.NNX(4, size=5, rngs=nnx.Rngs(0)), "cannot be"),

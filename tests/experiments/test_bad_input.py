@@ -177,7 +177,7 @@ def test_human_labels(case, place, monkeypatch):
     images, labels = np.zeros((50_000, 1, 1, 1), np.uint8), np.arange(50_000, dtype=np.int32) % 10
     split = Split(images, labels)
     cifar = ImageData("cifar10", split, split, tuple("abcdefghij"), (0.5,), (0.5,), "a test")
-    monkeypatch.setattr(sources, "_cifar", lambda *_: cifar)
+    monkeypatch.setattr(sources, "_cifar_reader", lambda *_: lambda: cifar)
     name, data, fragment = HUMAN_LABELS[case]
     if data is not None:
         (place / name).write_bytes(data)
