@@ -264,6 +264,7 @@ def test_prepared_folder_in_an_unknown_format(cifar10, small_rows, copy_prepared
     assert "neither array_record nor tfrecord" in refusal(sources.load, "cifar10", tmp_path)
 
 
+@pytest.mark.slow
 def test_no_route_imports_tensorflow(cifar10, small_rows, copy_prepared, tmp_path, write_folder, as_tfrecord):
     copy_prepared(cifar10, tmp_path / "array_record")
     as_tfrecord(copy_prepared(cifar10, tmp_path / "tfrecord"))
