@@ -177,6 +177,7 @@ def test_errors_say_what_is_expected():
         Compose((RandomFlip,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preprocess",
     [

@@ -168,6 +168,7 @@ def test_a_truncated_file_is_refused(tmp_path_factory, small, data):
         load_corruption(path)
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_is_refused_or_harmless(tmp_path, small):
     path = tmp_path / "flipped.npz"
     save_corruption(path, small)
