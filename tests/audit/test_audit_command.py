@@ -198,7 +198,10 @@ def test_the_only_example_of_a_class_is_not_judged():
         ("data.csv --folds 1", "--folds must be at least 2"),
         ("data.csv --epochs 0", "--epochs must be at least 1"),
         ("data.csv --batch-size 0", "--batch-size must be at least 1"),
-        ("data.csv --noise-method coteaching", "--noise-method coteaching: this method needs options that have no flags"),
+        (
+            "data.csv --noise-method coteaching",
+            "--noise-method coteaching: this method needs options that have no flags",
+        ),
         ("data.csv --fold 3", "--folds"),
         ("gs://bucket/data.csv", "gs:/bucket/data.csv: only places on this machine"),
         ("data.csv --output s3://bucket/found", "--output s3:/bucket/found: only places on this machine"),

@@ -46,7 +46,7 @@ def test_it_learns(name):
     method = build(name, training_set.facts(epochs), **OPTIONS.get(name, {}))
 
     def model_for(method):
-        network = MLP(10, (32,), method.classifier)
+        network = MLP(10, (32,), classifier=method.classifier)
         return make_model(network, 10, networks=method.networks)
 
     settings = TrainingSettings(epochs, 64, OptimizerSettings(learning_rate=0.1), evaluate_every=epochs)
