@@ -313,6 +313,7 @@ VALUES = st.one_of(
 PAIRS = st.lists(st.tuples(st.sampled_from(FIELDS), VALUES), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=150, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(pairs=PAIRS)
 @hypothesis.example(pairs=[("--dataset", "a\0b.npz")])

@@ -14,6 +14,8 @@ import pytest
 from dsink_jax.losses import feature_cost, label_cost, transport_distance
 from loss_references import converged_plan, numerical_gradient
 
+pytestmark = pytest.mark.slow
+
 EPSILON = 0.1
 NUM_DEVICES = 8
 

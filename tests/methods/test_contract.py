@@ -43,6 +43,11 @@ from method_references import (
 )
 
 EVERY_METHOD = pytest.mark.parametrize("name", METHODS)
+# Of the methods that take long to compile the quick tests leave out what the others show too.
+_LONG = ("mixup", "coteaching", "dividemix", "ot_reweighting")
+QUICKEST_METHODS = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in _LONG)) for name in METHODS]
+)
 NEED_EVERY_CLASS = {"posthoc_logit_adjustment", "ldam_drw", "class_balanced", "ot_reweighting"}
 # What is not a number is static; a value that is not the default, for each.
 STATIC = {
@@ -144,7 +149,7 @@ def test_scikit_learn_reads_changes_and_clones_options(name):
     assert changed == method  # unchanged by what was refused
 
 
-@EVERY_METHOD
+@QUICKEST_METHODS
 def test_numbers_are_arguments_of_one_program(name):
     """Losses by traced numbers are those by concrete ones, and other numbers compile nothing anew."""
     method, other = build(name), with_other_numbers(name)
@@ -157,7 +162,7 @@ def test_numbers_are_arguments_of_one_program(name):
     assert all(metric.shape in ((), (EXAMPLES,), (EXAMPLES, 2)) for metric in result.metrics.values())
 
 
-@EVERY_METHOD
+@QUICKEST_METHODS
 def test_one_device_and_eight_give_the_same(name, cpus):
     """One example each, of which two are padding: values, new state and the summed gradient."""
     method = build(name)

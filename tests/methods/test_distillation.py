@@ -247,6 +247,7 @@ def predictions(name, logits):
     return logits - np.log(PRIOR) if name == "posthoc_logit_adjustment" else logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_terms_join_the_loss_of_every_method(name):
     """Loss, term and accuracy of the step, each network being drawn to a Q of its own."""
@@ -277,6 +278,7 @@ def test_terms_join_the_loss_of_every_method(name):
 # Trainings.
 
 
+@pytest.mark.slow
 def test_the_term_sets_in_once_with_two_stages(cpus):
     """A first stage warms up; the second goes on with the full weight."""
     term, method = DSink(2.0, warmup_epochs=5, ramp_epochs=10), build("crt")
@@ -303,6 +305,7 @@ def test_a_class_without_examples_is_never_predicted(name):
     np.testing.assert_allclose(marginal.sum(), 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [LogitAdjustment(), CrossEntropy()])
 def test_training_with_a_term_is_finite_without_examples_of_a_class(base, cpus):
     """By f_L the class has no mass, so Q gives it none."""

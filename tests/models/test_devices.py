@@ -11,6 +11,8 @@ from dsink_jax.errors import InputError
 from dsink_jax.models import make_model, several
 from own_networks import NNX, Linen, NestedNNX, Scanned, SharedMasks, alone, apply_pair, init_pair
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(5)
 
 
