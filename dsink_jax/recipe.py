@@ -20,7 +20,7 @@ import numpy as np
 from dsink_jax.data import batches
 from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.errors import InputError
-from dsink_jax.methods import AdjustedNoiseRobust, Distillation, Ensemble, Method
+from dsink_jax.methods import AdjustedNoiseRobust, Distillation, Ensemble, Method, static_part
 from dsink_jax.methods.hooks import TwoStages
 from dsink_jax.models import Model, check_model
 from dsink_jax.training import (
@@ -37,7 +37,7 @@ from dsink_jax.training import (
 )
 from dsink_jax.training.loop import ShouldStop, never
 from dsink_jax.training.parallel import total_devices
-from dsink_jax.training.processes import is_first
+from dsink_jax.training.processes import from_first
 from dsink_jax.training_set import TrainingSet, make_folds
 
 Role = Literal["auxiliary", "baseline", "target"]
@@ -195,7 +195,19 @@ class Recipe:
                 )
         if not spec.is_trained:
             return
-        data, _ = self._of(spec)
+        data, settings = self._of(spec)
+        if spec.term is not None and spec.auxiliary_predictions != "online" and data is not self._set:
+            raise InputError(f"{spec.name} has a training set of its own: it needs its auxiliaries online.")
+        for what, static in (
+            ("the options of its method", static_part(spec.method)),
+            ("preprocess", settings.preprocess),
+        ):
+            try:
+                hash(static)
+            except TypeError as error:
+                raise InputError(
+                    f"{spec.name}: {what} must be hashable, as functions and frozen dataclasses are: {error}."
+                ) from None
         self._check_labels(spec, data)
         example = data.inputs.shape[1:]
         dtype = np.dtype(np.float32) if data.standardization is not None else data.inputs.dtype
@@ -275,6 +287,8 @@ class Recipe:
 
     def _train_folds(self, spec):
         data, _ = self._of(spec)
+        if spec.term is not None:
+            raise InputError(f"{spec.name} learns from models that have seen every fold.")
         self._check_folds(spec)
         count, num_classes = len(data.labels), data.num_classes
         fold = make_folds(data.labels, self._folds, self._seed)
@@ -341,19 +355,22 @@ class Recipe:
         if self._watching.should_stop(0):
             raise TrainingStoppedError(f"before {name}")
         try:
+            opened: list[Checkpointer] = []  # by the first process
             with contextlib.ExitStack() as stack:
-                checkpointer = None
-                if self._directory is not None and is_first():
-                    keep, keep_best = self._keep
-                    checkpointer = Checkpointer(self._directory / name, keep=keep, keep_best=keep_best)
-                    stack.callback(checkpointer.close)
-                    self._watching.on_start(name, checkpointer.latest_epoch())
-                yield checkpointer
+                if self._directory is not None:
+                    from_first(lambda: self._open(self._directory / name, name, stack, opened))
+                yield opened[0] if opened else None
         except (TrainingStoppedError, TrainingDivergedError) as error:
             raise type(error)(f"{name}: {error}") from None
 
+    def _open(self, directory, name, stack, opened):
+        keep, keep_best = self._keep
+        opened.append(Checkpointer(directory, keep=keep, keep_best=keep_best))
+        stack.callback(opened[0].close)
+        self._watching.on_start(name, opened[0].latest_epoch())
 
-@functools.lru_cache(maxsize=256)  # a network is traced for it
+
+@functools.lru_cache(maxsize=32)  # a network is traced for it
 def _check_model(model, example, dtype, num_classes, classifier, needs):
     check_model(model, (2, *example), dtype, num_classes, classifier=classifier, needs=needs)
 

@@ -56,6 +56,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         preprocess=Settings.preprocess,
         standardize=Settings.standardize,
         average_decay=Settings.average_decay,
+        on_nan=Settings.on_nan,
         seed=Settings.seed,
     ):
         self.model = model
@@ -75,6 +76,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self.preprocess = preprocess
         self.standardize = standardize
         self.average_decay = average_decay
+        self.on_nan = on_nan
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> Self:

@@ -14,7 +14,7 @@ from dsink_jax.data.streaming import is_streamed, read_rows
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.paths import check_local_path
 from dsink_jax.training.lock import DirectoryLock
-from dsink_jax.training.processes import from_first, is_first
+from dsink_jax.training.processes import from_first
 
 _NAME = "fit.json"
 _AT_ONCE = 2**26  # bytes
@@ -49,12 +49,17 @@ def fit_directory(path: str | os.PathLike[str] | None, description: dict[str, An
         yield
         return
     directory = pathlib.Path(path)
-    lock = DirectoryLock(directory, "Give another directory.") if is_first() else None
+    held: list[DirectoryLock] = []  # by the first process
+
+    def take():
+        held.append(DirectoryLock(directory, "Give another directory."))
+        _check_same(directory, description)
+
     try:
-        from_first(lambda: _check_same(directory, description))
+        from_first(take)
         yield
     finally:
-        if lock is not None:
+        for lock in held:
             lock.release()
 
 

@@ -1,8 +1,6 @@
 """The three models after training: what they predict, what they say of labels, and their file."""
 
 import contextlib
-import dataclasses
-import functools
 import io
 import json
 import os
@@ -15,14 +13,14 @@ from typing import Any, BinaryIO, Final, Literal, Self, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dsink_jax import allocation
 from dsink_jax.allocation import Allocation
 from dsink_jax.errors import InputError, StorageError, check_known
+from dsink_jax.estimator.descriptions import settings_as_json
 from dsink_jax.estimator.inputs import InputKind, check_inputs
 from dsink_jax.estimator.settings import Settings
-from dsink_jax.methods import Method, TrainingFacts, build_method, method_name
+from dsink_jax.methods import TrainingFacts, build_method
 from dsink_jax.paths import check_local_path
 from dsink_jax.training import Standardization, TrainedModel
 
@@ -175,8 +173,11 @@ class FittedDSink:
                 if value is not None:
                     arrays[f"{prefix}{_SEPARATOR}{name}"] = np.asarray(value)
         for role, part in self.parts.items():
-            for name, leaf in flatten_dict(part.variables, sep=_SEPARATOR).items():
-                arrays[f"{role}{_SEPARATOR}{name}"] = np.asarray(leaf)
+            for name, leaf in _by_name(part.variables).items():
+                array = np.asarray(leaf)
+                # NumPy's files have no bfloat16.
+                array = array.astype(np.float32) if array.dtype.kind == "V" else array
+                arrays[f"{role}{_SEPARATOR}{name}"] = array
         np.savez(file, **arrays)
 
     @classmethod
@@ -212,39 +213,11 @@ class FittedDSink:
         model_for = settings.model_for(facts.num_classes, kind.shape)
         parts = {}
         for spec in settings.specs(facts, target=True):
-            leaves = named[spec.name]
-            if leaves:
-                variables = unflatten_dict(leaves, sep=_SEPARATOR)
-                parts[spec.name] = TrainedModel(model_for(spec.method), spec.method, facts, variables)
+            if leaves := named[spec.name]:
+                model = model_for(spec.method)
+                variables = _variables(path, model, kind, standardization is not None, leaves)
+                parts[spec.name] = TrainedModel(model, spec.method, facts, variables)
         return cls(parts, standardization, kind, settings, class_prior, devices)
-
-
-def settings_as_json(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON holds them: methods by name and options, and what is neither by its name alone."""
-    return {field.name: _as_json(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
-
-
-def _as_json(value):
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Method):
-        return {"method": method_name(value), "options": _options_as_json(value.get_params())}
-    if isinstance(value, functools.partial):
-        return {**_as_json(value.func), "options": _options_as_json(value.keywords)}
-    named: dict[str, Any] = {"object": getattr(value, "__qualname__", type(value).__qualname__)}
-    if isinstance(value, tuple | list):
-        named["items"] = [_as_json(one) for one in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # A Linen module's parent and name say nothing of what it does.
-        names = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
-        named["options"] = _options_as_json({name: getattr(value, name) for name in names})
-    return named
-
-
-def _options_as_json(options):
-    return {name: _as_json(option) for name, option in options.items()}
 
 
 def _objects(settings):
@@ -304,6 +277,25 @@ def _read(path):
             f"{path} is not a file that a fitted model was saved in, or is damaged: {error}."
         ) from None
     return arrays, about
+
+
+def _by_name(tree):
+    """The arrays of a tree by the names that lead to them."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator=_SEPARATOR): leaf for path, leaf in leaves}
+
+
+def _variables(path, model, kind, is_standardized, leaves):
+    """Arrays by name as the variables of a network."""
+    dtype = np.float32 if is_standardized else kind.dtype
+    example = jax.ShapeDtypeStruct((1, *kind.shape), dtype)
+    template = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), example)
+    expected = _by_name(template)
+    shapes = {name: leaf.shape for name, leaf in leaves.items()}
+    if shapes != {name: leaf.shape for name, leaf in expected.items()}:
+        raise InputError(f"{path} was trained with another network than model= is.")
+    arrays = [leaves[name].astype(leaf.dtype) for name, leaf in expected.items()]
+    return jax.tree.unflatten(jax.tree.structure(template), arrays)
 
 
 def _taken(arrays, prefix):

@@ -1,5 +1,6 @@
 """The whole of D-SINK on arrays: both auxiliary models, then the target."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from dsink_jax.estimator.descriptions import settings_as_json
 from dsink_jax.estimator.directory import checkpoint_folder, describe_data, fit_directory
-from dsink_jax.estimator.fitted import FittedDSink, settings_as_json
+from dsink_jax.estimator.fitted import FittedDSink
 from dsink_jax.estimator.inputs import (
     InputKind,
     check_inputs,
@@ -20,6 +22,8 @@ from dsink_jax.recipe import NOISE_ROBUST, Recipe, Watching
 from dsink_jax.training import make_progress
 from dsink_jax.training.parallel import total_devices
 from dsink_jax.training_set import TrainingSet
+
+_SAVED_EVERY = 1.0  # minutes, where there is a directory: no more than that is lost
 
 
 def fit(
@@ -80,6 +84,8 @@ def fit(
         **{f"setting {name}": value for name, value in settings_as_json(settings).items()},
         **(describe_data(training_set.inputs, training_set.labels) if directory is not None else {}),
         "num_classes": training_set.num_classes,
+        # What fits the devices; with another one steps and epochs would no longer go together.
+        "examples a step": _batch_size(settings, len(training_set.labels), total_devices(devices)),
         "target": target,
     }
     with fit_directory(directory, description):
@@ -111,11 +117,15 @@ def recipe_maker(training_set: TrainingSet, settings: Settings, devices: Sequenc
     """A function `(target, checkpoints) -> Recipe` for the training set."""
 
     def make(target, checkpoints=None):
+        batch_size = _batch_size(settings, len(training_set.labels), total_devices(devices))
+        how = settings.training(batch_size)
+        if checkpoints is not None:
+            how = dataclasses.replace(how, checkpoint_minutes=_SAVED_EVERY)
         return Recipe(
             training_set,
             settings.specs(training_set.facts(settings.epochs), target),
             settings.model_for(training_set.num_classes, training_set.inputs.shape[1:]),
-            settings.training(_batch_size(settings, len(training_set.labels), total_devices(devices))),
+            how,
             seed=int(settings.seed),
             devices=devices,
             directory=checkpoints,

@@ -1,9 +1,10 @@
 """What a person may choose about a fit, and what is chosen for those who do not."""
 
+import copy
 import dataclasses
 import numbers
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from dsink_jax.data import Preprocess
 from dsink_jax.errors import InputError, check_known
@@ -39,11 +40,14 @@ class Settings:
       momentum: of SGD, in [0, 1).
       weight_decay: at least 0; added to the gradient by SGD, decoupled by AdamW.
       preprocess: augmentation of training inputs, `(key, batch) -> batch`, such as
-        `dsink_jax.data.RandomFlip()`; None for none.
+        `dsink_jax.data.RandomFlip()`; None for none. What was compiled for an object is used as long as it
+        is the same object: make another instead of changing it.
       standardize: whether features and channels are brought to mean 0 and standard deviation 1; False leaves
         inputs as they are, integers too.
       average_decay: share of a moving average of the target's parameters that is kept a step, such as 0.99,
         by which it then predicts; None for no average.
+      on_nan: what to do with a step whose loss or gradient is not finite: `stop` the training, or `skip` the
+        step, which then changes nothing.
       seed: decides initial parameters, order and augmentation.
     """
 
@@ -63,14 +67,18 @@ class Settings:
     preprocess: Preprocess | None = None
     standardize: bool = True
     average_decay: float | None = None
+    on_nan: Literal["stop", "skip"] = "stop"
     seed: int = 0
 
     def __post_init__(self):
         if isinstance(self.model, str) and self.model != "auto":
             check_model_name(self.model)
-        for name in (self.imbalance_method, self.noise_method, self.base):
-            if isinstance(name, str):
-                check_method_name(name)
+        for name in ("imbalance_method", "noise_method", "base"):
+            method = getattr(self, name)
+            if isinstance(method, str):
+                check_method_name(method)
+            elif isinstance(method, Method):  # `set_params` of the one given is to change no fitted model
+                object.__setattr__(self, name, copy.copy(method))
         check_known("auxiliary_predictions", self.auxiliary_predictions, get_args(AuxiliaryPredictions))
         if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**32:
             raise InputError(f"The seed must be an integer in [0, 2^32), got {self.seed!r}.")
@@ -90,7 +98,7 @@ class Settings:
         optimizer = OptimizerSettings(
             self.optimizer, self.learning_rate, "cosine", self.momentum, False, self.weight_decay
         )
-        return TrainingSettings(self.epochs, batch_size, optimizer, self.preprocess)
+        return TrainingSettings(self.epochs, batch_size, optimizer, self.preprocess, on_nan=self.on_nan)
 
     def model_for(self, num_classes: int, shape: tuple[int, ...]) -> Callable[[Method], Model]:
         """The network for a method, of C classes and examples of a shape.

@@ -134,8 +134,11 @@ class Options:
         Raises:
           InputError: naming the option.
         """
+        value = getattr(self, option)
         try:
-            check(getattr(self, option), option, *bounds, **how)
+            check(value, option, *bounds, **how)
+            if isinstance(value, float):  # what programs compute with must be within the bounds too
+                check(float(np.float32(value)), option, *bounds, **how)
         except ValueError as error:
             raise InputError(str(error)) from None
 

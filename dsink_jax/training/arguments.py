@@ -40,7 +40,8 @@ class TrainState(NamedTuple):
     @property
     def variables(self) -> Variables:
         """What the network is to be applied with: averaged parameters if there are any."""
-        params = self.params if isinstance(self.average, tuple) else self.average
+        averages = type(self.average) is not tuple or len(self.average) > 0  # parameters may be a tuple too
+        params = self.average if averages else self.params
         return {"params": params, **self.collections}
 
 

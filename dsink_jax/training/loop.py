@@ -125,7 +125,7 @@ def train(
         None if auxiliaries is None else (auxiliaries[0].numbers, auxiliaries[1].numbers),
     )
     count = len(data.labels)
-    rows = rounded_up(count)
+    rows = rounded_up(count) if _is_small(data.inputs) else count
     init_key, step_key = jax.random.split(jax.random.key(seed))
     state = create_state(
         program,
@@ -213,6 +213,11 @@ def train(
     return present(jax.device_get(state.variables))._replace(seconds=seconds)
 
 
+def _is_small(inputs):
+    """Whether a copy with a few rows more costs nothing next to what the same program is worth."""
+    return streaming.is_streamed(inputs) or inputs.nbytes < 2**28
+
+
 def _check_data(method, term, data, num_classes, seed, auxiliaries):
     """Raises `InputError` for what would end in an error inside the step, or in none."""
     labels = check_class_numbers(data.labels, num_classes, "Labels")
@@ -223,7 +228,12 @@ def _check_data(method, term, data, num_classes, seed, auxiliaries):
         raise InputError(f"The seed must be an integer in [0, 2^32), got {seed!r}.")
     if isinstance(method, UsesMetaSet) and (data.meta_index is None or data.meta_labels is None):
         raise InputError("The method learns from a meta set: give the data meta_index and meta_labels.")
-    looked_up = data.noise_robust_logits is not None and data.imbalance_robust_logits is not None
+    tables = (data.noise_robust_logits, data.imbalance_robust_logits)
+    if any(table is not None and np.shape(table) != (len(labels), num_classes) for table in tables):
+        raise InputError(
+            f"Logits to be looked up must be [{len(labels)}, {num_classes}], one row an example."
+        )
+    looked_up = all(table is not None for table in tables)
     if term is not None and auxiliaries is None and not looked_up:
         raise InputError(
             "The term distils two auxiliary models: give auxiliaries, or their logits in the data."

@@ -158,6 +158,7 @@ def make_train_step(program: StepProgram, axis_name: str | None = None) -> Calla
         gradient, (result, collections) = jax.grad(local_loss, has_aux=True)(state.params)
         gradient = psum(gradient, axis_name)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        opt_state = _in_types_of(state.opt_state, opt_state)
         params = optax.apply_updates(state.params, updates)
         correct = result.predictions.argmax(-1) == batch.labels
         metrics = {"loss": result.values, "accuracy": correct.astype(jnp.float32), **result.metrics}
@@ -277,7 +278,13 @@ def _fed(batch, term):
 def _averaged(state, params, decay):
     """The moving average after a step; a short one at first, which has not much to remember."""
     decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.average, params)
+    average = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.average, params)
+    return _in_types_of(state.average, average)
+
+
+def _in_types_of(old, new):
+    """A tree in the types it had: numbers in float32 make float32 of parameters in bfloat16."""
+    return jax.tree.map(lambda before, after: jnp.asarray(after, before.dtype), old, new)
 
 
 def _unless_finite(gradient, metrics, state, new_state):

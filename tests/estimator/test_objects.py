@@ -1,0 +1,110 @@
+"""Objects that people bring: changed after a fit, of other structures and types, or alike but for a number."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from blobs import blobs
+from dsink_jax import FittedDSink, InputError, fit
+from dsink_jax.methods import ClassBalanced, TauNormalization
+
+VECTORS, LABELS = blobs(64, seed=1)
+QUICK = {"epochs": 2, "batch_size": 16, "devices": jax.devices()[:1]}
+
+
+def test_an_option_changed_after_a_fit_changes_no_fitted_model():
+    method = TauNormalization(tau=0.0)
+    fitted = fit(VECTORS, LABELS, imbalance_method=method, **QUICK)
+    before = fitted.predict_proba(VECTORS, "imbalance_robust")
+    method.set_params(tau=5.0)
+    np.testing.assert_array_equal(fitted.predict_proba(VECTORS, "imbalance_robust"), before)
+
+
+class Layer(NamedTuple):
+    kernel: Any
+    bias: Any
+
+
+PARAMETERS = {
+    "a NamedTuple": lambda kernel, bias: Layer(kernel, bias),
+    "a list of pairs": lambda kernel, bias: [(kernel, bias)],
+    "names with slashes": lambda kernel, bias: {"mlp/~/linear": {"kernel": kernel, "bias": bias}},
+    "bfloat16": lambda kernel, bias: {"k": kernel.astype(jnp.bfloat16), "b": bias.astype(jnp.bfloat16)},
+}
+
+
+@functools.cache
+def pair(kind):
+    def init(key, inputs):
+        kernel = 0.1 * jax.random.normal(key, (inputs.shape[-1], 4))
+        return {"params": PARAMETERS[kind](kernel, jnp.zeros(4))}
+
+    def apply(variables, inputs, train):
+        leaves = {leaf.ndim: leaf.astype(jnp.float32) for leaf in jax.tree.leaves(variables["params"])}
+        return inputs @ leaves[2] + leaves[1]
+
+    return init, apply
+
+
+@pytest.mark.parametrize("kind", PARAMETERS)
+def test_parameters_of_any_structure_and_type(kind, tmp_path):
+    how = {**QUICK, "model": pair(kind), "directory": tmp_path / "fit"}
+    fitted = fit(VECTORS, LABELS, **how)
+    again = fit(VECTORS, LABELS, **how)  # finished: read from its checkpoints
+    fitted.save(tmp_path / "model.npz")
+    loaded = FittedDSink.load(tmp_path / "model.npz", model=pair(kind))
+    for other in (again, loaded):
+        np.testing.assert_array_equal(other.logits(VECTORS), fitted.logits(VECTORS))
+    types = {leaf.dtype for leaf in jax.tree.leaves(fitted.parts["target"].variables["params"])}
+    assert types == {jnp.dtype(jnp.bfloat16 if kind == "bfloat16" else jnp.float32)}
+
+
+def test_an_average_of_parameters_in_a_tuple_is_used():
+    how = {**QUICK, "model": pair("a NamedTuple")}
+    plain, averaged = (fit(VECTORS, LABELS, average_decay=decay, **how) for decay in (None, 0.9))
+    assert np.abs(plain.logits(VECTORS) - averaged.logits(VECTORS)).max() > 1e-4
+
+
+def add(number, key, batch):
+    return batch + number
+
+
+@pytest.mark.parametrize(
+    ("setting", "one", "other"),
+    [
+        ("optimizer", optax.sgd(1e-4), optax.sgd(0.1)),
+        ("preprocess", functools.partial(add, 1.0), functools.partial(add, 2.0)),
+        ("preprocess", lambda key, batch: batch + 1.0, lambda key, batch: batch + 2.0),
+    ],
+)
+def test_a_directory_tells_functions_apart_by_what_is_in_them(setting, one, other, tmp_path):
+    how = {**QUICK, "epochs": 1, "target": False, "directory": tmp_path}
+    fit(VECTORS, LABELS, **{setting: one}, **how)
+    with pytest.raises(InputError, match=f"differs in setting {setting}"):
+        fit(VECTORS, LABELS, **{setting: other}, **how)
+
+
+def test_what_cannot_be_hashed_is_named_before_anything_is_trained():
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, key, batch):
+            return batch
+
+    with pytest.raises(InputError, match="preprocess must be hashable"):
+        fit(VECTORS, LABELS, preprocess=Unhashable(), **QUICK)
+
+
+def test_bounds_hold_for_what_programs_compute_with():
+    with pytest.raises(InputError, match=r"beta must be in \[0.0, 1.0\)"):
+        ClassBalanced(beta=0.99999999)
+
+
+def test_a_step_that_is_not_finite_can_be_left_out():
+    fitted = fit(VECTORS, LABELS, on_nan="skip", target=False, **QUICK)
+    assert fitted.parts["noise_robust"].history[-1]["train"]["skipped"] == 0
