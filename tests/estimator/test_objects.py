@@ -1,4 +1,4 @@
-"""Objects that people bring: changed after a fit, of other structures and types, or alike but for a number."""
+"""Objects that people bring: changed after a fit, of other structures and types, alike but for a number."""
 
 import functools
 from typing import Any, NamedTuple
