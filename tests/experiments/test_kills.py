@@ -64,7 +64,7 @@ def test_killed_among_folds_the_results_are_bit_identical(tmp_path):
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (reference / "checkpoints").iterdir()}
     assert names >= {f"noise_robust_fold_{number}" for number in (1, 2, 3)}
-    check_killed(6, reference, tmp_path, *FOLDS)
+    check_killed(3, reference, tmp_path, *FOLDS)
 
 
 @pytest.mark.slow
