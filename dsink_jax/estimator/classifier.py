@@ -45,6 +45,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         noise_method=Settings.noise_method,
         base=Settings.base,
         alpha=Settings.alpha,
+        options=Settings.options,
         auxiliary_predictions=Settings.auxiliary_predictions,
         folds=Settings.folds,
         epochs=Settings.epochs,
@@ -65,6 +66,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self.noise_method = noise_method
         self.base = base
         self.alpha = alpha
+        self.options = options
         self.auxiliary_predictions = auxiliary_predictions
         self.folds = folds
         self.epochs = epochs

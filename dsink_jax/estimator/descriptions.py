@@ -19,7 +19,8 @@ def settings_as_json(settings: Settings) -> dict[str, Any]:
     Of a function that is its code and what it closes over, so that two Optax transformations differ where
     their numbers do.
     """
-    return _named({field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)})
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return {**_named(values), "options": None if settings.options is None else _named(settings.options)}
 
 
 def _as_json(value: Any) -> Any:

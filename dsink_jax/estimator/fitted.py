@@ -227,8 +227,8 @@ def _objects(settings):
 
 
 def _is_object(value):
-    if not isinstance(value, dict):
-        return False
+    if not isinstance(value, dict) or not value.keys() & {"object", "method"}:
+        return False  # options of methods are a dictionary
     if "object" in value:
         return True
     try:
@@ -236,6 +236,10 @@ def _is_object(value):
     except InputError:
         return True  # a class of one's own
     return False
+
+
+def _is_method(value):
+    return isinstance(value, dict) and "method" in value
 
 
 def _settings(path, kept, objects):
@@ -249,7 +253,7 @@ def _settings(path, kept, objects):
         if name not in missing:
             raise InputError(f"{path} was trained with {name} {kept[name]!r}: leave out {name}=.")
     known: dict[str, Any] = {
-        name: build_method(value["method"], value["options"]) if isinstance(value, dict) else value
+        name: build_method(value["method"], value["options"]) if _is_method(value) else value
         for name, value in kept.items()
         if not _is_object(value)
     }

@@ -3,12 +3,14 @@
 import copy
 import dataclasses
 import numbers
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 from dsink_jax.data import Preprocess
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.methods import DSink, Method, MethodLike, TrainingFacts, build_method, check_method_name
+from dsink_jax.methods.registry import all_options
 from dsink_jax.models import MODELS, Model, Network, check_model_name, check_model_takes, make_model
 from dsink_jax.recipe import TARGET, AuxiliaryPredictions, ModelSpec, auxiliary_specs
 from dsink_jax.training import OptimizerSettings, TrainingSettings
@@ -29,6 +31,8 @@ class Settings:
       noise_method: how f_N is trained, likewise.
       base: what the target optimises beside the D-SINK loss, likewise.
       alpha: weight of the D-SINK loss, at least 0.
+      options: options of methods that are given by name, under the names that flags have, such as
+        `{"coteaching_noise_rate": "estimated"}`.
       auxiliary_predictions: what the target learns from: f_N and f_L run on its own augmented inputs
         (`online`), their predictions for each input as it is (`cached`), or those of models that have not
         seen the example (`out_of_fold`, which trains f_N and f_L once more for each fold).
@@ -56,6 +60,7 @@ class Settings:
     noise_method: MethodLike = "elr"
     base: MethodLike = "logit_adjustment"
     alpha: float = 10.0
+    options: Mapping[str, Any] | None = None
     auxiliary_predictions: AuxiliaryPredictions = "online"
     folds: int = 5
     epochs: int = 30
@@ -79,6 +84,10 @@ class Settings:
                 check_method_name(method)
             elif isinstance(method, Method):  # `set_params` of the one given is to change no fitted model
                 object.__setattr__(self, name, copy.copy(method))
+        if not isinstance(self.options, Mapping | types.NoneType):
+            raise InputError(f"options must be a dictionary, got {type(self.options).__name__}.")
+        for option in self.options or {}:
+            check_known("option", option, [one.full_name for one in all_options()])
         check_known("auxiliary_predictions", self.auxiliary_predictions, get_args(AuxiliaryPredictions))
         if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**32:
             raise InputError(f"The seed must be an integer in [0, 2^32), got {self.seed!r}.")
@@ -115,6 +124,11 @@ class Settings:
             network, num_classes, classifier=method.classifier, networks=method.networks
         )
 
+    def _options_of(self, method):
+        """The options of a method that is given by name."""
+        own = {one.full_name: one.name for one in all_options() if one.method == method}
+        return {own[name]: value for name, value in (self.options or {}).items() if name in own}
+
     def specs(self, facts: TrainingFacts, target: bool) -> list[ModelSpec]:
         """f_L, f_N and, if it is wanted, the target.
 
@@ -122,7 +136,9 @@ class Settings:
           InputError: for an option that is out of range, or one that has to be given and is not.
         """
         given = {name: getattr(self, name) for name in ("imbalance_method", "noise_method", "base")}
-        methods = {name: build_method(method, facts=facts) for name, method in given.items()}
+        methods = {
+            name: build_method(method, self._options_of(method), facts) for name, method in given.items()
+        }
         labels = {name: _in_words(method) for name, method in given.items()}
         specs = auxiliary_specs(
             noise_robust=methods["noise_method"],

@@ -108,3 +108,16 @@ def test_bounds_hold_for_what_programs_compute_with():
 def test_a_step_that_is_not_finite_can_be_left_out():
     fitted = fit(VECTORS, LABELS, on_nan="skip", target=False, **QUICK)
     assert fitted.parts["noise_robust"].history[-1]["train"]["skipped"] == 0
+
+
+def test_options_of_methods_by_name(tmp_path):
+    options = {"coteaching_noise_rate": "estimated", "logit_adjustment_tau": 0.5}
+    fitted = fit(VECTORS, LABELS, noise_method="coteaching", options=options, target=False, **QUICK)
+    assert fitted.parts["noise_robust"].method.noise_rate == "estimated"
+    assert fitted.parts["imbalance_robust"].method.tau == 0.5
+    fitted.save(tmp_path / "model.npz")
+    assert FittedDSink.load(tmp_path / "model.npz").settings == fitted.settings
+    with pytest.raises(InputError, match="Did you mean 'elr_momentum'"):
+        fit(VECTORS, LABELS, options={"elr_momentun": 0.5}, **QUICK)
+    with pytest.raises(InputError, match="must be a dictionary"):
+        fit(VECTORS, LABELS, options="elr", **QUICK)
