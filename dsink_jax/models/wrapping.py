@@ -18,8 +18,6 @@ NO_COSINES: Final = (
     'one that takes features_only=True and has its last kernel [D, C] in params["classifier"]["kernel"].'
 )
 
-_PLAIN: Final = (str, int, float, list, tuple, dict, type(None))
-
 
 def remembered(build: Callable[[Any, Classifier], Any]) -> Callable[..., Any]:
     """Makes `build` give the same of equal networks, but for an NNX module: no cache keeps its values."""
@@ -58,7 +56,8 @@ def _looked_up(factory):
     if not inspect.isfunction(factory):
         return ()
     nonlocals, others, *_ = inspect.getclosurevars(factory)
-    return _key({name: one for name, one in {**others, **nonlocals}.items() if isinstance(one, _PLAIN)})
+    plain = str | int | float | list | tuple | dict | None
+    return _key({name: one for name, one in {**others, **nonlocals}.items() if isinstance(one, plain)})
 
 
 def parameters(call: Callable) -> dict[str, inspect.Parameter]:
