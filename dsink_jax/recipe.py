@@ -213,9 +213,8 @@ class Recipe:
         dtype = np.dtype(np.float32) if data.standardization is not None else data.inputs.dtype
         stages = [spec.method, *([spec.method.first_stage] if isinstance(spec.method, TwoStages) else [])]
         for method in stages:
-            _check_model(
-                self._model_for(method), example, dtype, data.num_classes, method.classifier, method.needs
-            )
+            kind = self._model_for(method).kind
+            _check_model(kind, example, dtype, data.num_classes, method.classifier, method.needs)
 
     def _check_labels(self, spec, data):
         _, settings = self._of(spec)

@@ -13,7 +13,7 @@ Variables = dict[str, Any]
 
 
 class Model(NamedTuple):
-    """A network as pure functions.
+    """A network as pure functions. Models that differ only in the values that they start with are equal.
 
     Attributes:
       init: `(key, inputs [n, ...]) -> variables`, plain arrays in a dict with "params" and a collection for
@@ -33,19 +33,33 @@ class Model(NamedTuple):
     features: Callable[[Variables, Any], jax.Array] | None = None
     networks: int = 1
 
+    @property
+    def kind(self) -> "Model":
+        """What is compiled depends on, for caches: an NNX module's without its values, `init` gives zeros."""
+        return self._replace(init=getattr(self.init, "without_values", self.init))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Model) and tuple(self.kind) == tuple(other.kind)
+
+    def __ne__(self, other: object) -> bool:  # else that of tuples
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.kind))
+
 
 def collections_of(variables: Variables) -> dict[str, Any]:
     """All but the parameters."""
     return {name: tree for name, tree in variables.items() if name != "params"}
 
 
-@functools.lru_cache(maxsize=64)
 def several(model: Model, networks: int) -> Model:
     """K independent networks, trained side by side by one method; for K = 1 the model itself.
 
     Collections have a level more, named `network_0` and so on, and logits are `[K, n, C]`. All networks get
     the same inputs, or a tuple of K arrays gives each its own. Each draws random numbers of its own. The
-    same model gives the same; `InputError` for K < 1, or a model that has several already.
+    same model gives the same; `InputError` for K < 1, or a model that has several already or starts with the
+    values of one NNX module.
     """
     if networks < 1:
         raise InputError(f"networks must be at least 1, got {networks}.")
@@ -53,6 +67,14 @@ def several(model: Model, networks: int) -> Model:
         return model
     if model.networks != 1:
         raise InputError(f"This model is {model.networks} networks already, and {networks} are needed.")
+    if hasattr(model.init, "without_values"):
+        equal = f"An NNX module would start {networks} networks with equal values"
+        raise InputError(f"{equal}: give a function of rngs that makes it, such as its class.")
+    return _several(model, networks)
+
+
+@functools.lru_cache(maxsize=64)
+def _several(model, networks):
     names = [f"network_{k}" for k in range(networks)]
 
     def by_collection(parts):

@@ -36,13 +36,14 @@ def make_model(
 ) -> Model:
     """The network that a person gives, as the library sees it.
 
-    Equal arguments give the same `Model`, so that what was compiled for one training serves the next. A
-    function counts as equal to itself alone, but functions that make equal Linen modules give the same.
+    Equal arguments give equal models, so that what was compiled for one training serves the next. A function
+    counts as equal to itself alone, while the numbers, strings, lists and dicts that it looks up outside are
+    the same; but functions that make equal Linen modules give equal models too.
 
     Args:
       network: one of
         a name of `MODELS`;
-        a Linen module, see `from_linen`, or an NNX module, with whose values of then every model starts;
+        a Linen module, see `from_linen`, or an NNX module, with whose present values the model starts;
         a pair `(init, apply)`: `init(key, inputs) -> variables`, a dict with "params" and, if there are any,
           other collections; `apply(variables, inputs, train) -> logits` or `(logits, collections)`. It is
           given `key`, `axis_name` and `features_only` too if it takes them, and the mode as a module is;
@@ -62,9 +63,6 @@ def make_model(
     """
     if callable(network) and not isinstance(network, nn.Module | nnx.Module):
         network, classifier = _made(network, num_classes, classifier)
-    if isinstance(network, nnx.Module) and networks > 1:
-        equal = f"An NNX module would start {networks} networks with equal values"
-        raise InputError(f"{equal}: give a function of rngs that makes it, such as its class.")
     if isinstance(network, str):
         named: dict[str, Any] = {"compute_dtype": compute_dtype, "final_norm": final_norm}
         model = build_model(network, num_classes, classifier=classifier, **named)
@@ -93,9 +91,7 @@ def _made(factory, num_classes, classifier):
         raise InputError(f"A network must be {_KINDS}, and {factory!r:.80} needs {', '.join(needs)}.")
     if "rngs" in takes:
         return functools.partial(factory, **options), to_do
-    made = factory(**options)
-    if not isinstance(made, str | nn.Module):  # what cannot be compared is made once
-        made = _made_once(functools.partial(factory, **options))
+    made = _made_once(functools.partial(factory, **options))
     return made, classifier if isinstance(made, str) else to_do
 
 

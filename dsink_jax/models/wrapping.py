@@ -2,10 +2,12 @@
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any, Final
 
 import jax.numpy as jnp
+from flax import nnx
 
 from dsink_jax.errors import InputError
 from dsink_jax.models.interface import Model
@@ -18,31 +20,44 @@ NO_COSINES: Final = (
 
 
 def remembered(build: Callable[[Any, Classifier], Any]) -> Callable[..., Any]:
-    """Makes `build` give equal networks the same: partials by parts, what has no hash by identity."""
-    found: dict[Any, tuple[Any, Any]] = {}
+    """Makes `build` give the same of equal networks, but for an NNX module: no cache keeps its values."""
+    found: dict[Any, Any] = {}
 
     @functools.wraps(build)
     def once(network, classifier="linear"):
-        key = (_key(network), classifier)
-        if key not in found:
-            # The network is kept, so that its identity is no one else's.
-            found[key] = (network, build(network, classifier))
+        key = (_key(network), _looked_up(network), classifier)
+        built = found[key] if key in found else build(network, classifier)
+        if not isinstance(built, nnx.Module) and not hasattr(getattr(built, "init", None), "without_values"):
+            found[key] = built
             if len(found) > 64:
                 del found[next(iter(found))]
-        return found[key][1]
+        return built
 
     return once
 
 
-def _key(network):
-    key: tuple[Any, ...] = (type(network), network)
-    if isinstance(network, functools.partial):
-        key = (network.func, network.args, tuple(sorted(network.keywords.items())))
+def _key(value):
+    """A value to compare by: containers and partials by their parts, what has no hash by identity."""
+    if isinstance(value, functools.partial):
+        return functools.partial, *map(_key, (value.func, value.args, value.keywords))
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(_key, value))
+    if isinstance(value, dict):
+        return dict, frozenset((name, _key(one)) for name, one in value.items())
     try:
-        hash(key)
+        return type(value), value, hash(value)
     except TypeError:
-        return id(network)
-    return key
+        return types.MethodType(id, value)  # which is equal for the same object alone, and keeps it
+
+
+def _looked_up(factory):
+    """The plain values that a function reads outside itself: if they change, it may make something else."""
+    factory = factory.func if isinstance(factory, functools.partial) else factory
+    if not inspect.isfunction(factory):
+        return ()
+    nonlocals, others, *_ = inspect.getclosurevars(factory)
+    plain = str | int | float | list | tuple | dict | None
+    return _key({name: one for name, one in {**others, **nonlocals}.items() if isinstance(one, plain)})
 
 
 def parameters(call: Callable) -> dict[str, inspect.Parameter]:

@@ -150,7 +150,8 @@ def train(
 
     source = data.inputs if streaming.is_streamed(data.inputs) else None
     together = settings.steps_per_dispatch or steps_per_dispatch(data.inputs, devices)
-    train_step = compiled_step(program, tuple(devices), together, source is not None)
+    kept = program._replace(model=model.kind)  # for the process
+    train_step = compiled_step(kept, tuple(devices), together, source is not None)
     weights = None if auxiliaries is None else tuple(one.variables for one in auxiliaries)
     on_device = placed(data, rows, source)
     state, on_device, numbers, weights, step_key = parallel.replicate(

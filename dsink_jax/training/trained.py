@@ -36,7 +36,7 @@ class TrainedModel(NamedTuple):
     @property
     def predictor(self) -> Predictor:
         """The static part of its predictions."""
-        return Predictor(self.model, static_part(self.method))
+        return Predictor(self.model.kind, static_part(self.method))
 
     @property
     def numbers(self) -> PredictionNumbers:

@@ -1,6 +1,8 @@
 """What may be given for a network, what becomes of it, and what is said of one that will not do."""
 
 import functools
+import gc
+import weakref
 
 import flax.linen as nn
 import jax
@@ -78,8 +80,9 @@ MODULE = NNX(rngs=nnx.Rngs(0))
 )
 def test_what_may_be_given(network, params):
     model = make_model(network, 3)
-    # What cannot be compared is not made anew either.
-    assert make_model(network, 3) is model
+    # What cannot be compared is not compiled anew either.
+    assert make_model(network, 3) == model
+    assert make_model(network, 3).apply is model.apply
     check_model(model, VECTORS.shape, VECTORS.dtype, 3)
     variables = model.init(KEY, VECTORS)
     assert set(variables["params"]) == params
@@ -154,6 +157,90 @@ def test_where_a_module_starts():
     with pytest.raises(InputError, match="equal values"):
         make_model(lambda: NNX(rngs=nnx.Rngs(0)), 3, networks=2)
     assert make_model(NNX, 3, networks=2).networks == 2
+
+
+def test_a_module_is_looked_at_anew():
+    class Scaled(NNX):
+        scale, widths = 1.0, (1,)
+
+        def __call__(self, x):
+            return super().__call__(x) * self.scale * self.widths[0]
+
+    module = Scaled(rngs=nnx.Rngs(0))
+    first = make_model(module, 3)
+    before, logits = first.init(KEY, VECTORS), first.apply(first.init(KEY, VECTORS), VECTORS)[0]
+    # Other values start another training of the same program.
+    module.classifier.kernel[...] = jnp.ones_like(module.classifier.kernel[...])
+    second = make_model(module, 3)
+    assert second == first and hash(second) == hash(first)
+    assert not (second != first)  # noqa: SIM202
+    assert second.apply is first.apply
+    np.testing.assert_array_equal(jax.jit(second.init)(KEY, VECTORS)["params"]["classifier"]["kernel"], 1)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(first.init)(KEY, VECTORS), before)
+    assert make_model(Scaled(rngs=nnx.Rngs(5)), 3) == first
+    # What is no value is another program, also where it has no hash.
+    module.scale = 3.0
+    third = make_model(module, 3)
+    assert third != first
+    np.testing.assert_allclose(third.apply(before, VECTORS)[0], 3 * logits, rtol=1e-6)
+    module.widths = [2]
+    fourth = make_model(module, 3)
+    assert make_model(module, 3) == fourth != third
+    module.widths[0] = 5
+    fifth = make_model(module, 3)
+    assert fifth != fourth
+    np.testing.assert_allclose(fourth.apply(before, VECTORS)[0], 6 * logits, rtol=1e-6)
+    np.testing.assert_allclose(fifth.apply(before, VECTORS)[0], 15 * logits, rtol=1e-6)
+    # So are other shapes, which a module's layers need not tell.
+    module.shift = nnx.Param(jnp.zeros(2))
+    sixth = make_model(module, 3)
+    module.shift = nnx.Param(jnp.zeros(3))
+    assert make_model(module, 3) != sixth
+
+
+def test_a_function_is_remembered():
+    rate = 0.5
+
+    def listed(num_classes):
+        return Unhashable([5, num_classes])
+
+    def outside():
+        return Linen(rate=rate)
+
+    class Widths(NNX):
+        def __init__(self, widths, *, rngs):
+            super().__init__(rngs=rngs)
+
+    for network in (
+        listed,
+        lambda: Unhashable([5, 3], functools.partial(nn.LayerNorm)),
+        functools.partial(Unhashable, widths=[5, 3]),
+        functools.partial(Widths, widths=[8]),
+        functools.partial(Unhashable, [3], np.ones(3)),
+    ):
+        assert make_model(network, 3) is make_model(network, 3)
+    assert make_model(listed, 3) is not make_model(listed, 4)
+    # Until something else is outside of it.
+    assert make_model(outside, 3) is make_model(Linen(rate=0.5), 3)
+    rate = 0.1
+    assert make_model(outside, 3) is make_model(Linen(rate=0.1), 3)
+
+
+@pytest.mark.parametrize(
+    "give", [lambda net: net, lambda net: lambda: net, lambda net: lambda: make_model(net, 3)]
+)
+def test_no_cache_keeps_a_module(give):
+    module = NNX(rngs=nnx.Rngs(0))
+    model = make_model(give(module), 3)
+    check_model(model, VECTORS.shape, VECTORS.dtype, 3)
+    kind = model.kind
+    shapes = [jax.eval_shape(one.init, KEY, VECTORS) for one in (model, kind)]
+    assert kind == model and shapes[0] == shapes[1]
+    kept = [weakref.ref(one) for one in (module, module.classifier.kernel[...])]
+    del module, model
+    gc.collect()
+    assert [one() for one in kept] == [None] * 2
+    assert kind.init(KEY, VECTORS)["params"]["classifier"]["kernel"].shape == (6, 3)
 
 
 def test_nnx_gives_the_modules_own_numbers():
