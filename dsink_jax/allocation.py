@@ -229,7 +229,7 @@ def _check_batch(logits, where, *, name="logits", **others):
     for key, value in {name: logits, **others}.items():
         check_arrays(**{key: value})
         if value.ndim != 2 or value.size == 0:
-            raise ValueError(f"{key} must have shape [N, C], got {list(value.shape)}.")
+            raise ValueError(f"{key} must have shape [N, C], N and C at least 1, got {list(value.shape)}.")
         if not jnp.issubdtype(value.dtype, jnp.floating):
             raise ValueError(f"{key} must be floating point, got {value.dtype}.")
         if value.shape != logits.shape:

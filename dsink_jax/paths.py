@@ -21,6 +21,8 @@ def check_local_path(path: str | os.PathLike[str], what: str) -> None:
 Give a local folder and copy it from or to there yourself.
     """
     text = os.fspath(path)
+    if not text.startswith("file:"):  # of two slashes pathlib leaves one
+        text = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)", r"\1//", text)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise InputError(
             f"{what} {text}: only places on this machine can be used. "

@@ -21,7 +21,7 @@ from dsink_jax.paths import check_local_path
 from dsink_jax.recipe import AuxiliaryPredictions
 from dsink_jax.training import OptimizerSettings, TrainingSettings
 from dsink_jax.training.optimizer import Schedule
-from experiments.method_flags import MethodFlags
+from experiments.method_flags import METHOD_FLAGS
 
 # Baselines that are no methods by name.
 NAIVE, NAIVE_TUNED = "naive_distillation", "naive_tuned"
@@ -40,7 +40,7 @@ PLACE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(MethodFlags):  # type: ignore[misc, valid-type]
+class _Config:
     """Trains two auxiliary models on long-tailed, mislabelled images, then the D-SINK target and baselines.
 
     The same command again goes on where it was stopped, or says that it is done. `--list-methods` prints the
@@ -362,6 +362,16 @@ class Config(MethodFlags):  # type: ignore[misc, valid-type]
                 "Leave --devices out, or hide devices from JAX (CUDA_VISIBLE_DEVICES, JAX_NUM_CPU_DEVICES)."
             )
         return available[: self.devices]
+
+
+# With the options of all methods behind, as flags such as `--elr-momentum`.
+Config = dataclasses.make_dataclass(
+    "Config",
+    METHOD_FLAGS,
+    bases=(_Config,),
+    frozen=True,
+    namespace={"__doc__": _Config.__doc__, "__module__": __name__},
+)
 
 
 def default_settings() -> dict[str, Any]:

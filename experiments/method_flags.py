@@ -15,17 +15,12 @@ def _help(option):
     return f"{option.method}: {said}"
 
 
-# Such as `--elr-momentum`.
-MethodFlags = dataclasses.make_dataclass(
-    "MethodFlags",
-    [
-        (
-            option.full_name,
-            Annotated[option.field.type, tyro.conf.arg(help=_help(option))],
-            dataclasses.field(default=option.field.default, kw_only=True),
-        )
-        for option in all_options()
-    ],
-    frozen=True,
-    namespace={"__module__": __name__},
-)
+# Name, type and default of the field of each, such as `elr_momentum`.
+METHOD_FLAGS = [
+    (
+        option.full_name,
+        Annotated[option.field.type, tyro.conf.arg(help=_help(option))],
+        dataclasses.field(default=option.field.default),
+    )
+    for option in all_options()
+]

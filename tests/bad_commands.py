@@ -178,8 +178,8 @@ STUDIES = {
     "study of a negative seed": ("study.__main__", "main --seeds -1", "--seeds"),
     "study into a file": ("study.__main__", "main --output file.npz", "--output"),
     "accuracy in a file": ("solver_accuracy", "--output file.npz", "--output"),
-    "overhead in a bucket": ("overhead", "--output gs://bucket/tables", "--output gs:/bucket/tables: only"),
-    "accuracy in a bucket": ("solver_accuracy", "--output gs://bucket/x", "--output gs:/bucket/x: only"),
+    "overhead in a bucket": ("overhead", "--output gs://bucket/tables", "--output gs://bucket/tables: only"),
+    "accuracy in a bucket": ("solver_accuracy", "--output gs://bucket/x", "--output gs://bucket/x: only"),
     "accuracy of nothing": ("solver_accuracy", "--outptu x", "--output"),
 }
 

@@ -209,8 +209,8 @@ def apply_to_each(preprocess: Preprocess, key: jax.Array, index: jax.Array, batc
         if result.shape != (1, *example.shape) or result.dtype != example.dtype:
             raise InputError(
                 f"preprocess made {result.dtype} {list(result.shape)} of {example.dtype} "
-                f"{[1, *example.shape]}: it has to keep shape and dtype. Let it end with "
-                "`.astype(batch.dtype)`, or give the images in the dtype it computes in."
+                f"{[1, *example.shape]}: it has to keep shape and dtype; `.astype(batch.dtype)` at its end "
+                "does the latter."
             )
         return result[0]
 

@@ -12,6 +12,9 @@ from dsink_jax.errors import check_known
 from dsink_jax.estimator.fitted import FittedDSink, Predicted
 from dsink_jax.estimator.fitting import fit
 from dsink_jax.estimator.settings import Settings
+from dsink_jax.methods import build_method
+
+_METHODS = ("imbalance_method", "noise_method", "base")
 
 
 class DSinkClassifier(ClassifierMixin, BaseEstimator):
@@ -80,6 +83,13 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self.average_decay = average_decay
         self.on_nan = on_nan
         self.seed = seed
+
+    def set_params(self, **params: Any) -> Self:
+        """As scikit-learn's; an option of a method that is given by name makes an object of the method."""
+        for name in {key.partition("__")[0] for key in params if "__" in key}:
+            if name in _METHODS and isinstance(getattr(self, name), str) and name not in params:
+                setattr(self, name, build_method(getattr(self, name)))
+        return super().set_params(**params)
 
     def fit(self, X: Any, y: Any) -> Self:
         """Trains f_L, f_N and the target.

@@ -17,7 +17,7 @@ import numpy as np
 from dsink_jax import allocation
 from dsink_jax.allocation import Allocation
 from dsink_jax.errors import InputError, StorageError, check_known
-from dsink_jax.estimator.descriptions import settings_as_json
+from dsink_jax.estimator.descriptions import as_json, settings_as_json
 from dsink_jax.estimator.inputs import InputKind, check_inputs
 from dsink_jax.estimator.settings import Settings
 from dsink_jax.methods import TrainingFacts, build_method
@@ -252,6 +252,9 @@ def _settings(path, kept, objects):
         check_known("setting", name, kept)
         if name not in missing:
             raise InputError(f"{path} was trained with {name} {kept[name]!r}: leave out {name}=.")
+        options = as_json(objects[name]).get("options", {}) if _is_method(kept[name]) else {}
+        if _is_method(kept[name]) and options != kept[name]["options"]:
+            raise InputError(f"{path}: {name}= had the options {kept[name]['options']}, and has {options}.")
     known: dict[str, Any] = {
         name: build_method(value["method"], value["options"]) if _is_method(value) else value
         for name, value in kept.items()

@@ -127,6 +127,8 @@ def build_method(
         is_function = callable(given) and not is_class and not isinstance(given, Method)
         made = given(facts) if is_function else given
         if not isinstance(made, Method):
+            if isinstance(method, type) and issubclass(method, Method):
+                raise InputError(f"{method.__name__} is the class of a method: give {method.__name__}().")
             raise InputError(
                 f"A method must be a name, a dsink_jax.methods.Method, or a function of the training facts "
                 f"that gives one, got {method!r}.\nNames: {', '.join(METHODS)}."

@@ -82,7 +82,7 @@ class EpochMetrics:
             f"{(self._epoch - 1) * self._steps + step}{terms_in_words if shown else ''}. "
             f"Last good checkpoint: {last_good()}.\n"
             f"Try a lower learning rate{' or a lower alpha' if is_distilled else ''}"
-            + (", or on_nan='skip'." if step < self._steps or terms else ".")
+            + (', or on_nan="skip".' if step < self._steps or terms else ".")
         )
 
 

@@ -1,6 +1,7 @@
 """How long and in what steps to train, in one stage or two."""
 
 import dataclasses
+import inspect
 from typing import Literal, get_args
 
 import numpy as np
@@ -61,6 +62,8 @@ class TrainingSettings:
                 "preprocess must be a function (key, batch) -> batch, such as dsink_jax.data.RandomFlip(), "
                 f"got {self.preprocess!r}."
             )
+        if self.preprocess is not None:
+            _check_arguments(self.preprocess)
         if self.average_decay is not None and not 0 < self.average_decay < 1:
             raise InputError(f"average_decay must be in (0, 1), got {self.average_decay!r}.")
         if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
@@ -70,6 +73,15 @@ class TrainingSettings:
     def last_epoch(self) -> int:
         """Number of epochs that are trained."""
         return self.epochs if self.end_after is None else min(self.end_after, self.epochs)
+
+
+def _check_arguments(preprocess):
+    try:
+        inspect.signature(preprocess).bind("key", "batch")
+    except TypeError as error:
+        raise InputError(f"preprocess must be a function (key, batch) -> batch: {error}.") from None
+    except ValueError:  # of what is not written in Python
+        return
 
 
 def _check_count(name, value):

@@ -14,7 +14,8 @@ import optax
 
 from dsink_jax.collectives import all_gather, psum
 from dsink_jax.data.augment import apply_to_each, normalize
-from dsink_jax.methods.base import Batch, Context, with_numbers
+from dsink_jax.errors import InputError
+from dsink_jax.methods.base import Batch, Context, MethodLoss, with_numbers
 from dsink_jax.methods.hooks import (
     LooksAtTrainingSet,
     MakesInputs,
@@ -244,7 +245,7 @@ def _losses(method, term, logits, batch, rows, context):
     if term is not None and batch.prepared is not None:
         count = logits.shape[-2] - len(batch.labels)
         logits, of_inputs = logits[..., :count, :], logits[..., count:, :]
-    base = method.loss(logits, batch, rows, context)
+    base = _checked(method.loss(logits, batch, rows, context), method, len(batch.labels))
     if term is None:
         predicted = base.predictions
         if predicted is None:
@@ -262,6 +263,19 @@ def _losses(method, term, logits, batch, rows, context):
         {**base.metrics, "base": base.values, "distillation": distillation, **metrics},
         method.predict(of_inputs, context.facts),
     )
+
+
+def _checked(loss, method, count):
+    """What a method's `loss` returned, if that is what it has to be."""
+    found = type(loss).__name__
+    if isinstance(loss, MethodLoss):
+        found = f"values of shape {list(jnp.shape(loss.values))}"
+    if not isinstance(loss, MethodLoss) or jnp.shape(loss.values) != (count,):
+        raise InputError(
+            f"{type(method).__name__}.loss must return MethodLoss(values) with a value for each of {count} "
+            f"examples, got {found}."
+        )
+    return loss
 
 
 def _fed(batch, term):

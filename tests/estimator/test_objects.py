@@ -1,5 +1,6 @@
 """Objects that people bring: changed after a fit, of other structures and types, alike but for a number."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -8,13 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sklearn.model_selection import GridSearchCV
 
 from blobs import blobs
-from dsink_jax import FittedDSink, InputError, fit
-from dsink_jax.methods import ClassBalanced, TauNormalization
+from dsink_jax import DSinkClassifier, FittedDSink, InputError, fit
+from dsink_jax.methods import (
+    ClassBalanced,
+    CrossEntropy,
+    EarlyLearningRegularization,
+    MethodLoss,
+    TauNormalization,
+)
 
 VECTORS, LABELS = blobs(64, seed=1)
 QUICK = {"epochs": 2, "batch_size": 16, "devices": jax.devices()[:1]}
+QUICK_FOR_SEARCH = {"epochs": 1, "batch_size": 16, "role": "noise_robust"}
 
 
 def test_an_option_changed_after_a_fit_changes_no_fitted_model():
@@ -121,3 +130,71 @@ def test_options_of_methods_by_name(tmp_path):
         fit(VECTORS, LABELS, options={"elr_momentun": 0.5}, **QUICK)
     with pytest.raises(InputError, match="must be a dictionary"):
         fit(VECTORS, LABELS, options="elr", **QUICK)
+
+
+SOURCE = """
+import flax.linen as nn
+import jax.numpy as jnp
+SCALE = 2.0
+def scaled(batch):
+    return SCALE * jnp.tanh(batch)
+def augmented(key, batch):
+    return scaled(batch).astype(batch.dtype)
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, inputs):
+        return nn.Dense(4)(nn.relu(inputs))
+"""
+
+
+def test_a_directory_tells_edited_code_apart(tmp_path):
+    def run_with(edited, setting):
+        names = {"__name__": "__main__"}
+        exec(edited, names)
+        given = {"preprocess": names["augmented"]} if setting == "preprocess" else {"model": names["Net"]()}
+        fit(VECTORS, LABELS, target=False, directory=tmp_path / setting, **given, **{**QUICK, "epochs": 1})
+
+    for setting, edits in {
+        "preprocess": [("jnp.tanh", "jnp.sin"), ("SCALE = 2.0", "SCALE = 3.0"), ("SCALE *", "SCALE +")],
+        "model": [("nn.relu", "nn.tanh")],
+    }.items():
+        run_with(SOURCE, setting)
+        run_with(SOURCE, setting)  # the same again goes on
+        for old, new in edits:
+            with pytest.raises(InputError, match=f"differs in setting {setting}"):
+                run_with(SOURCE.replace(old, new), setting)
+
+
+def test_a_search_over_options_of_a_method_by_name():
+    classifier = DSinkClassifier(epochs=1).set_params(noise_method__momentum=0.9)
+    assert classifier.noise_method == EarlyLearningRegularization(momentum=0.9)
+    search = GridSearchCV(DSinkClassifier(**QUICK_FOR_SEARCH), {"noise_method__momentum": [0.7, 0.9]}, cv=2)
+    assert set(search.fit(VECTORS, LABELS).best_params_) == {"noise_method__momentum"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean(CrossEntropy):
+    """Forgets that a value is wanted for each example."""
+
+    def loss(self, logits, batch, example_state, context):
+        return MethodLoss(logits.mean())
+
+
+@dataclasses.dataclass(frozen=True)
+class Bare(CrossEntropy):
+    def loss(self, logits, batch, example_state, context):
+        return logits.mean(-1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"noise_method": Mean()}, r"Mean.loss must return MethodLoss\(values\) with a value for each of 16"),
+        ({"noise_method": Bare()}, "Bare.loss must return MethodLoss"),
+        ({"noise_method": CrossEntropy}, r"give CrossEntropy\(\)"),
+        ({"preprocess": lambda batch: batch}, "preprocess must be a function"),
+    ],
+)
+def test_mistakes_in_what_one_writes(setting, said):
+    with pytest.raises(InputError, match=said):
+        fit(VECTORS, LABELS, **setting, **QUICK)
