@@ -229,7 +229,8 @@ def _check_batch(logits, where, *, name="logits", **others):
     for key, value in {name: logits, **others}.items():
         check_arrays(**{key: value})
         if value.ndim != 2 or value.size == 0:
-            raise ValueError(f"{key} must have shape [N, C], N and C at least 1, got {list(value.shape)}.")
+            least = " N and C must be at least 1." if value.ndim == 2 else ""
+            raise ValueError(f"{key} must have shape [N, C], got {list(value.shape)}.{least}")
         if not jnp.issubdtype(value.dtype, jnp.floating):
             raise ValueError(f"{key} must be floating point, got {value.dtype}.")
         if value.shape != logits.shape:

@@ -204,7 +204,7 @@ def test_the_only_example_of_a_class_is_not_judged():
         ),
         ("data.csv --fold 3", "--folds"),
         ("gs://bucket/data.csv", "gs://bucket/data.csv: only places on this machine"),
-        ("data.csv --output s3://bucket/found", "--output s3:/bucket/found: only places on this machine"),
+        ("data.csv --output s3://bucket/found", "--output s3://bucket/found: only places on this machine"),
         ("", "required"),
     ],
 )
