@@ -155,10 +155,15 @@ def test_options_of_other_methods_are_refused():
     assert len(str(refused.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("made", [3, None, lambda facts: "elr", methods.CrossEntropy])
+@pytest.mark.parametrize("made", [3, None, lambda facts: "elr"])
 def test_what_is_no_method_is_refused(made):
     with pytest.raises(InputError, match=r"^A method must be a name, a dsink_jax.methods.Method, or a func"):
         build_method(made, facts=FACTS)
+
+
+def test_the_class_of_a_method_is_no_method():
+    with pytest.raises(InputError, match=r"give CrossEntropy\(\)"):
+        build_method(methods.CrossEntropy, facts=FACTS)
 
 
 def test_a_function_is_given_the_facts():
