@@ -12,7 +12,7 @@ import jax
 from dsink_jax.data.noise import HUMAN_KINDS, NoiseKind, check_noise
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.flags import check_local_flags, flag
-from dsink_jax.methods import METHODS, build_method, method_options
+from dsink_jax.methods import METHODS, build_method
 from dsink_jax.methods.distillation import LossScale
 from dsink_jax.methods.docstrings import attribute_help
 from dsink_jax.methods.registry import all_options
@@ -267,8 +267,7 @@ class _Config:
 
     def options_of(self, method: str) -> dict[str, Any]:
         """The options of a method by name; an unknown one has none."""
-        names = method_options(method) if method in METHODS else ()
-        return {name: getattr(self, f"{method}_{name}") for name in names}
+        return {one.name: getattr(self, one.full_name) for one in all_options() if one.method == method}
 
     @property
     def method_names(self) -> set[str]:
@@ -291,14 +290,8 @@ class _Config:
     @property
     def training_settings(self) -> TrainingSettings:
         """How long and in what steps to train a model of one stage, without augmentation."""
-        optimizer = OptimizerSettings(
-            self.optimizer,
-            self.learning_rate,
-            self.schedule,
-            self.momentum,
-            self.nesterov,
-            self.weight_decay,
-        )
+        how = self.learning_rate, self.schedule, self.momentum, self.nesterov, self.weight_decay
+        optimizer = OptimizerSettings(self.optimizer, *how)
         return TrainingSettings(
             self.epochs,
             self.batch_size,
