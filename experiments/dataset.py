@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from dsink_jax.data import corruption, sources
 from dsink_jax.data.augment import Compose, RandomCrop, RandomFlip
+from dsink_jax.data.checksums import checksum, spread_rows
 from dsink_jax.data.human_labels import load_human_labels
 from dsink_jax.data.noise import transition_matrix
 from dsink_jax.data.streaming import Selected, Source, is_streamed, read_rows
@@ -25,7 +25,6 @@ from experiments.run_directory import RunDirectory, known
 
 # Long tail, noise and meta set have streams of the data seed of their own.
 _VALIDATION_STREAM = 3
-_LOOKED_AT = 256  # images whose checksum streamed sets have
 _BLOCK = 1024  # images at once
 
 
@@ -76,15 +75,15 @@ class Dataset:
         spaced, which the others have too.
         """
         images, test, index = self.data.train.images, self.data.test, self.drawn.index
-        some = index[np.unique(np.linspace(0, len(index) - 1, _LOOKED_AT).astype(int))]
+        some = index[spread_rows(len(index))]
         found = {
-            "test images": _checksum([test.images, test.labels]),
-            "some training images": _checksum([read_rows(images, some)]),
+            "test images": checksum([test.images, test.labels]),
+            "some training images": checksum([read_rows(images, some)]),
         }
         if is_streamed(images):
             return found
         blocks = (images[index[start : start + _BLOCK]] for start in range(0, len(index), _BLOCK))
-        return {**found, "training images": _checksum(blocks)}
+        return {**found, "training images": checksum(blocks)}
 
     @functools.cached_property
     def training_set(self) -> TrainingSet:
@@ -123,8 +122,7 @@ class Dataset:
             return None
         if drawn.noise == "asymmetric":  # its class map is the file's, whatever the map seed
             identity = np.eye(drawn.num_classes)
-            matrix = (1 - drawn.nominal_rate) * identity + drawn.nominal_rate * identity[drawn.class_map]
-            return matrix
+            return (1 - drawn.nominal_rate) * identity + drawn.nominal_rate * identity[drawn.class_map]
         return transition_matrix(
             drawn.noise,
             0.0 if drawn.noise == "none" else drawn.nominal_rate,
@@ -253,15 +251,6 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
         "data_seed": drawn.data_seed,
         "sha256": drawn.sha256,
     }
-
-
-def _checksum(parts):
-    """Of arrays one after the other."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(f"{part.dtype} {part.shape}".encode())
-        found.update(np.ascontiguousarray(part))
-    return found.hexdigest()[:32]
 
 
 def _held_out(drawn, config):

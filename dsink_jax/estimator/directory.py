@@ -1,15 +1,15 @@
 """The directory of a fit: its checkpoints, and what it is a fit of."""
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from dsink_jax.data.checksums import checksum, spread_rows
 from dsink_jax.data.streaming import is_streamed, read_rows
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.paths import check_local_path
@@ -17,8 +17,7 @@ from dsink_jax.training.lock import DirectoryLock
 from dsink_jax.training.processes import from_first
 
 _NAME = "fit.json"
-_AT_ONCE = 2**26  # bytes
-_LOOKED_AT = 256  # examples of what is streamed
+_BLOCK = 1024  # examples at once
 
 
 def checkpoint_folder(path: str | os.PathLike[str] | None) -> pathlib.Path | None:
@@ -34,12 +33,14 @@ def checkpoint_folder(path: str | os.PathLike[str] | None) -> pathlib.Path | Non
 
 
 @contextlib.contextmanager
-def fit_directory(path: str | os.PathLike[str] | None, description: dict[str, Any]) -> Iterator[None]:
+def fit_directory(
+    path: str | os.PathLike[str] | None, describe: Callable[[], dict[str, Any]]
+) -> Iterator[None]:
     """Holds the directory of a fit as long as the context is open; nothing for None.
 
     Args:
       path: the directory, made if it is not there.
-      description: what is fitted, as JSON holds it; see `describe_data`.
+      describe: gives what is fitted, as JSON holds it, see `describe_data`; not called for no directory.
 
     Raises:
       InputError: if another process uses it, it holds another fit, or it cannot be written.
@@ -55,6 +56,7 @@ def fit_directory(path: str | os.PathLike[str] | None, description: dict[str, An
         held.append(DirectoryLock(directory, "Give another directory."))
         _check_same(directory, description)
 
+    description = describe()
     try:
         from_first(take)
         yield
@@ -93,18 +95,7 @@ def _write(file, description):
 
 def describe_data(inputs: Any, labels: np.ndarray) -> dict[str, str]:
     """Checksums of inputs and labels; of what is streamed, those of some examples, evenly spaced."""
-    if is_streamed(inputs):
-        rows = np.unique(np.linspace(0, len(inputs) - 1, _LOOKED_AT).astype(int))
-        looked_at = read_rows(inputs, rows)
-    else:
-        looked_at = inputs
+    looked_at = read_rows(inputs, spread_rows(len(inputs))) if is_streamed(inputs) else inputs
     shape = "x".join(map(str, inputs.shape))
-    return {"inputs": f"{inputs.dtype} {shape} {_checksum(looked_at)}", "labels": _checksum(labels)}
-
-
-def _checksum(array):
-    found = hashlib.sha256()
-    each = max(_AT_ONCE // max(array[:1].nbytes, 1), 1)
-    for start in range(0, len(array), each):
-        found.update(np.ascontiguousarray(array[start : start + each]).tobytes())
-    return found.hexdigest()[:32]
+    blocks = (looked_at[start : start + _BLOCK] for start in range(0, len(looked_at), _BLOCK))
+    return {"inputs": f"{inputs.dtype} {shape} {checksum(blocks)}", "labels": checksum([labels])}

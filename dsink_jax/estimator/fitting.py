@@ -80,15 +80,18 @@ def fit(
     training_set, kind = make_training_set(inputs, labels, num_classes, settings)
     # All that can be wrong with the call is found before the directory is touched.
     recipe = recipe_maker(training_set, settings, devices, verbose)(target, checkpoint_folder(directory))
-    description = {
-        **{f"setting {name}": value for name, value in settings_as_json(settings).items()},
-        **(describe_data(training_set.inputs, training_set.labels) if directory is not None else {}),
-        "num_classes": training_set.num_classes,
-        # What fits the devices; with another one steps and epochs would no longer go together.
-        "examples a step": _batch_size(settings, len(training_set.labels), total_devices(devices)),
-        "target": target,
-    }
-    with fit_directory(directory, description):
+
+    def describe():
+        return {
+            **{f"setting {name}": value for name, value in settings_as_json(settings).items()},
+            **describe_data(training_set.inputs, training_set.labels),
+            "num_classes": training_set.num_classes,
+            # What fits the devices; with another one steps and epochs would no longer go together.
+            "examples a step": _batch_size(settings, len(training_set.labels), total_devices(devices)),
+            "target": target,
+        }
+
+    with fit_directory(directory, describe):
         parts = recipe.train_all()
         class_prior = _mean_prediction(recipe.training_logits(NOISE_ROBUST))
     return FittedDSink(parts, training_set.standardization, kind, settings, class_prior, devices)
