@@ -144,9 +144,9 @@ def write_table(folder: pathlib.Path, rows: pd.DataFrame) -> None:
         lines += ["", f"## {name}", "", describe(here), "", "```", align(table, left=1), "```"]
     lines += [
         *("", "## Where the audit is ahead of the best of cleanlab, seed by seed", ""),
-        "Points, mean with its 95 % interval over seeds (Student's t; of several sets together: of their mean "
+        "Points, mean with its 95 % interval over seeds (Student's t; of several sets together: of the mean "
         "in each seed), and in how many sets. There are no test images: what is judged are the examples of a "
-        "set themselves, which are drawn anew for each seed.",
+        "set, which are drawn anew for each seed.",
         "",
     ]
     table = [("setting", *heads)]
