@@ -9,14 +9,17 @@ import shutil
 import statistics
 
 import jax
+import numpy as np
 import pytest
 
+from dsink_jax.data.npz_files import read_npz
 from experiments import embeddings, label_audit
 from experiments.kept_rows import read_rows
 from experiments.study import __main__ as study_command
 from experiments.study.budgets import BUDGETS
 from experiments.study.catalogue import STUDIES
 from experiments.study.models import DEFAULT_ALPHA
+from experiments.study.predictions import file_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -169,6 +172,7 @@ def beside_the_others(found):
     """D-SINK's accuracy, and how far it is ahead of the best of five, each seed's best, adjusted f_N."""
     models = {model: values for (model, measure), values in found.items() if measure == "last"}
     own, adjusted = models.pop("dsink"), models.pop("noise_robust_adjusted")
+    models.pop(_EARLY, None)
     assert len(models) == 5
     best = max(models.values(), key=statistics.mean)
     best_of_each = [max(values) for values in zip(*models.values(), strict=True)]
@@ -178,6 +182,7 @@ def beside_the_others(found):
     ]
 
 
+_EARLY = "f_L-logit_adjustment-epochs=0.3"
 _FIVE = ("cross_entropy", "f_L-logit_adjustment", "f_N-elr", "naive-noise_weight=0.7", "ensemble")
 
 
@@ -189,6 +194,9 @@ def test_real_cifar_is_that_of_the_main_study():
         models = found[f"cifar{classes}-ratio-{ratio}-{noise.replace(' ', '-')}"]
         shown = [models["cross_entropy", "noisy_memorised"], *(models[model, "last"] for model in _FIVE)]
         expected = [number for values in shown for number in spread(values)] + beside_the_others(models)
+        if early := models.get((_EARLY, "last")):
+            expected += behind(models["dsink", "last"], early)
+        assert bool(early) == ("not run" not in cells)
         assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
 
 
@@ -255,6 +263,18 @@ def test_shares_of_the_rarest_classes_are_those_measured():
         assert f"{shares[kind]:.1f} %" in text, kind
 
 
+def test_kept_predictions_are_those_of_the_rows():
+    """The share of the test images that are right is the accuracy of the row, to its rounding."""
+    for folder in sorted((ROOT / "results").glob("*/predictions")):
+        rows = read_rows(folder.parent / "results.csv") if (folder.parent / "results.csv").exists() else None
+        for row in () if rows is None else rows.to_dict("records"):
+            place = file_of(folder.parent, row["budget"], row["setting"], row["seed"])
+            found = read_npz(place) if place.exists() else {}
+            if row["model"] in found:
+                right = np.mean(found[row["model"]] == found["gold"])
+                assert right == pytest.approx(row["last"], abs=6e-5), (place, row["model"])
+
+
 def test_one_training_has_one_result():
     """A model of a corrupted set and a seed that several studies tell of is the same training in all."""
     results = {}
@@ -287,7 +307,7 @@ def test_fewer_epochs_are_those_of_the_study():
     assert len(lines) == len(found) == 3
     for ratio, noise, cells in lines:
         models = found[f"cifar10-ratio-{ratio}-{noise.replace(' ', '-')}"]
-        short, own = models["f_L-logit_adjustment-epochs=0.3", "last"], models["dsink", "last"]
+        short, own = models[_EARLY, "last"], models["dsink", "last"]
         expected = [*spread(short), *spread(own), *behind(own, short)]
         assert numbers_in(cells) == pytest.approx(expected, abs=0.051)
 
