@@ -1,13 +1,16 @@
 """Predictions that studies keep: gathered from runs, and what tables make of them."""
 
 import json
+import pathlib
 
 import numpy as np
 import pandas as pd
 import pytest
 from study_rows import rows_of
 
+from dsink_jax.data.npz_files import read_npz
 from dsink_jax.errors import InputError
+from experiments.kept_rows import read_rows
 from experiments.study import paired, predictions, records, render
 from experiments.study.catalogue import STUDIES
 from experiments.study.intervals import Accuracy, accuracy, bootstrap_difference
@@ -148,3 +151,15 @@ def test_a_damaged_file_is_named(tmp_path):
     file.write_bytes(b"no")
     with pytest.raises(InputError, match=r"small-a-seed-0.npz cannot be read"):
         Predictions(tmp_path, "small", "a").has(0, "dsink")
+
+
+def test_kept_predictions_are_those_of_the_rows():
+    """The share of the test images that are right is the accuracy of the row, to its rounding."""
+    for folder in sorted((pathlib.Path(__file__).parents[2] / "results").glob("*/predictions")):
+        rows = read_rows(folder.parent / "results.csv") if (folder.parent / "results.csv").exists() else None
+        for row in () if rows is None else rows.to_dict("records"):
+            place = predictions.file_of(folder.parent, row["budget"], row["setting"], row["seed"])
+            found = read_npz(place) if place.exists() else {}
+            if row["model"] in found:
+                right = np.mean(found[row["model"]] == found["gold"])
+                assert right == pytest.approx(row["last"], abs=6e-5), (place, row["model"])
