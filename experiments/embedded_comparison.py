@@ -13,7 +13,10 @@ from experiments.environments import COLUMN, environment_here, identify, remembe
 from experiments.kept_rows import read_rows, write_rows
 from experiments.output_folder import make_output, writing_output
 from experiments.seeds import check_seeds
+from experiments.study import predictions
 from experiments.study.budgets import Setting
+
+KEPT = "kept"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Comparison:
       digits: corrupted sets of the digits.
       cifar: those of CIFAR-10.
       rows_in_a_cell: how many rows a corrupted set has when it is complete.
-      compare: makes them, from a set and a seed.
+      compare: makes them, from a set and a seed. What they have under `KEPT` are arrays for the predictions
+        of the corrupted set, see `predictions.keep`.
       float_format: of a number as it is written; all digits if None.
       packages: that rows are computed with beside what every run is.
       write_table: writes the tables into a folder, from all rows.
@@ -80,11 +84,16 @@ def run_cells(comparison: Comparison, flags: CellFlags, output: pathlib.Path) ->
             continue
         print(f"{setting.name} seed {seed}", flush=True)
         place = {"setting": setting.name, "seed": seed, COLUMN: name}
-        new = pd.DataFrame([row | place for row in comparison.compare(setting, seed)])
+        made = [{**row, **place} for row in comparison.compare(setting, seed)]
+        found = {name: array for row in made for name, array in row.pop(KEPT, {}).items()}
+        new = pd.DataFrame(made)
         rows = pd.concat([rows, new], ignore_index=True)[list(comparison.fields)].infer_objects()
         done.add((setting.name, seed))
         with writing_output(output):
             remember(output, [environment])
+            predictions.keep(
+                predictions.file_of(output, comparison.name, setting.name, seed), found, anew=True
+            )
             write_rows(file, rows, comparison.float_format)
     with writing_output(output):
         comparison.write_table(output, rows)
