@@ -70,6 +70,7 @@ class ModelSpec:
       training_set: what it is trained on, if that is not the recipe's.
       epochs: for how long, if not as long as the recipe says.
       average_decay: of a moving average of its parameters, or None.
+      weight_decay: if not that of the recipe.
       label: its method in words.
     """
 
@@ -84,6 +85,7 @@ class ModelSpec:
     training_set: TrainingSet | None = None
     epochs: int | None = None
     average_decay: float | None = None
+    weight_decay: float | None = None
     label: str = ""
 
     @property
@@ -189,7 +191,10 @@ class Recipe:
         for name in spec.auxiliaries:
             if name not in self._specs:
                 raise InputError(f"{spec.name} needs the model {name}, which is none of the recipe's.")
-            if spec.auxiliary_predictions == "out_of_fold" and self._specs[name].training_set is not None:
+            other = self._specs[name].training_set
+            if spec.auxiliary_predictions == "out_of_fold" and not (
+                other is None or other.inputs is self._set.inputs
+            ):
                 raise InputError(
                     f"{name} has a training set of its own: {spec.name} cannot look it up out of fold."
                 )
@@ -244,6 +249,9 @@ class Recipe:
             settings = dataclasses.replace(settings, epochs=spec.epochs)
         if spec.average_decay is not None:
             settings = dataclasses.replace(settings, average_decay=spec.average_decay)
+        if spec.weight_decay is not None:
+            optimizer = dataclasses.replace(settings.optimizer, weight_decay=spec.weight_decay)
+            settings = dataclasses.replace(settings, optimizer=optimizer)
         return spec.training_set or self._set, settings
 
     def train(self, name: str) -> TrainedModel:

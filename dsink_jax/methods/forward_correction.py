@@ -7,9 +7,10 @@ import jax.numpy as jnp
 
 from dsink_jax import losses
 from dsink_jax.errors import InputError
-from dsink_jax.losses._checks import check_range
+from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.methods.base import Method, MethodLoss
 from dsink_jax.methods.hooks import LooksAtTrainingSet, rounded_share
+from dsink_jax.methods.logit_adjustment import MIN_TEMPERATURE, balanced_prediction, shifted_by_prior
 from dsink_jax.methods.transition import estimate_transition_matrix
 
 
@@ -24,15 +25,22 @@ class ForwardCorrection(LooksAtTrainingSet, Method):
       matrix: `estimated`; or `known`, the matrix that synthetic noise was drawn with, which is not known of
         real data.
       estimate_after: share of the training before the estimate, in (0, 1).
+      tau: strength of a logit adjustment by the class prior, at least 0. With 1, and the shares of the true
+        classes for prior, the prediction counts all classes alike.
+      temperature: what logits are divided by to predict, positive; no part of the training.
     """
 
     matrix: Literal["estimated", "known"] = "estimated"
     estimate_after: float = 0.1
+    tau: float = 0.0
+    temperature: float = 1.0
 
     def __post_init__(self):
         if self.matrix not in ("estimated", "known"):
             raise InputError(f"matrix must be estimated or known, got {self.matrix!r}.")
         self.check(check_range, "estimate_after", 0.0, 1.0, low_open=True, high_open=True)
+        self.check(check_at_least, "tau", 0)
+        self.check(check_at_least, "temperature", MIN_TEMPERATURE)
 
     def check_facts(self, facts):
         """The matrix must be known if it is to be."""
@@ -55,5 +63,11 @@ class ForwardCorrection(LooksAtTrainingSet, Method):
 
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
+        logits = shifted_by_prior(logits, context.facts, self.tau)
         values = losses.forward_corrected_cross_entropy(logits, batch.labels, context.shared_state)
         return MethodLoss(values)
+
+    def predict(self, logits, facts):
+        """The unshifted logits; with `tau` above 0 none for classes without examples."""
+        balanced = balanced_prediction(logits, facts, self.temperature)
+        return jnp.where(self.tau > 0, balanced, logits / self.temperature)

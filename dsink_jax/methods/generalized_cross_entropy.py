@@ -10,24 +10,40 @@ from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
 from dsink_jax.methods.base import Method, MethodLoss
 from dsink_jax.methods.hooks import LooksAtTrainingSet, rounded_share
+from dsink_jax.methods.logit_adjustment import MIN_TEMPERATURE, balanced_prediction, shifted_by_prior
 
 
 @dataclasses.dataclass(frozen=True)
 class GeneralizedCrossEntropy(Method):
     """Generalised cross-entropy (Zhang and Sabuncu, NeurIPS 2018, arXiv 1805.07836).
 
+    With `tau` above 0 the logits are shifted by the class prior in the loss, as logit adjustment does, and the
+    prediction counts all classes alike: robust to noise and to imbalance at once.
+
     Attributes:
       q: robustness in (0, 1].
+      tau: strength of the logit adjustment, at least 0.
+      temperature: what logits are divided by to predict, positive; no part of the training.
     """
 
     q: float = 0.7
+    tau: float = 0.0
+    temperature: float = 1.0
 
     def __post_init__(self):
         self.check(check_range, "q", 0.0, 1.0, low_open=True)
+        self.check(check_at_least, "tau", 0)
+        self.check(check_at_least, "temperature", MIN_TEMPERATURE)
 
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
+        logits = shifted_by_prior(logits, context.facts, self.tau)
         return MethodLoss(losses.generalized_cross_entropy(logits, batch.labels, self.q))
+
+    def predict(self, logits, facts):
+        """The unshifted logits; with `tau` above 0 none for classes without examples."""
+        balanced = balanced_prediction(logits, facts, self.temperature)
+        return jnp.where(self.tau > 0, balanced, logits / self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,17 +1,32 @@
 """Logit adjustment in the loss and after training, and balanced softmax."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from dsink_jax import losses
 from dsink_jax.losses._checks import check_at_least
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
-from dsink_jax.methods.base import Method, MethodLoss
+from dsink_jax.methods.base import Array, Method, MethodLoss, TrainingFacts
 from dsink_jax.methods.class_balanced import check_no_empty_class
 
 # Logit of a class without examples: no probability, and finite, so that differences of it are numbers.
 _IMPOSSIBLE = -1e9
+MIN_TEMPERATURE = 1e-3
+
+
+def shifted_by_prior(logits: Array, facts: TrainingFacts, tau: Any) -> jax.Array:
+    """Logits `[n, C]` as logit adjustment trains them: shifted by tau * log class_prior."""
+    prior = jnp.asarray(facts.class_prior)
+    known = jnp.where(prior > 0, prior, 1.0)
+    return logits + jnp.where(prior > 0, tau * jnp.log(known), jnp.where(tau > 0, _IMPOSSIBLE, 0.0))
+
+
+def balanced_prediction(logits: Array, facts: TrainingFacts, temperature: Any) -> jax.Array:
+    """Logits `[n, C]` to predict by: not shifted, and none for classes without examples."""
+    return jnp.where(jnp.asarray(facts.class_counts) > 0, logits / temperature, _IMPOSSIBLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +39,15 @@ class LogitAdjustment(Method):
 
     Attributes:
       tau: strength, at least 0.
+      temperature: what logits are divided by to predict, positive; no part of the training.
     """
 
     tau: float = 1.0
+    temperature: float = 1.0
 
     def __post_init__(self):
         self.check(check_at_least, "tau", 0)
+        self.check(check_at_least, "temperature", MIN_TEMPERATURE)
 
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
@@ -38,12 +56,16 @@ class LogitAdjustment(Method):
 
     def predict(self, logits, facts):
         """The unshifted logits of the classes that have examples."""
-        return jnp.where(jnp.asarray(facts.class_counts) > 0, logits, _IMPOSSIBLE)
+        return balanced_prediction(logits, facts, self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
 class BalancedSoftmax(LogitAdjustment):
-    """Balanced softmax (Ren et al., NeurIPS 2020, arXiv 2007.10740): logit adjustment with tau 1."""
+    """Balanced softmax (Ren et al., NeurIPS 2020, arXiv 2007.10740): logit adjustment with tau 1.
+
+    Attributes:
+      temperature: what logits are divided by to predict, positive.
+    """
 
     tau: float = dataclasses.field(default=1.0, init=False)
 
@@ -54,6 +76,7 @@ class PostHocLogitAdjustment(LogitAdjustment):
 
     Attributes:
       tau: strength, at least 0.
+      temperature: what the shifted logits are divided by, positive.
     """
 
     def check_facts(self, facts):
@@ -66,4 +89,4 @@ class PostHocLogitAdjustment(LogitAdjustment):
 
     def predict(self, logits, facts):
         """Logits without the share that the prior has in them."""
-        return logits - self.tau * jnp.log(jnp.asarray(facts.class_prior))
+        return (logits - self.tau * jnp.log(jnp.asarray(facts.class_prior))) / self.temperature

@@ -1,0 +1,168 @@
+"""What given labels say of models, and models of given labels: noise, true shares, and who is to be believed.
+
+A model's predictions for examples that it has not seen are held against the labels that were given. How
+classes are mistaken for one another, P(given | true), and how often each true class occurs are found by
+expectation maximisation, and the likelihood of the given labels then says how good the model is. No clean
+label is needed: a model that repeats the noise of the labels gains nothing over one that sees through it, as
+the noise has a model of its own.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsink_jax.array_checks import check_arrays
+
+TEMPERATURES = (1.4, 1.0, 0.7, 0.5, 1 / 3, 0.25, 1 / 6, 1 / 9)
+_ITERATIONS = 40
+_LEAST_LOGIT = -30.0  # next to its row's largest: a model may rule a class out in error
+_LEAST = 1e-9  # of a probability
+
+
+class NoiseModel(NamedTuple):
+    """How labels came about, by a model's predictions. Arrays of NumPy.
+
+    Attributes:
+      score: nats: the mean log-likelihood of the given labels, plus the same with every given class counted
+        alike and next to that of its share. Differences tell which model is better.
+      temperature: what the logits are best divided by.
+      class_shares: float32 `[C]`, shares of the true classes.
+      transition_matrix: float32 `[C, C]`, P(given | true), rows sum to 1.
+      predictions: float32 `[M, C]`, P(true | example), moved to the class shares.
+      probabilities: float32 `[M, C]`, P(true | example, given label).
+    """
+
+    score: float
+    temperature: float
+    class_shares: np.ndarray
+    transition_matrix: np.ndarray
+    predictions: np.ndarray
+    probabilities: np.ndarray
+
+
+def fit_noise_model(logits: Any, labels: Any, *, balanced: bool) -> NoiseModel:
+    """Finds the noise of given labels by the predictions of a model that has not seen them.
+
+    Args:
+      logits: floating `[M, C]`, for examples that the model was not trained on. Minus infinity is taken for
+        next to impossible.
+      labels: integer `[M]` in 0..C-1, as given.
+      balanced: whether the model's predictions count all classes alike, as those of logit adjustment do: then
+        they are brought to the shares of the true classes by Bayes' rule. Otherwise the column of each class
+        is scaled so that the mean prediction is these shares, whatever prior the model has: D-SINK's
+        transport.
+
+    Returns:
+      The `NoiseModel` of the temperature, among `TEMPERATURES`, under which the labels are most likely.
+
+    Raises:
+      ValueError: for arrays that do not go together.
+
+    Source: the EM algorithm of Dawid and Skene, Applied Statistics 28, 1979, for one annotator; of Saerens,
+    Latinne and Decaestecker, Neural Computation 14, 2002, for the shares; the transport of D-SINK, arXiv
+    2510.08179; temperature scaling, Guo et al., ICML 2017, arXiv 1706.04599.
+
+    >>> import numpy as np
+    >>> sure = 4.0 * np.eye(2)[[0] * 6 + [1] * 4]
+    >>> found = fit_noise_model(sure, np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1]), balanced=True)
+    >>> found.class_shares.argmax().item(), found.probabilities[5].argmax().item()
+    (0, 0)
+    """
+    check_arrays(logits=logits, labels=labels)
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    if logits.ndim != 2 or 0 in logits.shape or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"Logits must be [M, C] and labels [M], got {list(logits.shape)} and {list(labels.shape)}."
+        )
+    count = len(labels)
+    rows = _rounded_up(count)
+    filled = np.zeros((rows, logits.shape[1]), np.float32)
+    filled[:count] = np.maximum(logits - logits.max(-1, keepdims=True), _LEAST_LOGIT)
+    given = np.zeros(rows, np.int32)
+    given[:count] = labels
+    valid = (np.arange(rows) < count).astype(np.float32)
+    fits = jax.device_get(_fit_each(filled, given, valid, np.float32(TEMPERATURES), balanced))
+    best = int(np.argmax(fits.likelihood))
+    shares, offset, matrix = fits.shares[best], fits.offset[best], fits.matrix[best]
+    predictions, probabilities = jax.device_get(
+        _explain(filled / np.float32(TEMPERATURES[best]), given, offset, matrix)
+    )
+    return NoiseModel(
+        score=float(fits.likelihood[best] + fits.by_class[best]),
+        temperature=TEMPERATURES[best],
+        class_shares=shares,
+        transition_matrix=matrix,
+        predictions=predictions[:count],
+        probabilities=probabilities[:count],
+    )
+
+
+def _rounded_up(count):
+    """Rows to fill up to, so that sets of about the same size share a program."""
+    unit = 2 ** max(count.bit_length() - 4, 0)
+    return -(-count // unit) * unit
+
+
+class _Fit(NamedTuple):
+    """What is found at one temperature: see `NoiseModel`; `offset` `[C]` is added to the logits."""
+
+    likelihood: jax.Array
+    by_class: jax.Array
+    shares: jax.Array
+    offset: jax.Array
+    matrix: jax.Array
+
+
+@partial(jax.jit, static_argnames="balanced")
+def _fit_each(logits, labels, valid, temperatures, balanced):
+    return jax.lax.map(lambda one: _fit(logits / one, labels, valid, balanced), temperatures)
+
+
+def _explain(logits, labels, offset, matrix):
+    """P(true | example) and P(true | example, given label), both `[M, C]`."""
+    predictions = jax.nn.softmax(logits + offset, axis=-1)
+    joint = predictions * matrix.T[labels]
+    return predictions, joint / jnp.maximum(joint.sum(-1, keepdims=True), jnp.finfo(joint.dtype).tiny)
+
+
+def _fit(logits, labels, valid, balanced):
+    num_classes = logits.shape[-1]
+    count = valid.sum()
+    given = jnp.zeros(num_classes).at[labels].add(valid) / count
+    seen = given > 0
+    eye = jnp.eye(num_classes)
+
+    def mean(rows):
+        return (valid[:, None] * rows).sum(0) / count
+
+    def matrix_of(probabilities):
+        weighted = valid[:, None] * probabilities
+        together = jnp.zeros((num_classes, num_classes)).at[labels].add(weighted).T
+        # What all classes have in common stands in for two examples of each: a rare one has few of its own.
+        kept = jnp.trace(together) / count
+        together += 2 * (kept * eye + (1 - kept) * (1 - eye) * given)
+        return together / together.sum(-1, keepdims=True)
+
+    def step(_, state):
+        shares, offset, matrix = state
+        predictions, probabilities = _explain(logits, labels, offset, matrix)
+        shares = 0.5 * (shares + mean(probabilities))
+        log_shares = jnp.log(jnp.maximum(shares, _LEAST))
+        if balanced:
+            offset = log_shares
+        else:
+            offset += log_shares - jnp.log(jnp.maximum(mean(predictions), _LEAST))
+        return shares, offset, matrix_of(probabilities)
+
+    start = given, jnp.log(jnp.maximum(given, _LEAST)), 0.7 * eye + 0.3 * given
+    shares, offset, matrix = jax.lax.fori_loop(0, _ITERATIONS, step, start)
+    predictions, _ = _explain(logits, labels, offset, matrix)
+    likely = (predictions * matrix.T[labels]).sum(-1)
+    log_likelihood = valid * jnp.log(jnp.maximum(likely, _LEAST))
+    of_class = jnp.zeros(num_classes).at[labels].add(log_likelihood) / jnp.maximum(given * count, 1)
+    gain = jnp.where(seen, of_class - jnp.log(jnp.where(seen, given, 1.0)), 0.0)
+    by_class = gain.sum() / seen.sum()
+    return _Fit(log_likelihood.sum() / count, by_class, shares, offset, matrix)
