@@ -8,10 +8,8 @@ from typing import Any
 import pandas as pd
 
 from dsink_jax.flags import check_local_flags
+from experiments.cells import Table, grow
 from experiments.embedded import check_data
-from experiments.environments import COLUMN, environment_here, identify, remember
-from experiments.kept_rows import read_rows, write_rows
-from experiments.output_folder import make_output, writing_output
 from experiments.seeds import check_seeds
 from experiments.study.budgets import Setting
 
@@ -68,27 +66,15 @@ def run_cells(comparison: Comparison, flags: CellFlags, output: pathlib.Path) ->
     if flags.data_dir is not None:
         check_data(comparison.cifar, flags.data_dir)
         cells += [(setting, seed) for seed in flags.seeds[:3] for setting in comparison.cifar]
-    make_output(output)
-    file = output / f"{comparison.name}.csv"
-    rows = read_rows(file, comparison.fields)
-    rows = rows[rows.groupby(["setting", "seed"])["seed"].transform("size") == comparison.rows_in_a_cell]
-    done = set(zip(rows["setting"], rows["seed"], strict=True))
-    environment = environment_here(*comparison.packages)
-    name = identify(environment)
-    for setting, seed in cells:
-        if (setting.name, seed) in done:
-            continue
-        print(f"{setting.name} seed {seed}", flush=True)
-        place = {"setting": setting.name, "seed": seed, COLUMN: name}
-        new = pd.DataFrame([row | place for row in comparison.compare(setting, seed)])
-        rows = pd.concat([rows, new], ignore_index=True)[list(comparison.fields)].infer_objects()
-        done.add((setting.name, seed))
-        with writing_output(output):
-            remember(output, [environment])
-            write_rows(file, rows, comparison.float_format)
-    with writing_output(output):
-        comparison.write_table(output, rows)
-    print(output / f"{comparison.name}.md")
+    table = Table(
+        comparison.name,
+        comparison.fields,
+        lambda name: comparison.rows_in_a_cell,
+        comparison.float_format,
+        comparison.packages,
+        comparison.write_table,
+    )
+    grow(table, output, cells, comparison.compare)
 
 
 def describe(rows: pd.DataFrame) -> str:
