@@ -34,15 +34,10 @@ class Table:
     packages: Sequence[str]
     write_table: Callable[[pathlib.Path, pd.DataFrame], None]
 
-    def read(self, output: pathlib.Path) -> pd.DataFrame:
-        """The rows of the sets and seeds that are complete.
-
-        Raises:
-          InputError: if the file there cannot be read, or is of another command.
-        """
-        rows = read_rows(output / f"{self.name}.csv", self.fields)
-        there = rows.groupby(["setting", "seed"])["seed"].transform("size")
-        return rows[there == rows["setting"].map(self.rows_in_a_cell)]
+    def complete(self, rows: pd.DataFrame) -> set[tuple[str, int]]:
+        """The sets and seeds of which all rows are there."""
+        there = rows.groupby(["setting", "seed"]).size()
+        return {place for place, count in there.items() if count == self.rows_in_a_cell(place[0])}
 
 
 def grow(table: Table, output: pathlib.Path, cells: Iterable[tuple[Any, int]], compare: Compare) -> None:
@@ -59,8 +54,8 @@ def grow(table: Table, output: pathlib.Path, cells: Iterable[tuple[Any, int]], c
       StorageError: if something cannot be written.
     """
     make_output(output)
-    rows = table.read(output)
-    done = set(zip(rows["setting"], rows["seed"], strict=True))
+    rows = read_rows(output / f"{table.name}.csv", table.fields)
+    done = table.complete(rows)
     environment = environment_here(*table.packages)
     name = identify(environment)
     for one, seed in cells:
@@ -69,7 +64,8 @@ def grow(table: Table, output: pathlib.Path, cells: Iterable[tuple[Any, int]], c
         print(f"{one.name} seed {seed}", flush=True)
         place = {"setting": one.name, "seed": seed, COLUMN: name}
         new = pd.DataFrame([row | place for row in compare(one, seed)])
-        rows = pd.concat([rows, new], ignore_index=True)[list(table.fields)].infer_objects()
+        others = rows[(rows["setting"] != one.name) | (rows["seed"] != seed)]
+        rows = pd.concat([others, new], ignore_index=True)[list(table.fields)].infer_objects()
         done.add((one.name, seed))
         with writing_output(output):
             remember(output, [environment])

@@ -1,8 +1,8 @@
 """D-SINK on labels that nobody made wrong: `python -m experiments.study natural --data-dir DIR`.
 
-Sets with two labels of each example, the ones that came with it and better ones. Features of a frozen encoder,
-beside what people train on them first, and images, beside D-SINK's own parts; all without a clean label. The
-same command goes on where it stopped.
+Sets with two labels of each example, the ones that came with it and better ones. On features of a frozen
+encoder D-SINK stands beside what people train on them first, on images beside its own parts; all are trained
+and chosen without a better label. The same command goes on where it stopped.
 """
 
 import dataclasses

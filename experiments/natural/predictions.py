@@ -16,7 +16,7 @@ from experiments.natural.models import PRIORS, Found
 from experiments.output_folder import replacing
 
 FOLDER = "predictions"
-_GOLD = "gold"
+_GOLD, _NAMES = "gold", "class_names"
 SHARES = ("given", "true", "estimated")
 """Of which labels shares are kept: those that are given, the better ones, and D-SINK's estimate."""
 
@@ -28,11 +28,13 @@ class Predictions(NamedTuple):
       gold: uint8 or uint16 `[T]`, the better labels of the reported half.
       predicted: for each model and each of `PRIORS` the classes `[T]`.
       shares: for each of `SHARES` float32 `[C]`.
+      class_names: names of the C classes.
     """
 
     gold: np.ndarray
     predicted: dict[tuple[str, str], np.ndarray]
     shares: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
 
 
 def path_of(output: pathlib.Path, name: str, seed: int) -> pathlib.Path:
@@ -48,7 +50,10 @@ def write(path: pathlib.Path, natural: NaturalSet, found: Sequence[Found]) -> No
     """
     dtype = np.uint8 if natural.num_classes <= 256 else np.uint16
     reported = ~natural.tuning
-    arrays = {_GOLD: natural.test_gold[reported].astype(dtype)}
+    arrays = {
+        _GOLD: natural.test_gold[reported].astype(dtype),
+        _NAMES: np.array(natural.class_names),
+    }
     for one in found:
         for prior in PRIORS:
             arrays[f"{one.model}/{prior}"] = getattr(one, prior)[reported].astype(dtype)
@@ -69,7 +74,7 @@ def read(path: pathlib.Path) -> Predictions:
     """
     arrays = read_npz(path)
     try:
-        gold = arrays.pop(_GOLD)
+        gold, names = arrays.pop(_GOLD), arrays.pop(_NAMES)
         shares = {name: arrays.pop(f"shares/{name}") for name in SHARES}
     except KeyError as error:
         raise InputError(f"{path} has no array {error}: it belongs to the table beside it.") from None
@@ -77,4 +82,4 @@ def read(path: pathlib.Path) -> Predictions:
     for name, array in arrays.items():
         model, _, prior = name.rpartition("/")
         predicted[model, prior] = array
-    return Predictions(gold, predicted, shares)
+    return Predictions(gold, predicted, shares, tuple(map(str, names)))
