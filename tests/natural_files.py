@@ -36,7 +36,7 @@ def text_rows(split, count, seed=0, weak=None):
 
 
 def write_faces(folder, rows):
-    """Writes the three files of faces, one row each of `rows` `(noisy, gold, split, seen_in_train)` in turn."""
+    """Writes three files of faces; to each in turn one of the rows `(noisy, gold, split, seen_in_train)`."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name, start in zip(("train_a", "train_b", "eval"), range(3), strict=True):
@@ -100,6 +100,4 @@ def made_up(name="claude9", count=120, tested=60, features=6, seed=0):
     inputs, gold = draw(count)
     given = np.where(rng.random(count) < 0.2, rng.integers(0, 3, count), gold)
     test_inputs, test_gold = draw(tested)
-    return NaturalSet(
-        name, inputs, given, gold, test_inputs, test_gold, halves(test_gold), NAMES, "Made up."
-    )
+    return NaturalSet(name, inputs, given, gold, test_inputs, test_gold, halves(test_gold), NAMES, "Made up.")
