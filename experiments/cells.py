@@ -54,7 +54,8 @@ def grow(table: Table, output: pathlib.Path, cells: Iterable[tuple[Any, int]], c
       StorageError: if something cannot be written.
     """
     make_output(output)
-    rows = read_rows(output / f"{table.name}.csv", table.fields)
+    file = output / f"{table.name}.csv"
+    rows = read_rows(file, table.fields)
     done = table.complete(rows)
     environment = environment_here(*table.packages)
     name = identify(environment)
@@ -69,7 +70,9 @@ def grow(table: Table, output: pathlib.Path, cells: Iterable[tuple[Any, int]], c
         done.add((one.name, seed))
         with writing_output(output):
             remember(output, [environment])
-            write_rows(output / f"{table.name}.csv", rows, table.float_format)
+            write_rows(file, rows, table.float_format)
+    # From the file: a page that is drawn again, from rows that were rounded, is the same.
+    rows = read_rows(file, table.fields)
     with writing_output(output):
         table.write_table(output, rows)
     print(output / f"{table.name}.md")

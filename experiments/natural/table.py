@@ -57,8 +57,12 @@ def write_table(folder: pathlib.Path, rows: pd.DataFrame) -> None:
 
 
 def difference(kept: Sequence[Predictions], measure: str, other: str) -> Interval:
-    """By how many points D-SINK is ahead of another model, with the interval over seeds and test examples."""
+    """By how many points D-SINK is ahead of another model, with the interval over seeds and test examples.
+
+    Seeds that the other model was not trained with are left out.
+    """
     _, prior, of = MEASURES[measure]
+    kept = [one for one in kept if (other, prior) in one.predicted]
     ours, others = ([one.predicted[model, prior] for one in kept] for model in (DSINK, other))
     return bootstrap_difference(of, [one.gold for one in kept], ours, others)
 

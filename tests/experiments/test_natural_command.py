@@ -1,4 +1,4 @@
-"""The comparisons on natural sets as commands: going on where they stopped, pages by hand, what is refused."""
+"""The comparisons on natural sets as commands: going on where they stopped, pages by hand, bad flags."""
 
 import csv
 import json
