@@ -1,4 +1,4 @@
-"""Measures of a classifier on balanced test data and on its own corrupted training set. NumPy only."""
+"""Measures of a classifier on test data, and on its own corrupted training set. NumPy only."""
 
 from typing import NamedTuple
 
@@ -46,6 +46,36 @@ def per_class_accuracy(predictions: np.ndarray, labels: np.ndarray, num_classes:
     correct = np.bincount(labels[predictions == labels], minlength=num_classes)
     total = np.bincount(labels, minlength=num_classes)
     return np.divide(correct, total, out=np.full(num_classes, np.nan), where=total > 0)
+
+
+def balanced_accuracy(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> float:
+    """Mean of the accuracies of the classes that have examples, in [0, 1]; NaN without examples.
+
+    Raises:
+      ValueError: unless both are `[M]` alike and the labels in [0, C).
+
+    >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 3)
+    0.75
+    """
+    per_class = per_class_accuracy(predictions, labels, num_classes)
+    return group_accuracy(per_class, np.flatnonzero(~np.isnan(per_class)))
+
+
+def macro_f1(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> float:
+    """Mean F1 score of the classes that have examples, in [0, 1]; NaN without examples.
+
+    A class's is 2 TP / (2 TP + FP + FN). Those that are only predicted lower the others' alone.
+
+    Raises:
+      ValueError: unless both are `[M]` alike and in [0, C).
+
+    >>> macro_f1(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 3)  # 4/5 and 2/3
+    0.7333333333333334
+    """
+    matrix = confusion_matrix(predictions, labels, num_classes)
+    right, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    occurs = true > 0
+    return float(np.mean(2 * right[occurs] / (true + predicted)[occurs])) if occurs.any() else float("nan")
 
 
 def confusion_matrix(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -197,7 +197,8 @@ class RunModels:
         dataset = self._dataset
         curve = [record["accuracy"] for record in history]
         labels, num_classes = dataset.data.test.labels, dataset.data.num_classes
-        per_class = evaluation.per_class_accuracy(test.argmax(-1), labels, num_classes)
+        tested = test.argmax(-1), labels, num_classes
+        per_class = evaluation.per_class_accuracy(*tested)
         last = self._evaluate(test)
         probabilities = np.asarray(jax.nn.softmax(test, axis=-1))
         print(f"  {spec.name} ({spec.label}): accuracy {100 * curve[-1]:.1f} %, {seconds:.0f} s")
@@ -211,6 +212,8 @@ class RunModels:
                 "best": max(curve),
                 **_at_best_validation(history),
             },
+            "balanced_accuracy": known(evaluation.balanced_accuracy(*tested)),
+            "macro_f1": known(evaluation.macro_f1(*tested)),
             "per_class": [known(share) for share in per_class.tolist()],
             **{name: last[name] for name in ("many", "medium", "few")},
             **self._wrong_labels(train.argmax(-1)),

@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from dsink_jax.evaluation import (
+    balanced_accuracy,
     class_groups,
     confusion_matrix,
     expected_calibration_error,
     group_accuracy,
+    macro_f1,
     noisy_corrected,
     noisy_memorised,
     per_class_accuracy,
@@ -64,6 +67,37 @@ def test_per_class_accuracy_of_balanced_data_averages_to_the_accuracy():
     labels, predictions = np.repeat(np.arange(6), 20), rng.integers(0, 6, 120)
     got = per_class_accuracy(predictions, labels, 6).mean()
     assert got == pytest.approx((predictions == labels).mean())
+
+
+def test_balanced_accuracy_and_macro_f1_by_hand():
+    """Class 3 has no example, and is predicted once."""
+    labels = np.array([0, 0, 0, 0, 1, 1, 2])
+    predictions = np.array([0, 0, 0, 1, 1, 3, 0])
+    assert balanced_accuracy(predictions, labels, 5) == pytest.approx((3 / 4 + 1 / 2 + 0) / 3)
+    # TP, FP, FN: (3, 1, 1), (1, 1, 1), (0, 0, 1).
+    assert macro_f1(predictions, labels, 5) == pytest.approx((6 / 8 + 2 / 4 + 0) / 3)
+    assert isinstance(balanced_accuracy(predictions, labels, 5), float)
+    assert isinstance(macro_f1(predictions, labels, 5), float)
+
+
+@pytest.mark.parametrize("measure", [balanced_accuracy, macro_f1])
+def test_balanced_measures_at_the_ends(measure):
+    labels, empty = np.array([0, 2, 2, 2]), np.zeros(0, int)
+    assert measure(labels, labels, 3) == 1
+    assert measure((labels + 1) % 3, labels, 3) == 0
+    assert np.isnan(measure(empty, empty, 3))
+    with pytest.raises(ValueError, match=r"Labels must be in \[0, 2\)"):
+        measure(labels, labels, 2)
+
+
+def test_balanced_measures_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(8, 300, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05, 0.0]).astype(np.uint8)
+    predictions = np.where(rng.random(300) < 0.6, labels, rng.integers(0, 7, 300)).astype(np.uint8)
+    expected = metrics.balanced_accuracy_score(labels, predictions)
+    assert balanced_accuracy(predictions, labels, 8) == pytest.approx(expected)
+    expected = metrics.f1_score(labels, predictions, average="macro")
+    assert macro_f1(predictions, labels, 8) == pytest.approx(expected)
 
 
 def test_confusion_matrix_by_hand():

@@ -3,6 +3,7 @@
 from dsink_jax.estimator.fitted import FittedDSink, Predicted, Role
 from dsink_jax.estimator.fitting import fit
 from dsink_jax.estimator.inputs import InputKind
+from dsink_jax.estimator.priors import Prior
 from dsink_jax.estimator.settings import Settings
 
-__all__ = ["FittedDSink", "InputKind", "Predicted", "Role", "Settings", "fit"]
+__all__ = ["FittedDSink", "InputKind", "Predicted", "Prior", "Role", "Settings", "fit"]

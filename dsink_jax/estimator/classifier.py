@@ -11,6 +11,7 @@ from dsink_jax.allocation import Allocation
 from dsink_jax.errors import check_known
 from dsink_jax.estimator.fitted import FittedDSink, Predicted
 from dsink_jax.estimator.fitting import fit
+from dsink_jax.estimator.priors import check_prior
 from dsink_jax.estimator.settings import Settings
 from dsink_jax.methods import build_method
 
@@ -21,9 +22,10 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
     """A classifier for feature vectors whose labels are long-tailed and partly wrong.
 
     The parameters are those of `dsink_jax.estimator.Settings`, with the same meaning and defaults; options of
-    a method that is given as an object are parameters too, such as `noise_method__momentum`. And `role`,
-    which of the models predicts, see `FittedDSink.logits`: the target is trained only if it is that, f_L and
-    f_N always are.
+    a method that is given as an object are parameters too, such as `noise_method__momentum`. And two of
+    `FittedDSink.logits`: `role`, which of the models predicts (the target is trained only if it is that, f_L
+    and f_N always are), and `prior`, which shares of the classes it predicts for, an array being in the order
+    of `classes_`. `set_params(prior=...)` after `fit` changes predictions without another.
 
     Attributes:
       classes_: the labels, sorted, `[C]`.
@@ -44,6 +46,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         model=Settings.model,
         *,
         role="target",
+        prior="balanced",
         imbalance_method=Settings.imbalance_method,
         noise_method=Settings.noise_method,
         base=Settings.base,
@@ -65,6 +68,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
     ):
         self.model = model
         self.role = role
+        self.prior = prior
         self.imbalance_method = imbalance_method
         self.noise_method = noise_method
         self.base = base
@@ -115,13 +119,15 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
                 f"A classifier needs at least 2 classes, and the labels are of one class: {y[0]}."
             )
         check_known("role", self.role, get_args(Predicted))
-        given = {name: value for name, value in self.get_params(deep=False).items() if name != "role"}
+        given = self.get_params(deep=False)
+        role, prior = given.pop("role"), given.pop("prior")
         self.fitted_: FittedDSink = fit(
             X,
             labels,
+            prior=prior,
             num_classes=len(self.classes_),
             settings=Settings(**given),
-            target=self.role == "target",
+            target=role == "target",
         )
         return self
 
@@ -129,15 +135,16 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         """Probabilities float32 `[M, C]`, in the order of `classes_`.
 
         Raises:
-          ValueError: for features unlike those of `fit`, or a `role` that was not trained then.
+          ValueError: for features unlike those of `fit`, a `role` that was not trained then, or a `prior` of
+            other classes.
         """
         X = self._checked(X)
-        return self.fitted_.predict_proba(X, self.role)
+        return self.fitted_.predict_proba(X, self.role, self._checked_prior())
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable labels `[M]`; see `predict_proba`."""
         X = self._checked(X)
-        return self.classes_[self.fitted_.predict(X, self.role)]
+        return self.classes_[self.fitted_.predict(X, self.role, self._checked_prior())]
 
     def surrogate_labels(self, X: Any) -> Allocation:
         """Q of the examples, in the order of `classes_`; see `FittedDSink.surrogate_labels`.
@@ -151,3 +158,6 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
     def _checked(self, X):
         check_is_fitted(self)
         return validate_data(self, X, dtype=np.float32, reset=False)
+
+    def _checked_prior(self):
+        return check_prior(self.prior, len(self.classes_))

@@ -19,6 +19,7 @@ from dsink_jax.allocation import Allocation
 from dsink_jax.errors import InputError, StorageError, check_known
 from dsink_jax.estimator.descriptions import as_json, settings_as_json
 from dsink_jax.estimator.inputs import InputKind, check_inputs
+from dsink_jax.estimator.priors import Prior, check_prior, convert
 from dsink_jax.estimator.settings import Settings
 from dsink_jax.methods import TrainingFacts, build_method
 from dsink_jax.paths import check_local_path
@@ -29,8 +30,8 @@ Role = Literal["target", "noise_robust", "imbalance_robust"]
 ADJUSTED: Final = "noise_robust_adjusted"
 Predicted = Literal[Role, "noise_robust_adjusted"]
 
-_FORMAT = "dsink-jax fitted 3"
-_ABOUT, _PRIOR, _SEPARATOR = "about", "class_prior", "/"
+_FORMAT = "dsink-jax fitted 4"
+_ABOUT, _PRIOR, _SHARES, _SEPARATOR = "about", "class_prior", "class_shares", "/"
 _STANDARDIZATION, _FACTS = "standardization", "facts"
 _LEAST_SHARE = np.finfo(np.float32).tiny
 # Settings that a file has no words for: they trained, and are not needed to predict.
@@ -46,6 +47,10 @@ class FittedDSink:
       kind: what one example looks like.
       settings: how it was fitted.
       class_prior: float32 `[C]`, f_N's mean prediction over the training set.
+      class_shares: float32 `[C]`, estimated shares of the true classes in the training set; see
+        `dsink_jax.class_shares.estimate_class_shares`.
+      prior: which shares of the classes predictions are for unless a call says otherwise, see `logits`; may
+        be set. Shares are kept so that they sum to 1.
     """
 
     def __init__(
@@ -55,11 +60,14 @@ class FittedDSink:
         kind: InputKind,
         settings: Settings,
         class_prior: np.ndarray,
+        class_shares: np.ndarray,
         devices: Sequence[jax.Device] | None = None,
+        prior: Any = "balanced",
     ):
         """See `fit` and `load`."""
         self.parts, self.standardization, self.kind = dict(parts), standardization, kind
-        self.settings, self.class_prior = settings, class_prior
+        self.settings, self.class_prior, self.class_shares = settings, class_prior, class_shares
+        self.prior = prior
         self._devices = list(jax.local_devices() if devices is None else devices)
 
     @property
@@ -72,7 +80,16 @@ class FittedDSink:
         """C."""
         return self.facts.num_classes
 
-    def logits(self, inputs: Any, role: Predicted = "target") -> np.ndarray:
+    @property
+    def prior(self) -> Prior:
+        """See the attributes of the class."""
+        return self._prior
+
+    @prior.setter
+    def prior(self, prior):
+        self._prior = check_prior(prior, self.num_classes)
+
+    def logits(self, inputs: Any, role: Predicted = "target", prior: Any = None) -> np.ndarray:
         """Logits float32 `[M, C]`, whose softmax is the prediction.
 
         Args:
@@ -80,15 +97,29 @@ class FittedDSink:
           role: `target`, `noise_robust` (f_N), `imbalance_robust` (f_L), or `noise_robust_adjusted`: f_N with
             the logarithm of its `class_prior` taken from its logits, so that all classes that were seen count
             alike.
+          prior: which shares of the classes the prediction is for. `balanced`: the models' own logits; by the
+            default methods those of the target and f_L count all classes alike. `estimated`: `class_shares`,
+            for data whose classes are as frequent as in the training set. Or shares `[C]`, at least 0, of
+            which any positive multiple is as good; a class of share 0 has logit -inf and is never predicted.
+            The logarithm of the shares is added to the logits, for both roles of f_N to the adjusted ones.
+            None for the attribute `prior`.
 
         Raises:
-          InputError: for inputs that are not like those of the training, or a role that was not trained.
+          InputError: for inputs that are not like those of the training, a role that was not trained, or
+            another prior.
 
         Source: the adjustment, Menon et al., ICLR 2021, arXiv 2007.07314, with f_N's own prior.
         """
         check_known("role", role, get_args(Predicted))
+        prior = self.prior if prior is None else check_prior(prior, self.num_classes)
+        if isinstance(prior, str) and prior == "balanced":
+            return self._logits(inputs, role)
+        balanced = self._logits(inputs, ADJUSTED if role == "noise_robust" else role)
+        return convert(balanced, self.class_shares if isinstance(prior, str) else prior)
+
+    def _logits(self, inputs, role):
         if role == ADJUSTED:
-            return self.logits(inputs, "noise_robust") - self._log_prior()
+            return self._logits(inputs, "noise_robust") - self._log_prior()
         if role not in self.parts:
             raise InputError(
                 f"The {role} was not trained: `fit(target=False)` and other roles of a `DSinkClassifier` "
@@ -104,24 +135,24 @@ class FittedDSink:
             return np.zeros((0, self.num_classes), np.float32)
         return self.parts[role].logits(array, self.standardization, self._devices)
 
-    def predict_proba(self, inputs: Any, role: Predicted = "target") -> np.ndarray:
+    def predict_proba(self, inputs: Any, role: Predicted = "target", prior: Any = None) -> np.ndarray:
         """Probabilities float32 `[M, C]`, rows summing to 1; see `logits`."""
-        logits = self.logits(inputs, role)
+        logits = self.logits(inputs, role, prior)
         shifted = np.exp(logits - logits.max(-1, keepdims=True))
         return shifted / shifted.sum(-1, keepdims=True)
 
-    def predict(self, inputs: Any, role: Predicted = "target") -> np.ndarray:
+    def predict(self, inputs: Any, role: Predicted = "target", prior: Any = None) -> np.ndarray:
         """Most probable classes int32 `[M]`; see `logits`."""
-        return self.logits(inputs, role).argmax(-1).astype(np.int32)
+        return self.logits(inputs, role, prior).argmax(-1).astype(np.int32)
 
     def class_marginal(self, inputs: Any) -> np.ndarray:
         """f_L's mean prediction over the inputs, float32 `[C]`; see `dsink_jax.class_marginal`."""
-        return np.asarray(allocation.class_marginal(jnp.asarray(self.logits(inputs, "imbalance_robust"))))
+        return np.asarray(allocation.class_marginal(jnp.asarray(self._logits(inputs, "imbalance_robust"))))
 
     def surrogate_labels(self, inputs: Any) -> Allocation:
         """Q of the inputs, solved for all of them together; see `dsink_jax.surrogate_labels`."""
         target, noise_robust, imbalance_robust = (
-            jnp.asarray(self.logits(inputs, role)) for role in get_args(Role)
+            jnp.asarray(self._logits(inputs, role)) for role in get_args(Role)
         )
         return allocation.surrogate_labels(target, noise_robust, allocation.class_marginal(imbalance_robust))
 
@@ -164,10 +195,11 @@ class FittedDSink:
             "format": _FORMAT,
             "settings": settings_as_json(self.settings),
             "kind": self.kind._asdict(),
+            "prior": self.prior if isinstance(self.prior, str) else self.prior.tolist(),
         }
         # Numbers of NumPy are as good as any.
         arrays: dict[str, Any] = {_ABOUT: np.array(json.dumps(about, default=lambda number: number.item()))}
-        arrays[_PRIOR] = self.class_prior
+        arrays[_PRIOR], arrays[_SHARES] = self.class_prior, self.class_shares
         for prefix, named in ((_FACTS, self.facts), (_STANDARDIZATION, self.standardization)):
             for name, value in ({} if named is None else named._asdict()).items():
                 if value is not None:
@@ -207,7 +239,6 @@ class FittedDSink:
         settings = _settings(path, about["settings"], objects)
         kind = InputKind(tuple(about["kind"]["shape"]), about["kind"]["dtype"])
         named = {prefix: _taken(arrays, prefix) for prefix in (_FACTS, _STANDARDIZATION, *get_args(Role))}
-        class_prior = arrays[_PRIOR]
         facts = TrainingFacts(**named[_FACTS])
         standardization = Standardization(**named[_STANDARDIZATION]) if named[_STANDARDIZATION] else None
         model_for = settings.model_for(facts.num_classes, kind.shape)
@@ -217,7 +248,8 @@ class FittedDSink:
                 model = model_for(spec.method)
                 variables = _variables(path, model, kind, standardization is not None, leaves)
                 parts[spec.name] = TrainedModel(model, spec.method, facts, variables)
-        return cls(parts, standardization, kind, settings, class_prior, devices)
+        estimated = arrays[_PRIOR], arrays[_SHARES]
+        return cls(parts, standardization, kind, settings, *estimated, devices, about["prior"])
 
 
 def _objects(settings):
@@ -275,8 +307,11 @@ def _read(path):
         about = json.loads(str(arrays.pop(_ABOUT)))
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {_FORMAT!r}")
-        if arrays[_PRIOR].shape != arrays[f"{_FACTS}{_SEPARATOR}class_counts"].shape:
-            raise ValueError(f"its class prior has shape {list(arrays[_PRIOR].shape)}")
+        shape = arrays[f"{_FACTS}{_SEPARATOR}class_counts"].shape
+        for name in (_PRIOR, _SHARES):
+            if arrays[name].shape != shape:
+                raise ValueError(f"its {name} has shape {list(arrays[name].shape)}")
+        check_prior(about["prior"], *shape)
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dsink_jax.class_shares import estimate_class_shares
 from dsink_jax.estimator.descriptions import settings_as_json
 from dsink_jax.estimator.directory import checkpoint_folder, describe_data, fit_directory
 from dsink_jax.estimator.fitted import FittedDSink
@@ -17,8 +18,9 @@ from dsink_jax.estimator.inputs import (
     check_observed,
     make_standardization,
 )
+from dsink_jax.estimator.priors import check_prior
 from dsink_jax.estimator.settings import Settings, changed
-from dsink_jax.recipe import NOISE_ROBUST, Recipe, Watching
+from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST, Recipe, Watching
 from dsink_jax.training import make_progress
 from dsink_jax.training.parallel import total_devices
 from dsink_jax.training_set import TrainingSet
@@ -30,6 +32,7 @@ def fit(
     inputs: Any,
     labels: Any,
     *,
+    prior: Any = "balanced",
     num_classes: int | None = None,
     settings: Settings | None = None,
     target: bool = True,
@@ -48,6 +51,9 @@ def fit(
         unless `standardize=False`. `[M, H, W]` are grey images for the networks by name. A memory-mapped
         array is streamed.
       labels: integers `[M]` in 0..C-1, as observed.
+      prior: which shares of the classes predictions are for: `balanced`, all classes alike; `estimated`, the
+        true shares in the training set, as found; or shares `[C]`. It changes nothing that is trained, and
+        may be set, or given to a prediction, later; see `FittedDSink.logits`.
       num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
       settings: how; the defaults of `Settings` if left out.
       target: whether to train the target too, or only f_L and f_N.
@@ -61,7 +67,8 @@ def fit(
       The fitted models.
 
     Raises:
-      InputError: for inputs, labels, settings or a network that do not go, or a directory of another fit.
+      InputError: for inputs, labels, a prior, settings or a network that do not go, or a directory of another
+        fit.
       TrainingDivergedError: if a loss is not finite.
       StorageError: if the directory cannot be written.
 
@@ -78,6 +85,7 @@ def fit(
     settings = changed(settings, changes)
     devices = list(jax.local_devices() if devices is None else devices)
     training_set, kind = make_training_set(inputs, labels, num_classes, settings)
+    prior = check_prior(prior, training_set.num_classes)
     # All that can be wrong with the call is found before the directory is touched.
     recipe = recipe_maker(training_set, settings, devices, verbose)(target, checkpoint_folder(directory))
 
@@ -93,8 +101,11 @@ def fit(
 
     with fit_directory(directory, describe):
         parts = recipe.train_all()
-        class_prior = _mean_prediction(recipe.training_logits(NOISE_ROBUST))
-    return FittedDSink(parts, training_set.standardization, kind, settings, class_prior, devices)
+        noise_robust = recipe.training_logits(NOISE_ROBUST)
+        # f_L is there with a target and without.
+        class_shares = estimate_class_shares(recipe.training_logits(IMBALANCE_ROBUST), noise_robust)
+    estimated = _mean_prediction(noise_robust), class_shares
+    return FittedDSink(parts, training_set.standardization, kind, settings, *estimated, devices, prior)
 
 
 def make_training_set(

@@ -37,7 +37,7 @@ def test_scikit_learns_checks(estimator, check):
 def test_parameters_are_the_settings():
     parameters = DSinkClassifier().get_params()
     fields = {field.name: field for field in dataclasses.fields(Settings)}
-    assert parameters.keys() - fields.keys() == {"role"}
+    assert parameters.keys() - fields.keys() == {"role", "prior"}
     for name, field in fields.items():
         assert parameters[name] == field.default
 

@@ -154,6 +154,7 @@ def test_an_own_class_is_never_taken_for_a_known_one(fitted, data, tmp_path):
         fitted.kind,
         dataclasses.replace(fitted.settings, noise_method=EarlyLearning()),
         fitted.class_prior,
+        fitted.class_shares,
     )
     own.save(tmp_path / "own.npz")
     with pytest.raises(InputError, match="give noise_method="):

@@ -50,6 +50,8 @@ def test_run_directory_is_what_the_contract_says(finished):
     for entry in results["models"].values():
         assert {"role", "accuracy", "per_class", "many", "medium", "few", "noisy_corrected"} <= entry.keys()
         assert entry["accuracy"].keys() == {"last", "mean_last_10", "best"}
+        assert entry["balanced_accuracy"] == pytest.approx(np.mean(entry["per_class"]))
+        assert 0 < entry["macro_f1"] <= 1
         assert len(entry["per_class"]) == 10
         # The test part is balanced, so the classes' mean is the accuracy.
         assert np.mean(entry["per_class"]) == pytest.approx(entry["accuracy"]["last"])
