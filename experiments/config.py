@@ -26,10 +26,9 @@ from experiments.method_flags import METHOD_FLAGS
 # Baselines that are no methods by name.
 NAIVE, NAIVE_TUNED = "naive_distillation", "naive_tuned"
 ADJUSTED, ENSEMBLE = "noise_robust_adjusted", "ensemble"
-_SHORT = {"naive": NAIVE}
 TUNED_NAIVE_ALPHA, TUNED_NAIVE_NOISE_WEIGHT = 10.0, 0.7
 
-_LARGEST = 2**20  # epochs, examples of a batch, iterations: beyond are slips
+_LARGEST, _BOUNDED = 2**20, ("epochs", "batch_size", "max_iterations")  # beyond are slips
 _NO_TEXT = {"Cc", "Cs"}  # Unicode categories: control characters, and bytes that are no UTF-8
 
 # Settings that may differ between a run and its continuation: they change where, not what.
@@ -78,6 +77,8 @@ class _Config:
     """Use only this many training images, an equal share of every class, before the long tail."""
     limit_test: int | None = None
     """Use only this many test images, an equal share of every class."""
+    test_part: Literal["all", "tuning", "report"] = "all"
+    """all; or a half of each class, drawn by a fixed seed: tuning, to choose settings by; report, to tell."""
 
     noise: NoiseKind = "symmetric"
     """Kind of label noise. symmetric counts the true class in; symmetric_others does not."""
@@ -184,11 +185,11 @@ class _Config:
             check_known("method", name, (*METHODS, NAIVE, NAIVE_TUNED, ADJUSTED, ENSEMBLE))
         check_noise(self.noise, self.noise_rate)
         self._check_noise_fits()
-        for name in (*("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"),):
+        for name in ("evaluate_every", "checkpoint_every", "keep_checkpoints", *_BOUNDED):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         if self.coordinator is None and (self.process_count, self.process_index) != (None, None):
             raise InputError("--process-count and --process-index need --coordinator host:port.")
-        for name in ("epochs", "batch_size", "max_iterations"):
+        for name in _BOUNDED:
             self._check(name, getattr(self, name) <= _LARGEST, f"at most {_LARGEST}")
         for name in ("alpha", "naive_alpha", "warmup_epochs", "ramp_epochs", "crop_padding"):
             self._check(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
@@ -198,7 +199,6 @@ class _Config:
         self._check("naive_noise_weight", 0 <= self.naive_noise_weight <= 1, "in [0, 1]")
         self._check("threshold", 0 < self.threshold < float("inf"), "positive")
         self._check("epsilon", 0 < self.epsilon < float("inf"), "positive")
-        self._check("max_iterations", self.max_iterations >= 1, "at least 1")
         self._check("imbalance_ratio", 1 <= self.imbalance_ratio < float("inf"), "at least 1")
         self._check("folds", self.folds >= 2, "at least 2")
         self._check("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "in (0, 1)")
@@ -279,7 +279,7 @@ class _Config:
     def baseline_names(self) -> tuple[str, ...]:
         """Names of the baselines as they stand in results.json."""
         names = [name.strip() for name in self.baselines.split(",")]
-        names = [_SHORT.get(name, name) for name in names if name not in ("", "none")]
+        names = [NAIVE if name == "naive" else name for name in names if name not in ("", "none")]
         return tuple(dict.fromkeys(names))
 
     @property

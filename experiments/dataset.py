@@ -25,6 +25,7 @@ from experiments.run_directory import RunDirectory, known
 
 # Long tail, noise and meta set have streams of the data seed of their own.
 _VALIDATION_STREAM = 3
+_TEST_PARTS_SEED = 0  # the halves of the test images are the same in every run
 _BLOCK = 1024  # images at once
 
 
@@ -36,6 +37,7 @@ class Dataset:
       drawn: the corrupted set as it was drawn.
       corruption: what is left of it to train on.
       validation: positions in `drawn` that are held out, perhaps none.
+      test_index: which test images of the data set `data` has, in its order.
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Dataset:
     drawn: corruption.Corruption
     corruption: corruption.Corruption
     validation: np.ndarray
+    test_index: np.ndarray
     devices: Sequence[jax.Device]
 
     @functools.cached_property
@@ -147,9 +150,9 @@ def load_dataset(config: Config, directory: RunDirectory, devices: Sequence[jax.
     """Loads the data and reads or draws the corrupted set."""
     lazy = config.streaming == "on"
     data = sources.load(config.dataset, config.data_dir, download=config.download, lazy=lazy)
-    if config.limit_test is not None:
-        kept = _equal_share(data.test.labels, data.num_classes, config.limit_test, "--limit-test")
-        test = sources.Split(data.test.images[kept], data.test.labels[kept])
+    tested = choose_test_images(config, data)
+    if len(tested) < len(data.test.labels):
+        test = sources.Split(data.test.images[tested], data.test.labels[tested])
         data = dataclasses.replace(data, test=test)
     side = min(data.train.images.shape[1:3])
     if config.crop_padding > side:
@@ -157,9 +160,35 @@ def load_dataset(config: Config, directory: RunDirectory, devices: Sequence[jax.
     drawn = directory.corruption() or read_or_draw(config, data)
     check_fits(drawn, data)
     kept, held = _held_out(drawn, config)
-    dataset = Dataset(config, data, drawn, kept, held, devices)
+    dataset = Dataset(config, data, drawn, kept, held, tested, devices)
     directory.check_images(dataset.checksums)
     return dataset
+
+
+def choose_test_images(config: Config, data: sources.ImageData) -> np.ndarray:
+    """Which test images of a data set a run has, in its order.
+
+    The halves `tuning` and `report` share no image and are the same whatever the seeds; where a class has an
+    odd number of images, `report` has one more. A limit is taken of the part.
+    """
+    labels, num_classes = data.test.labels, data.num_classes
+    index = np.arange(len(labels))
+    if config.test_part != "all":
+        index = _half(labels, num_classes, config.test_part)
+    if config.limit_test is not None:
+        index = index[_equal_share(labels[index], num_classes, config.limit_test, "--limit-test")]
+    return index
+
+
+def _half(labels, num_classes, part):
+    rng, found = np.random.default_rng(_TEST_PARTS_SEED), []
+    for number in range(num_classes):
+        members = rng.permutation(np.flatnonzero(labels == number))
+        if len(members) < 2:
+            raise InputError(f"--test-part {part}: class {number} has {len(members)} test images, not two.")
+        middle = len(members) // 2
+        found.append(members[:middle] if part == "tuning" else members[middle:])
+    return np.sort(np.concatenate(found))
 
 
 def human_kind(config: Config) -> str | None:

@@ -10,8 +10,12 @@ import pandas as pd
 from dsink_jax.flags import check_local_flags
 from experiments.cells import Table, grow
 from experiments.embedded import check_data
+from experiments.output_folder import writing_output
 from experiments.seeds import check_seeds
+from experiments.study import predictions
 from experiments.study.budgets import Setting
+
+KEPT = "kept"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Comparison:
       digits: corrupted sets of the digits.
       cifar: those of CIFAR-10.
       rows_in_a_cell: how many rows a corrupted set has when it is complete.
-      compare: makes them, from a set and a seed.
+      compare: makes them, from a set and a seed. What they have under `KEPT` are arrays for the predictions
+        of the corrupted set, see `predictions.keep`.
       float_format: of a number as it is written; all digits if None.
       packages: that rows are computed with beside what every run is.
       write_table: writes the tables into a folder, from all rows.
@@ -66,6 +71,15 @@ def run_cells(comparison: Comparison, flags: CellFlags, output: pathlib.Path) ->
     if flags.data_dir is not None:
         check_data(comparison.cifar, flags.data_dir)
         cells += [(setting, seed) for seed in flags.seeds[:3] for setting in comparison.cifar]
+
+    def compare(setting, seed):
+        made = [dict(row) for row in comparison.compare(setting, seed)]
+        found = {name: array for row in made for name, array in row.pop(KEPT, {}).items()}
+        with writing_output(output):
+            file = predictions.file_of(output, comparison.name, setting.name, seed)
+            predictions.keep(file, found, anew=True)
+        return made
+
     table = Table(
         comparison.name,
         comparison.fields,
@@ -74,7 +88,7 @@ def run_cells(comparison: Comparison, flags: CellFlags, output: pathlib.Path) ->
         comparison.packages,
         comparison.write_table,
     )
-    grow(table, output, cells, comparison.compare)
+    grow(table, output, cells, compare)
 
 
 def describe(rows: pd.DataFrame) -> str:

@@ -20,11 +20,13 @@ from dsink_jax.report import align
 from experiments.command_line import errors_for_people
 from experiments.compiled import keep_compiled
 from experiments.embedded import Task, fit_logistic_regression, make_task
-from experiments.embedded_comparison import CellFlags, Comparison, describe, run_cells
+from experiments.embedded_comparison import KEPT, CellFlags, Comparison, describe, run_cells
 from experiments.environments import COLUMN, environments_in_words
 from experiments.study.catalogue import CIFAR_ON_CPU, STUDIES
-from experiments.study.paired import paired, spread
+from experiments.study.paired import ahead, spread
+from experiments.study.predictions import FEW, GOLD, IMAGES, Predictions
 
+NAME = "embeddings"
 HEADS = ("linear", "mlp")
 DSINK, ADJUSTED = "D-SINK", "f_N, adjusted"
 _ROLES = {
@@ -56,23 +58,30 @@ def compare(task: Task, seed: int) -> Iterator[dict[str, object]]:
     num_classes = int(task.true.max()) + 1
     shares = np.bincount(task.true, minlength=num_classes) / len(task.true)
     facts = {"examples": len(task.true), "wrong": np.mean(task.given != task.true)}
+    small = np.uint8 if num_classes <= 2**8 else np.uint16
+
+    def told(head, name, predicted):
+        right = predicted == task.test_labels
+        few = right[np.isin(task.test_labels, task.rare)].mean()
+        kept = {_named(head, name): predicted.astype(small)}
+        row = {"head": head, "model": name, "accuracy": right.mean(), "few": few, KEPT: kept}
+        return {**facts, **row}
+
+    gold = {GOLD: task.test_labels.astype(small), IMAGES: np.arange(len(task.test_labels), dtype=np.uint32)}
+    first = {**gold, FEW: task.rare.astype(small)}
     for name, weights in _LOGISTIC.items():
         model = fit_logistic_regression(task.features, task.given, weights)
-        predicted = model.predict(task.test_features)
-        yield {**facts, "head": "", "model": name, **_measures(task, predicted)}
+        row = told("", name, model.predict(task.test_features))
+        yield {**row, KEPT: {**first, **row[KEPT]}}
     for head in HEADS:
         common = {"num_classes": num_classes, "model": head, "seed": seed}
         fitted = fit(task.features, task.given, **common)
         other = fit(task.features, task.given, imbalance_method="cross_entropy", **common)
         for name, role in _ROLES.items():
             found = {"marginal_off": _off(fitted, task, shares)} if name == DSINK else {}
-            predicted = fitted.predict(task.test_features, role)
-            yield {**facts, "head": head, "model": name, **_measures(task, predicted), **found}
-        yield {
-            **facts,
-            **{"head": head, "model": _OTHER_F_L, "marginal_off": _off(other, task, shares)},
-            **_measures(task, other.predict(task.test_features)),
-        }
+            yield {**told(head, name, fitted.predict(task.test_features, role)), **found}
+        row = told(head, _OTHER_F_L, other.predict(task.test_features))
+        yield {**row, "marginal_off": _off(other, task, shares)}
 
 
 def _off(fitted: FittedDSink, task, shares):
@@ -80,9 +89,9 @@ def _off(fitted: FittedDSink, task, shares):
     return np.abs(fitted.class_marginal(task.features) - shares).sum()
 
 
-def _measures(task, predicted):
-    right = predicted == task.test_labels
-    return {"accuracy": right.mean(), "few": right[np.isin(task.test_labels, task.rare)].mean()}
+def _named(head, model):
+    """The name of a model over a head."""
+    return f"{head}, {model}" if head else model
 
 
 def write_table(folder: pathlib.Path, rows: pd.DataFrame) -> None:
@@ -96,8 +105,9 @@ def write_table(folder: pathlib.Path, rows: pd.DataFrame) -> None:
         "balanced test set, mean ± standard deviation over seeds; `few`: the rarest third of the classes; "
         "`adjusted`: the logarithm of f_N's mean prediction on the training set taken from its logits; "
         "`ahead by`: points by which D-SINK with the same head is ahead, mean of the paired differences with "
-        "its 95 % interval, and in how many seeds; `marginal off`: L1 distance of f_L's mean prediction from "
-        "the true shares of the classes.",
+        "its 95 % interval over seeds and test images together (with ±: over seeds alone, by Student's t, as "
+        "the predictions for the test images were not kept), and in how many seeds; `marginal off`: L1 "
+        "distance of f_L's mean prediction from the true shares of the classes.",
         "",
         f"By `python -m experiments.embeddings` on {environments_in_words(folder, rows[COLUMN])}.",
         *("", "## Points by which D-SINK is ahead", ""),
@@ -105,19 +115,21 @@ def write_table(folder: pathlib.Path, rows: pd.DataFrame) -> None:
     others = [*_LOGISTIC, *(name for name in _ROLES if name != DSINK), _OTHER_F_L]
     table = [("setting", "head", *others)]
     for name, here in rows.groupby("setting", sort=False):
-        table += ((name, head, *(_ahead(here, head, other) for other in others)) for head in HEADS)
+        kept = Predictions(folder, NAME, name)
+        table += ((name, head, *(_ahead(here, head, other, kept) for other in others)) for head in HEADS)
     lines += ["```", align(table, left=2), "```"]
     for name, here in rows.groupby("setting", sort=False):
+        kept = Predictions(folder, NAME, name)
         table = [("head", "model", "accuracy", "few", "ahead by", "marginal off")]
         for (head, model), of_model in here.groupby(["head", "model"], sort=False):
-            ahead = [_ahead(here, one, model) for one in ([head] if head else HEADS)]
+            by = [_ahead(here, one, model, kept) for one in ([head] if head else HEADS)]
             off = of_model["marginal_off"].mean()
             table.append(
                 (
                     head or "-",
                     model,
                     *(spread(of_model[field]) for field in ("accuracy", "few")),
-                    "" if model == DSINK else ", ".join(ahead),
+                    "" if model == DSINK else ", ".join(by),
                     "" if np.isnan(off) else f"{off:.2f}",
                 )
             )
@@ -130,10 +142,12 @@ def write_table(folder: pathlib.Path, rows: pd.DataFrame) -> None:
     (folder / "embeddings.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
-def _ahead(rows, head, other):
+def _ahead(rows, head, other, kept):
     """How far D-SINK is ahead of another model in one setting."""
     accuracy = rows.pivot(index="seed", columns=["head", "model"], values="accuracy")
-    return str(paired(accuracy[head, DSINK], accuracy["" if other in _LOGISTIC else head, other]))
+    accuracy.columns = [_named(*column) for column in accuracy.columns]
+    own = "" if other in _LOGISTIC else head
+    return str(ahead(accuracy, _named(head, DSINK), _named(own, other), kept))
 
 
 def main() -> None:
@@ -143,7 +157,7 @@ def main() -> None:
         keep_compiled(directory)
         in_a_cell = len(_LOGISTIC) + len(HEADS) * (len(_ROLES) + 1)
         comparison = Comparison(
-            *("embeddings", FIELDS, _DIGITS, _CIFAR, in_a_cell, _cell_of(flags), "%.6g"),
+            *(NAME, FIELDS, _DIGITS, _CIFAR, in_a_cell, _cell_of(flags), "%.6g"),
             *(("scikit-learn",), write_table),
         )
         run_cells(comparison, flags, flags.output)

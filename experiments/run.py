@@ -58,6 +58,7 @@ def _run(config, directory, devices, make_specs, should_stop):
         )
 
     results = directory.results()
+    directory.predictions()  # damaged ones are named before anything is trained
     results["data"] = data_facts(dataset)
     specs = make_specs(dataset)
     _check_same(specs, results)
@@ -128,6 +129,10 @@ class RunModels:
         if spec.name in (TARGET, STUDY_TARGET) and isinstance(spec.term, DSink):
             self._keep_examples(spec, train)
             entry["confusion_matrix"] = self._confusion_matrix(test)
+        # Before the model counts as trained, so that what is in results.json has its predictions.
+        dataset = self._dataset
+        predicted = test.argmax(-1)
+        self._directory.save_predictions(spec.name, predicted, dataset.data.test.labels, dataset.test_index)
         return entry
 
     def _keep_examples(self, spec, logits):

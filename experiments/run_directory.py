@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dsink_jax.data.corruption import Corruption, load_corruption, save_corruption
+from dsink_jax.data.npz_files import read_npz
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.training.lock import DirectoryLock
 from dsink_jax.training.processes import from_first, is_first
@@ -20,7 +21,8 @@ from experiments.provenance import device_description, versions
 class RunDirectory:
     """The directory of one run.
 
-    It holds config.json, corruption.npz, metrics.jsonl, examples.npz, results.json and checkpoints/.
+    It holds config.json, corruption.npz, metrics.jsonl, examples.npz, predictions.npz, results.json and
+    checkpoints/.
 
     A context: as long as it is open, no other run can use the directory.
     """
@@ -159,6 +161,39 @@ class RunDirectory:
         path = self.path / "examples.npz"
         with _writing(path), replacing(path, "wb") as file:
             np.savez_compressed(file, **examples)
+
+    def save_predictions(
+        self, model: str, predicted: np.ndarray, gold: np.ndarray, index: np.ndarray
+    ) -> None:
+        """Adds a model to predictions.npz, whole or not at all.
+
+        The file has a class for each test image by each model, under its name, the true ones as `gold`, and
+        as `images` which images of the data set's test part these are.
+
+        Args:
+          model: its name.
+          predicted: classes by it.
+          gold: the true classes.
+          index: which images of the test part.
+        """
+        if not is_first():
+            return
+        path = self.path / "predictions.npz"
+        small = np.uint8 if max(gold.max(), predicted.max()) < 2**8 else np.uint16
+        told = {"gold": gold.astype(small), "images": index.astype(np.uint32)}
+        told = {**self.predictions(), **told, model: predicted.astype(small)}
+        with _writing(path), replacing(path, "wb") as file:
+            np.savez_compressed(file, **told)
+
+    def predictions(self) -> dict[str, np.ndarray]:
+        """What predictions.npz has, empty if it is not there; see `save_predictions`."""
+        path = self.path / "predictions.npz"
+        if not path.exists():
+            return {}
+        try:
+            return read_npz(path)
+        except InputError:
+            raise _damaged(path) from None
 
     def log(self, model: str, record: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl."""

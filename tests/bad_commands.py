@@ -111,6 +111,7 @@ FLAGS = {
     "human labels without human noise": ("--human-labels file.npz", "--human-labels goes with"),
     "limit below classes": ("--limit-train 5", "no image"),
     "test limit below classes": ("--limit-test 5", "no image"),
+    "unknown test part": ("--test-part half", "--test-part"),
     "no training images": ("--limit-train 0", "--limit-train"),
     "processes without a coordinator": ("--process-count 2", "--coordinator"),
     "index without a coordinator": ("--process-index 0", "--coordinator"),
@@ -267,5 +268,6 @@ RUN_FILES = {
     "results without models": ("results.json", b'{"models": 3}', "results.json is damaged"),
     "results of no model": ("results.json", b'{"models": {"target": 1}}', "results.json is damaged"),
     "corruption cut short": ("corruption.npz", b"PK", "corruption.npz is not a readable"),
+    "predictions cut short": ("predictions.npz", b"PK", "predictions.npz is damaged"),
     "corruption lost": ("corruption.npz", None, "corruption.npz"),
 }

@@ -85,13 +85,12 @@ def points_figure(
     for i, (name, of_groups) in enumerate(values.items()):
         offset = 0.8 * ((i + 0.5) / len(values) - 0.5)
         colour = {"color": PALETTE[i % len(PALETTE)]}
+        marker = MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]  # another where colours come again
         for j, points in enumerate(of_groups):
-            axes.plot(
-                points, [j + offset] * len(points), MARKERS[i % len(MARKERS)], ms=3, alpha=0.6, **colour
-            )
+            axes.plot(points, [j + offset] * len(points), marker, ms=3, alpha=0.6, **colour)
             if points:
                 axes.plot([sum(points) / len(points)], [j + offset], "|", ms=11, mew=2, **colour)
-        axes.plot([], [], MARKERS[i % len(MARKERS)], ms=4, label=name, **colour)
+        axes.plot([], [], marker, ms=4, label=name, **colour)
     axes.set_yticks(range(len(groups)), groups, fontsize=8)
     axes.set(xlabel=value_label, ylabel=group_label, ylim=(len(groups) - 0.5, -0.5))
     if len(values) > 1:

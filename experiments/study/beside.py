@@ -8,7 +8,8 @@ import pandas as pd
 
 from dsink_jax.report import align
 from experiments.study.catalogue import Study
-from experiments.study.paired import Difference, by_seed, paired, spread
+from experiments.study.paired import Difference, ahead, by_seed, spread
+from experiments.study.predictions import Predictions
 
 
 class Beside(NamedTuple):
@@ -19,7 +20,7 @@ class Beside(NamedTuple):
       others: names of the models it is held against.
       accuracies: a line for each seed, a column for the model and each of the others.
       best: the accuracy of the best of the others, by seed.
-      ahead: of that, seed by seed, in points.
+      ahead: how far it is ahead of that, seed by seed, in points.
     """
 
     model: str
@@ -33,14 +34,20 @@ class Beside(NamedTuple):
 _OF_THEM = {1: "it", 2: "the better of the two", 3: "the best of the three"}
 
 
-def beside(study: Study, rows: pd.DataFrame) -> list[Beside]:
-    """The models of one setting that have been run, with what they are held against."""
+def beside(study: Study, rows: pd.DataFrame, kept: Predictions | None = None) -> list[Beside]:
+    """The models of one setting that have been run, with what they are held against.
+
+    Args:
+      study: which.
+      rows: of the setting.
+      kept: its predictions, for intervals over test images too.
+    """
     known, found = by_seed(rows), []
     for model, others in study.beside.items():
         here = known.reindex(columns=[model, *others]).dropna()
         if len(here):
             best = here[list(others)].max(axis=1)
-            found.append(Beside(model, others, here, best, paired(here[model], best)))
+            found.append(Beside(model, others, here, best, ahead(here, model, others, kept)))
     return found
 
 

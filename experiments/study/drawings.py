@@ -16,7 +16,7 @@ from experiments.study.models import DEFAULT_ALPHA, DEFAULT_BASE
 Draw = Callable[[pathlib.Path, Study, str, pd.DataFrame], list[tuple[str, str]]]
 
 # More models than that are rows of a figure and not colours.
-_MOST_COLOURS = 7
+_MOST_COLOURS = 8
 
 
 def draw(folder: pathlib.Path, study: Study, budget: str, rows: pd.DataFrame) -> list[tuple[str, str]]:

@@ -8,25 +8,33 @@ from typing import NamedTuple
 import pandas as pd
 from scipy import stats
 
+from experiments.study.intervals import Interval
+from experiments.study.predictions import Predictions
+
 
 class Difference(NamedTuple):
     """A paired difference over seeds, in points; written as `-` if there are none.
 
     Attributes:
       mean: of the differences.
-      half_width: of the 95 % interval of the mean; None for a single seed.
+      half_width: of the 95 % interval of the mean over seeds; None for a single seed.
       ahead: seeds in which it is above 0.
       seeds: how many there are.
+      interval: over seeds and test images together; None where predictions were not kept.
     """
 
     mean: float
     half_width: float | None
     ahead: int
     seeds: int
+    interval: Interval | None = None
 
     def __str__(self):
-        interval = "" if self.half_width is None else f" ± {self.half_width:.1f}"
-        return f"{self.mean:+.1f}{interval} ({self.ahead} of {self.seeds})" if self.seeds else "-"
+        if not self.seeds:
+            return "-"
+        alone = "" if self.half_width is None else f" ± {self.half_width:.1f}"
+        shown = self.interval or f"{self.mean:+.1f}{alone}"
+        return f"{shown} ({self.ahead} of {self.seeds})"
 
 
 def paired(ones: pd.Series | Sequence[float], others: pd.Series | Sequence[float]) -> Difference:
@@ -40,6 +48,31 @@ def paired(ones: pd.Series | Sequence[float], others: pd.Series | Sequence[float
     found = 100 * (pd.Series(ones) - pd.Series(others)).dropna()
     half = stats.t.ppf(0.975, len(found) - 1) * found.sem() if len(found) > 1 else None
     return Difference(_mean(found), half, int((found > 0).sum()), len(found))
+
+
+def ahead(
+    known: pd.DataFrame,
+    model: str,
+    others: str | Sequence[str],
+    kept: Predictions | None = None,
+    measure: str = "last",
+) -> Difference:
+    """How far a model is ahead of another, or of whichever of several is best in each seed.
+
+    Args:
+      known: a measure with a line for each seed and a column for each model, see `by_seed`.
+      model: its name.
+      others: the name of another, or of several; only seeds that have them all count.
+      kept: predictions of the corrupted set, for an interval over test images too.
+      measure: which it is.
+    """
+    names = [others] if isinstance(others, str) else list(others)
+    here = known.reindex(columns=[model, *(name for name in names if name != model)]).dropna()
+    found = paired(here[model], here[names].max(axis=1))
+    if kept is None or len(here) < 2:
+        return found
+    best = {int(seed): name for seed, name in here[names].idxmax(axis=1).items()}
+    return found._replace(interval=kept.difference(model, best, measure))
 
 
 def _mean(values: pd.Series) -> float:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.environments import COLUMN, identify, remember
 from experiments.kept_rows import merged, read_rows, write_rows
-from experiments.study import runs
+from experiments.study import predictions, runs
 from experiments.study.runs import Cell
 
 PLACE = ("budget", "setting", "seed")
@@ -35,7 +35,7 @@ CURVE_FIELDS = (*_KEY, "epoch", "accuracy", "few", "noisy_corrected", "noisy_mem
 
 
 def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[str]:
-    """Adds what the cells have to results.csv, curves.csv and environments.json of a folder.
+    """Adds what the cells have to results.csv, curves.csv, environments.json and predictions/ of a folder.
 
     All rows of a cell are of one run: differences between models of two trainings are not paired. Rows of
     another run of the cell are replaced where this one has all its models, and else they stay.
@@ -43,7 +43,7 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
     Returns:
       Names of the cells that were left as they are.
     """
-    rows, points, environments = [], [], []
+    rows, points, environments, predicted = [], [], [], []
     kept, replaced, added = [], set(), set()
     there = read(folder, "results.csv", budget).to_dict("records")
     for cell in studied:
@@ -71,11 +71,17 @@ def gather(folder: pathlib.Path, budget: str, studied: Sequence[Cell]) -> list[s
         environments.append(environment)
         if new or other:
             added.add(identity)
+        file = predictions.file_of(folder, **key)
+        predicted.append(
+            (file, predictions.of_run(cell.config.run_dir, results["data"], results["models"]), bool(other))
+        )
         rows += made
         points += ({**key, **record} for record in evaluated if record["model"] in results["models"])
     _drop(folder, replaced)
     merge(folder / "results.csv", _KEY, pd.DataFrame(rows, columns=RESULT_FIELDS))
     merge(folder / "curves.csv", (*_KEY, "epoch"), pd.DataFrame(points, columns=CURVE_FIELDS))
+    for file, found, anew in predicted:
+        predictions.keep(file, found, anew=anew)
     remember(folder, environments, added)
     return kept
 

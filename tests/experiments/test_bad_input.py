@@ -212,7 +212,7 @@ def test_corruption_files_that_keep_their_digest(case, place):
 def test_run_directories(case, place):
     name, data, fragment = RUN_FILES[case]
     make_run(dataclasses.replace(DIGITS, run_dir=place / "mine"))
-    (place / "mine" / name).unlink()
+    (place / "mine" / name).unlink(missing_ok=True)
     if data is not None:
         (place / "mine" / name).write_bytes(data)
     check_refused(place, ["--run-dir", "mine"], fragment)

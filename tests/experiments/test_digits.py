@@ -75,6 +75,11 @@ def test_run_directory_is_what_the_contract_says(finished):
     assert np.trace(confusions) / 400 == pytest.approx(curve[-1])
     assert results["data"]["class_names"] == list("0123456789")
     assert (directory / "examples.npz").stat().st_size < 100_000
+    with np.load(directory / "predictions.npz") as kept:
+        assert set(kept) == {"gold", "images", *MODELS} and kept["images"].tolist() == list(range(400))
+        for name in MODELS:
+            right = kept[name] == kept["gold"]
+            assert right.mean() == pytest.approx(results["models"][name]["accuracy"]["last"])
     assert {p.name for p in (directory / "tensorboard").iterdir()} == set(MODELS)
     assert (directory / "report.html").stat().st_size > 10_000
     assert {p.name for p in (directory / "figures").iterdir()} >= {"class_counts.svg", "learning_curves.svg"}

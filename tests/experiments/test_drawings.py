@@ -78,17 +78,17 @@ def test_every_axis_of_every_figure_is_labelled(name, tmp_path, monkeypatch):
 
 def test_many_models_are_rows_and_few_are_colours(tmp_path):
     study = STUDIES["naive"]
-    many = {f"model_{i}": 0.5 for i in range(8)}
+    many = {f"model_{i}": 0.5 for i in range(9)}
     figure, _ = draw(tmp_path, study, pd.concat([two_seeds(many), two_seeds(many, "another")]))[
         "accuracy-small.svg"
     ]
     assert figure.index("model_0") < figure.index("model") and {SETTING, "another"} <= set(figure)
-    few = dict(list(many.items())[:7])
+    few = dict(list(many.items())[:8])
     figure, said = draw(tmp_path, study, pd.concat([two_seeds(few), two_seeds(few, "another")]))[
         "accuracy-small.svg"
     ]
     assert "corrupted set" in figure and "model" not in figure
-    assert said == "test accuracy of 7 models in 2 settings, a point for each seed"
+    assert said == "test accuracy of 8 models in 2 settings, a point for each seed"
 
 
 def test_worse_auxiliaries_are_panels_by_how_they_were_made_worse(tmp_path, monkeypatch):

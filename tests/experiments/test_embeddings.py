@@ -38,6 +38,11 @@ def test_every_model_learns_an_easy_set_and_the_file_is_gone_on_with(tmp_path, m
     for row in rows:
         assert (float(row["accuracy"]), float(row["few"]), row["wrong"]) == (1, 1, "0")
         assert (row["marginal_off"] != "") == row["model"].startswith("D-SINK")
+    (file,) = (tmp_path / "predictions").iterdir()
+    with np.load(file) as kept:
+        named = [f"linear, {model}" for model in MODELS]
+        assert set(kept) == {"gold", "images", "few", *OTHERS, *named}
+        assert all((kept[name] == kept["gold"]).all() for name in (*OTHERS, *named))
     before = (tmp_path / "embeddings.csv").read_bytes()
     monkeypatch.setattr(embeddings, "compare", None)  # not to be called again
     embeddings.main()

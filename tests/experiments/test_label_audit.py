@@ -99,7 +99,7 @@ def test_table_says_where_the_audit_is_behind(tmp_path):
     rows = [row(0, "audit", 0.9), row(0, "cleanlab", 0.8), row(1, "audit", 0.7), row(1, "cleanlab", 0.9)]
     write_table(tmp_path, pd.DataFrame(rows))
     text = (tmp_path / "audit.md").read_text()
-    assert "-5.0 (1 of 2)" in text
+    assert "-5.0 ± 190.6 (1 of 2)" in text  # differences of 10 and -20: 12.706 * 15
     assert "80.0 ± 14.1" in text
     assert environment["device"] in text
 

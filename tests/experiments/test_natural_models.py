@@ -1,13 +1,11 @@
 """Rivals, measures and D-SINK with its parts, on sets made up."""
 
 import dataclasses
-import inspect
 
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from dsink_jax import FittedDSink
 from dsink_jax.estimator import Settings
 from experiments.natural import measures, models, rivals
 from natural_files import made_up
@@ -82,34 +80,9 @@ def test_rivals_predict_for_all_classes(class_weight):
         assert np.mean(found.argmax(1) == labels) > 0.85
 
 
-@pytest.fixture
-def knows_shares(monkeypatch):
-    """Predictions for shares of the classes, where the library does not have them yet."""
-    if "prior" in inspect.signature(FittedDSink.logits).parameters:
-        return
-    as_they_are = FittedDSink.logits
-
-    def logits(self, inputs, role="target", prior=None):
-        if prior == "estimated":
-            role = "noise_robust_adjusted" if role == "noise_robust" else role
-            return as_they_are(self, inputs, role) + np.log(self.class_shares)
-        return as_they_are(self, inputs, role)
-
-    def probabilities(self, inputs, role="target", prior=None):
-        powers = np.exp(self.logits(inputs, role, prior))
-        return powers / powers.sum(-1, keepdims=True)
-
-    monkeypatch.setattr(FittedDSink, "class_shares", property(lambda self: self.class_prior), raising=False)
-    monkeypatch.setattr(FittedDSink, "logits", logits)
-    monkeypatch.setattr(FittedDSink, "predict_proba", probabilities)
-    monkeypatch.setattr(
-        FittedDSink, "predict", lambda self, *how, prior=None: self.logits(*how, prior=prior).argmax(-1)
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("published", [{}, {"alpha": 1.0}])
-def test_every_model_is_trained_and_learns(published, knows_shares, monkeypatch):
+def test_every_model_is_trained_and_learns(published, monkeypatch):
     monkeypatch.setattr(models, "PUBLISHED", published)
     natural = made_up(count=300, tested=100)
     found = list(models.train_models(natural, 0))
@@ -126,7 +99,7 @@ def test_every_model_is_trained_and_learns(published, knows_shares, monkeypatch)
 
 
 @pytest.mark.slow
-def test_images_have_cross_entropy_beside_them(knows_shares, monkeypatch):
+def test_images_have_cross_entropy_beside_them(monkeypatch):
     how = {"model": "small_cnn", "epochs": 2, "batch_size": 32}
     monkeypatch.setattr(models, "IMAGES", how)
     natural = made_up(count=64, tested=20, features=64)

@@ -65,6 +65,12 @@ def test_a_study_from_nothing_to_its_page(quick, monkeypatch, capsys, tmp_path):
     # The page of the run shows the study's target as that of any run.
     assert [name for name, entry in entries.items() if "confusion_matrix" in entry] == ["dsink"]
     assert "The most suspicious labels" in (run / "report.html").read_text()
+    with np.load(folder / "predictions" / f"small-{setting[1]}-seed-7.npz") as kept:
+        assert set(kept) == {"gold", "images", "few", *names} and len(kept["images"]) == 400
+        for row in rows.to_dict("records"):
+            right = kept[row["model"]] == kept["gold"]
+            assert right.mean() == pytest.approx(row["last"], abs=1e-4)
+            assert right[np.isin(kept["gold"], kept["few"])].mean() == pytest.approx(row["few"], abs=1e-4)
     points = records.read(folder, "curves.csv")
     assert set(zip(points["model"], points["epoch"], strict=True)) == {
         (name, epoch) for name in names for epoch in (1, 2)
@@ -75,8 +81,11 @@ def test_a_study_from_nothing_to_its_page(quick, monkeypatch, capsys, tmp_path):
     call(monkeypatch, capsys, tmp_path, "correction", *setting, "--seeds", 8)
     rows = records.read(folder, "results.csv")
     assert len(rows) == 8 and set(rows["seed"]) == {7, 8}
+    page = (folder / "README.md").read_text()
+    assert re.search(r"ahead by [-+]\d+\.\d \[[-+]\d+\.\d, [-+]\d+\.\d\] \(\d of 2\)", page)
+    assert render.SEEDS_ALONE not in page
     plan = call(monkeypatch, capsys, tmp_path, "main", *setting, "--seeds", 7, "--dry-run")
-    assert "4 of 7 models trained" in plan and "min: naive-noise_weight=0.7, ensemble" in plan
+    assert "4 of 8 models trained" in plan and "min: naive-noise_weight=0.7, ensemble" in plan
     call(monkeypatch, capsys, tmp_path, "correction", *setting, "--seeds", 7, 8)
     assert json.loads((run / "results.json").read_text())["models"] == entries
     pd.testing.assert_frame_equal(records.read(folder, "results.csv"), rows)
@@ -194,13 +203,19 @@ def test_page_tells_the_best_rival_of_each_setting(tmp_path):
         *rows_of("half_done", {0: 0.99}),  # nor is what lacks a seed
     ]
     write(tmp_path, rows)
-    study = dataclasses.replace(STUDIES["main"], figures=())
+    study = dataclasses.replace(
+        STUDIES["main"],
+        figures=(),
+        models=(*map(alone, ("cross_entropy", "half_done")), noise_robust(), dsink()),
+    )
     text = render.render(tmp_path, study, "main")
     # Differences of 10 and -2: mean 4, standard deviation 8.485, interval 12.706 * 6.
     verdict = (
         "`dsink` 85.0 ± 7.1, the best that is no D-SINK, `f_N-elr`, 81.0 ± 1.4: ahead by +4.0 ± 76.2 (1 of 2)"
     )
-    assert f"{verdict}; of whichever is best in each seed by +4.0 ± 76.2 (1 of 2)" in text
+    verdict += "; of whichever is best in each seed by +4.0 ± 76.2 (1 of 2); not run in every seed yet: "
+    assert f"{verdict}`half_done`, `f_L-logit_adjustment`\n" in text
+    assert render.SEEDS_ALONE in text
     line = next(line for line in text.splitlines() if line.startswith("cross_entropy"))
     assert line.split()[:10] == ["cross_entropy", "2", "50.0", "±", "0.0", "50.0", "±", "0.0", "-", "-"]
     assert "+35.0" in line and "2 of 2" in line
