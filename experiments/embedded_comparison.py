@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 
 from dsink_jax.flags import check_local_flags
+from experiments.cells import Table, grow
 from experiments.embedded import check_data
-from experiments.environments import COLUMN, environment_here, identify, remember
-from experiments.kept_rows import read_rows, write_rows
-from experiments.output_folder import make_output, writing_output
+from experiments.output_folder import writing_output
 from experiments.seeds import check_seeds
 from experiments.study import predictions
 from experiments.study.budgets import Setting
@@ -72,32 +71,24 @@ def run_cells(comparison: Comparison, flags: CellFlags, output: pathlib.Path) ->
     if flags.data_dir is not None:
         check_data(comparison.cifar, flags.data_dir)
         cells += [(setting, seed) for seed in flags.seeds[:3] for setting in comparison.cifar]
-    make_output(output)
-    file = output / f"{comparison.name}.csv"
-    rows = read_rows(file, comparison.fields)
-    rows = rows[rows.groupby(["setting", "seed"])["seed"].transform("size") == comparison.rows_in_a_cell]
-    done = set(zip(rows["setting"], rows["seed"], strict=True))
-    environment = environment_here(*comparison.packages)
-    name = identify(environment)
-    for setting, seed in cells:
-        if (setting.name, seed) in done:
-            continue
-        print(f"{setting.name} seed {seed}", flush=True)
-        place = {"setting": setting.name, "seed": seed, COLUMN: name}
-        made = [{**row, **place} for row in comparison.compare(setting, seed)]
+
+    def compare(setting, seed):
+        made = [dict(row) for row in comparison.compare(setting, seed)]
         found = {name: array for row in made for name, array in row.pop(KEPT, {}).items()}
-        new = pd.DataFrame(made)
-        rows = pd.concat([rows, new], ignore_index=True)[list(comparison.fields)].infer_objects()
-        done.add((setting.name, seed))
         with writing_output(output):
-            remember(output, [environment])
-            predictions.keep(
-                predictions.file_of(output, comparison.name, setting.name, seed), found, anew=True
-            )
-            write_rows(file, rows, comparison.float_format)
-    with writing_output(output):
-        comparison.write_table(output, rows)
-    print(output / f"{comparison.name}.md")
+            file = predictions.file_of(output, comparison.name, setting.name, seed)
+            predictions.keep(file, found, anew=True)
+        return made
+
+    table = Table(
+        comparison.name,
+        comparison.fields,
+        lambda name: comparison.rows_in_a_cell,
+        comparison.float_format,
+        comparison.packages,
+        comparison.write_table,
+    )
+    grow(table, output, cells, compare)
 
 
 def describe(rows: pd.DataFrame) -> str:

@@ -78,6 +78,7 @@ def test_pages_of_the_root_and_guides_are_there(site):
         "index": "dsink-jax",
         "composing": "D-SINK in your own trainer",
         "own-networks": "A network, an optimiser, an augmentation of your own",
+        "text-and-images": "Your own text or images",
         "scaling": "What D-SINK costs, and large data sets",
         "ARCHITECTURE": "Architecture",
         "CONTRIBUTING": "Contributing",

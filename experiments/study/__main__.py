@@ -6,6 +6,8 @@
     python -m experiments.study main --dry-run            # what would be trained, and for how long
     python -m experiments.study all --steps render        # all tables and figures anew, from the CSV files
     python -m experiments.study overhead --help           # what D-SINK adds to an epoch: trains nothing
+    python -m experiments.study natural --data-dir DIR    # sets whose labels are wrong by themselves
+    python -m experiments.study natural-audit --data-dir DIR  # and which of these labels are found
 
 trains what is missing under --runs-dir, adds the numbers to results/STUDY/*.csv and draws tables and figures
 from those files. The same command again goes on where it stopped; studies share what they have in common.
@@ -44,7 +46,10 @@ ALL = "all"
 _OTHERS = {
     "overhead": ("overhead.csv", "experiments.overhead"),
     "solver-accuracy": ("accuracy.csv", "experiments.solver_accuracy"),
+    "natural": ("natural.csv", "experiments.natural.command"),
+    "natural-audit": ("natural-audit.csv", "experiments.natural.audit"),
 }
+_WITH_OWN_FLAGS = {name: _OTHERS[name][1] for name in ("overhead", "natural", "natural-audit")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +122,8 @@ class Flags:
 
 def main() -> None:
     """Runs a study from the command line."""
-    if sys.argv[1:2] == ["overhead"]:
-        importlib.import_module(_OTHERS["overhead"][1]).main(sys.argv[2:])
+    if sys.argv[1:2] and (module := _WITH_OWN_FLAGS.get(sys.argv[1])):
+        importlib.import_module(module).main(sys.argv[2:])
         return
     with errors_for_people(), stopping_when_asked() as should_stop:
         asked = read_flags(Flags, description=__doc__)

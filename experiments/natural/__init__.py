@@ -1,0 +1,1 @@
+"""D-SINK on sets whose labels nobody made wrong: their own noise, with better labels beside it."""
