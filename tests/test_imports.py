@@ -17,7 +17,7 @@ ALLOWED = {
     "transport": {"collectives"},
     "allocation": {"array_checks", "collectives", "transport"},
     "losses": {"array_checks", "allocation", "transport"},
-    "class_shares": {"array_checks"},
+    "noise_model": {"array_checks"},
     "data": {"errors", "extras", "paths"},
     "models": {"errors", "collectives"},
     "evaluation": set(),
@@ -28,11 +28,11 @@ ALLOWED = {
     "report": {"errors", "extras"},
     "flags": {"errors", "extras", "paths"},
     "estimator": {
-        *("errors", "paths", "allocation", "class_shares", "data", "methods", "models"),
+        *("errors", "paths", "allocation", "noise_model", "data", "methods", "models"),
         *("training", "training_set", "recipe"),
     },
     "audit": {
-        *("errors", "extras", "paths", "allocation", "class_shares", "data", "methods", "models", "training"),
+        *("errors", "extras", "paths", "allocation", "noise_model", "data", "methods", "models", "training"),
         *("training_set", "recipe", "report", "flags", "estimator"),
     },
 }

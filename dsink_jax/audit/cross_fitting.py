@@ -7,7 +7,7 @@ import numpy as np
 
 from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
 from dsink_jax.estimator import Settings
-from dsink_jax.estimator.fitting import make_training_set, recipe_maker
+from dsink_jax.estimator.fitting import make_training_set, recipe_maker, select_for
 from dsink_jax.estimator.settings import changed
 from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST
 from dsink_jax.training_set import make_folds
@@ -55,7 +55,10 @@ def out_of_sample_logits(
     settings = changed(settings, changes if folds is None else {**changes, "folds": folds})
     training_set, _ = make_training_set(inputs, labels, num_classes, settings)
     make_folds(training_set.labels, settings.folds, settings.seed)  # says what is wrong before any training
-    recipe = recipe_maker(training_set, settings, jax.local_devices(), verbose)(target=False)
+    devices = jax.local_devices()
+    make_recipe = recipe_maker(training_set, settings, devices, verbose)
+    selection = select_for(training_set, settings, devices, verbose)
+    recipe = make_recipe(target=False, selection=selection)
     found = {role: recipe.out_of_fold(role) for role in (NOISE_ROBUST, IMBALANCE_ROBUST)}
     return OutOfSample(found[NOISE_ROBUST].logits, found[IMBALANCE_ROBUST].logits, found[NOISE_ROBUST].seen)
 

@@ -60,6 +60,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         learning_rate=Settings.learning_rate,
         momentum=Settings.momentum,
         weight_decay=Settings.weight_decay,
+        selection=Settings.selection,
         preprocess=Settings.preprocess,
         standardize=Settings.standardize,
         average_decay=Settings.average_decay,
@@ -82,6 +83,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.selection = selection
         self.preprocess = preprocess
         self.standardize = standardize
         self.average_decay = average_decay

@@ -20,6 +20,7 @@ from dsink_jax.errors import InputError, StorageError, check_known
 from dsink_jax.estimator.descriptions import as_json, settings_as_json
 from dsink_jax.estimator.inputs import InputKind, check_inputs
 from dsink_jax.estimator.priors import Prior, check_prior, convert
+from dsink_jax.estimator.selection import Selection
 from dsink_jax.estimator.settings import Settings
 from dsink_jax.methods import TrainingFacts, build_method
 from dsink_jax.paths import check_local_path
@@ -46,9 +47,12 @@ class FittedDSink:
       standardization: of the inputs, or None.
       kind: what one example looks like.
       settings: how it was fitted.
-      class_prior: float32 `[C]`, f_N's mean prediction over the training set.
-      class_shares: float32 `[C]`, estimated shares of the true classes in the training set; see
-        `dsink_jax.class_shares.estimate_class_shares`.
+      class_prior: float32 `[C]`, f_N's mean prediction over the training set; uniform where its method makes
+        predictions that count all classes alike.
+      class_shares: float32 `[C]`, estimated shares of the true classes in the training set: by labels held
+        out where something was chosen by them (see `dsink_jax.noise_model`), otherwise f_N's mean prediction.
+      selection: what was chosen by labels held out (`dsink_jax.estimator.selection`), or None: nothing was, or
+        the models are from a file.
       prior: which shares of the classes predictions are for unless a call says otherwise, see `logits`; may
         be set. Shares are kept so that they sum to 1.
     """
@@ -63,11 +67,12 @@ class FittedDSink:
         class_shares: np.ndarray,
         devices: Sequence[jax.Device] | None = None,
         prior: Any = "balanced",
+        selection: Selection | None = None,
     ):
         """See `fit` and `load`."""
         self.parts, self.standardization, self.kind = dict(parts), standardization, kind
         self.settings, self.class_prior, self.class_shares = settings, class_prior, class_shares
-        self.prior = prior
+        self.prior, self.selection = prior, selection
         self._devices = list(jax.local_devices() if devices is None else devices)
 
     @property
@@ -195,6 +200,7 @@ class FittedDSink:
             "format": _FORMAT,
             "settings": settings_as_json(self.settings),
             "kind": self.kind._asdict(),
+            "methods": {role: as_json(part.method) for role, part in self.parts.items()},
             "prior": self.prior if isinstance(self.prior, str) else self.prior.tolist(),
         }
         # Numbers of NumPy are as good as any.
@@ -245,9 +251,12 @@ class FittedDSink:
         parts = {}
         for spec in settings.specs(facts, target=True):
             if leaves := named[spec.name]:
-                model = model_for(spec.method)
+                kept = about["methods"][spec.name]  # what was chosen by labels held out is in no settings
+                known = not _is_object(kept)
+                method = build_method(kept["method"], kept["options"]) if known else spec.method
+                model = model_for(method)
                 variables = _variables(path, model, kind, standardization is not None, leaves)
-                parts[spec.name] = TrainedModel(model, spec.method, facts, variables)
+                parts[spec.name] = TrainedModel(model, method, facts, variables)
         estimated = arrays[_PRIOR], arrays[_SHARES]
         return cls(parts, standardization, kind, settings, *estimated, devices, about["prior"])
 

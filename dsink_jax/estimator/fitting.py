@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from dsink_jax.class_shares import estimate_class_shares
 from dsink_jax.estimator.descriptions import settings_as_json
 from dsink_jax.estimator.directory import checkpoint_folder, describe_data, fit_directory
 from dsink_jax.estimator.fitted import FittedDSink
@@ -19,8 +18,9 @@ from dsink_jax.estimator.inputs import (
     make_standardization,
 )
 from dsink_jax.estimator.priors import check_prior
-from dsink_jax.estimator.settings import Settings, changed
-from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST, Recipe, Watching
+from dsink_jax.estimator.selection import Selection, select
+from dsink_jax.estimator.settings import AUTO, Settings, changed
+from dsink_jax.recipe import NOISE_ROBUST, Recipe, Watching
 from dsink_jax.training import make_progress
 from dsink_jax.training.parallel import total_devices
 from dsink_jax.training_set import TrainingSet
@@ -87,7 +87,8 @@ def fit(
     training_set, kind = make_training_set(inputs, labels, num_classes, settings)
     prior = check_prior(prior, training_set.num_classes)
     # All that can be wrong with the call is found before the directory is touched.
-    recipe = recipe_maker(training_set, settings, devices, verbose)(target, checkpoint_folder(directory))
+    make_recipe = recipe_maker(training_set, settings, devices, verbose)
+    make_recipe(target)
 
     def describe():
         return {
@@ -100,12 +101,19 @@ def fit(
         }
 
     with fit_directory(directory, describe):
+        selection = select_for(training_set, settings, devices, verbose)
+        recipe = make_recipe(target, checkpoint_folder(directory), selection)
         parts = recipe.train_all()
-        noise_robust = recipe.training_logits(NOISE_ROBUST)
-        # f_L is there with a target and without.
-        class_shares = estimate_class_shares(recipe.training_logits(IMBALANCE_ROBUST), noise_robust)
-    estimated = _mean_prediction(noise_robust), class_shares
-    return FittedDSink(parts, training_set.standardization, kind, settings, *estimated, devices, prior)
+        mean_prediction = _mean_prediction(recipe.training_logits(NOISE_ROBUST))
+    class_shares = mean_prediction
+    if selection is not None and selection.class_shares is not None:
+        class_shares = selection.class_shares
+    if parts[NOISE_ROBUST].method.is_balanced:  # nothing is to be adjusted
+        mean_prediction = np.full_like(mean_prediction, 1 / len(mean_prediction))
+    estimated = mean_prediction, class_shares
+    return FittedDSink(
+        parts, training_set.standardization, kind, settings, *estimated, devices, prior, selection
+    )
 
 
 def make_training_set(
@@ -127,17 +135,43 @@ def make_training_set(
     ), kind
 
 
-def recipe_maker(training_set: TrainingSet, settings: Settings, devices: Sequence[jax.Device], verbose: bool):
-    """A function `(target, checkpoints) -> Recipe` for the training set."""
+def select_for(
+    training_set: TrainingSet, settings: Settings, devices: Sequence[jax.Device], verbose: bool
+) -> Selection | None:
+    """What is chosen by labels held out; None if nothing is to be."""
+    shape = training_set.inputs.shape[1:]
+    if not settings.selects(shape):
+        return None
+    if verbose:
+        print("choosing by labels held out", flush=True)
+    how = _how(training_set, settings, devices)
+    selection = select(
+        training_set,
+        settings.specs(training_set.facts(how.epochs), target=False),
+        how,
+        settings.model_for(training_set.num_classes, shape),
+        choose_noise_method=settings.noise_method == AUTO,
+        weight_decay=settings.weight_decay,
+        seed=int(settings.seed),
+        devices=devices,
+    )
+    if verbose:
+        for name, chosen in (("f_L", selection.imbalance_robust), ("f_N", selection.noise_robust)):
+            print(f"{name}: {chosen.method} with weight decay {chosen.weight_decay:g}", flush=True)
+    return selection
 
-    def make(target, checkpoints=None):
-        batch_size = _batch_size(settings, len(training_set.labels), total_devices(devices))
-        how = settings.training(batch_size)
+
+def recipe_maker(training_set: TrainingSet, settings: Settings, devices: Sequence[jax.Device], verbose: bool):
+    """A function `(target, checkpoints, selection) -> Recipe` for the training set."""
+
+    def make(target, checkpoints=None, selection=None):
+        how = _how(training_set, settings, devices)
         if checkpoints is not None:
             how = dataclasses.replace(how, checkpoint_minutes=_SAVED_EVERY)
+        specs = settings.specs(training_set.facts(how.epochs), target)
         return Recipe(
             training_set,
-            settings.specs(training_set.facts(settings.epochs), target),
+            specs if selection is None else selection.apply(specs, training_set),
             settings.model_for(training_set.num_classes, training_set.inputs.shape[1:]),
             how,
             seed=int(settings.seed),
@@ -152,6 +186,14 @@ def recipe_maker(training_set: TrainingSet, settings: Settings, devices: Sequenc
 
 def _tell_fold(name, number, folds):
     print(f"{name}: fold {number} of {folds}", flush=True)
+
+
+def _how(training_set, settings, devices):
+    """How long and in what steps to train on a training set."""
+    count = len(training_set.labels)
+    batch_size = _batch_size(settings, count, total_devices(devices))
+    are_heads = settings.trains_heads(training_set.inputs.shape[1:])
+    return settings.training(batch_size, -(-count // batch_size) if are_heads else 0)
 
 
 def _batch_size(settings, count, num_devices):

@@ -13,22 +13,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dsink_jax.errors import InputError
-from dsink_jax.methods import ForwardCorrection, GeneralizedCrossEntropy, LogitAdjustment, Method
-from dsink_jax.models import Model
+from dsink_jax.methods import ForwardCorrection, GeneralizedCrossEntropy, Method
 from dsink_jax.noise_model import NoiseModel, fit_noise_model
-from dsink_jax.recipe import IMBALANCE_ROBUST, IMBALANCE_STREAM, NOISE_ROBUST, NOISE_STREAM, TARGET
-from dsink_jax.recipe import ModelSpec, Recipe
+from dsink_jax.recipe import IMBALANCE_ROBUST, IMBALANCE_STREAM, NOISE_ROBUST, NOISE_STREAM, ModelSpec, Recipe
 from dsink_jax.training import TrainingSettings
 from dsink_jax.training_set import TrainingSet
 
 FOLDS = 3
 LARGEST = 8192  # examples that are looked at
 FEWEST = 100
-WEIGHT_DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3)
+WEIGHT_DECAYS = (0.01, 0.03, 0.1, 0.3)
 # Labels are fitted less closely by robust losses, whose gradients are smaller: so is their weight decay.
-ROBUST = {0.3: (0.01, 0.03, 0.1), 0.7: (0.005, 0.015, 0.05)}
-CORRECTED = (0.01, 0.03, 0.1)
+ROBUST = {0.3: (0.03, 0.1), 0.7: (0.005, 0.015, 0.05)}
+CORRECTED = (0.01, 0.03)
 TARGET_WEIGHT_DECAY = 0.003  # of the target, whose labels Q are smooth
 UNSELECTED_WEIGHT_DECAY = 0.01  # where there are too few examples to choose by
 
@@ -67,13 +64,13 @@ class Selection(NamedTuple):
     scores: Sequence[tuple[str, float]] = ()
 
     def apply(self, specs: Sequence[ModelSpec], training_set: TrainingSet) -> list[ModelSpec]:
-        """The specifications of f_L, f_N and the target as they were chosen."""
+        """The specifications with f_L, f_N and what distils them as they were chosen."""
         chosen = {IMBALANCE_ROBUST: self.imbalance_robust, NOISE_ROBUST: self.noise_robust}
         applied = []
         for spec in specs:
             if spec.name in chosen:
                 applied.append(_spec(spec, chosen[spec.name], training_set))
-            elif spec.name == TARGET:
+            elif spec.term is not None:
                 applied.append(dataclasses.replace(spec, weight_decay=self.target_weight_decay))
             else:
                 applied.append(spec)
@@ -110,7 +107,7 @@ def select(
       devices: to train on.
     """
     by_name = {spec.name: spec for spec in specs}
-    own = {name: by_name[name].method for name in (IMBALANCE_ROBUST, NOISE_ROBUST)}
+    own: dict[str, Any] = {name: by_name[name].method for name in (IMBALANCE_ROBUST, NOISE_ROBUST)}
     counts = np.bincount(training_set.labels, minlength=training_set.num_classes)
     if len(training_set.labels) < FEWEST or np.sum(counts >= FOLDS) < 2:
         decay = UNSELECTED_WEIGHT_DECAY if weight_decay is None else weight_decay
@@ -123,11 +120,15 @@ def select(
     def fixed(several):
         return several if weight_decay is None else (weight_decay,)
 
-    of_f_l = [tried(Candidate(own[IMBALANCE_ROBUST], decay), IMBALANCE_STREAM, seed, devices) for decay in decays]
+    of_f_l = [
+        tried(Candidate(own[IMBALANCE_ROBUST], decay), IMBALANCE_STREAM, seed, devices) for decay in decays
+    ]
     f_l = max(of_f_l, key=_score)
     if choose_noise_method:
         robust = [
-            Candidate(GeneralizedCrossEntropy(q, tau=1.0), decay) for q, each in ROBUST.items() for decay in fixed(each)
+            Candidate(GeneralizedCrossEntropy(q, tau=1.0), decay)
+            for q, each in ROBUST.items()
+            for decay in fixed(each)
         ]
         of_f_n = [tried(candidate, NOISE_STREAM, seed, devices) for candidate in robust]
         corrected = [
@@ -143,7 +144,11 @@ def select(
     f_n = max(of_f_n, key=_score)
     target_decay = TARGET_WEIGHT_DECAY if weight_decay is None else weight_decay
     return Selection(
-        f_l.chosen, f_n.chosen, target_decay, f_n.noise.class_shares, [(one.words, _score(one)) for one in tried.all]
+        f_l.chosen,
+        f_n.chosen,
+        target_decay,
+        f_n.noise.class_shares,
+        [(one.words, _score(one)) for one in tried.all],
     )
 
 
@@ -160,7 +165,7 @@ class _Trial(NamedTuple):
     @property
     def chosen(self) -> Candidate:
         """The candidate with the temperature that was found, and noise as it finds it itself."""
-        method = self.candidate.method
+        method: Any = self.candidate.method
         if "temperature" in method.get_params():
             method = dataclasses.replace(method, temperature=self.noise.temperature)
         noise = None if self.candidate.noise is None else self.noise

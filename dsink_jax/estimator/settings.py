@@ -16,6 +16,10 @@ from dsink_jax.recipe import TARGET, AuxiliaryPredictions, ModelSpec, auxiliary_
 from dsink_jax.training import OptimizerSettings, TrainingSettings
 from dsink_jax.training.optimizer import OptimizerLike
 
+AUTO = "auto"  # a method that is left open
+_NOISE_METHOD, _WEIGHT_DECAY = "elr", 5e-4  # where nothing is chosen
+_EPOCHS, _LEAST_STEPS = 30, 1000
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -28,7 +32,7 @@ class Settings:
         images.
       imbalance_method: how f_L is trained: one of `dsink_jax.methods.METHODS`, a method itself, such as
         `LogitAdjustment(tau=0.5)`, or a function of the `TrainingFacts` that gives one.
-      noise_method: how f_N is trained, likewise.
+      noise_method: how f_N is trained, likewise; `auto` to choose it for feature vectors, `elr` for others.
       base: what the target optimises beside the D-SINK loss, likewise.
       alpha: weight of the D-SINK loss, at least 0.
       options: options of methods that are given by name, under the names that flags have, such as
@@ -37,12 +41,17 @@ class Settings:
         (`online`), their predictions for each input as it is (`cached`), or those of models that have not
         seen the example (`out_of_fold`, which trains f_N and f_L once more for each fold).
       folds: into how many parts examples are split for predictions out of fold.
-      epochs: passes over the training set.
+      epochs: passes over the training set; None for 30, and for feature vectors and networks by name as many
+        as 1,000 steps take if that is more.
       batch_size: examples a step.
       optimizer: `sgd`, `adamw`, or an `optax.GradientTransformation`, which has its own learning rate.
       learning_rate: highest learning rate; it falls to 0 along a cosine.
       momentum: of SGD, in [0, 1).
-      weight_decay: at least 0; added to the gradient by SGD, decoupled by AdamW.
+      weight_decay: at least 0; added to the gradient by SGD, decoupled by AdamW. None to choose it for
+        feature vectors, 5e-4 for others.
+      selection: whether what is left open of `noise_method` and `weight_decay` is chosen by labels held out,
+        for feature vectors and networks by name; see `dsink_jax.estimator.selection`. False for the method as
+        published: f_N by ELR, weight decay 5e-4.
       preprocess: augmentation of training inputs, `(key, batch) -> batch`, such as
         `dsink_jax.data.RandomFlip()`; None for none. What was compiled for an object is used as long as it
         is the same object: make another instead of changing it.
@@ -57,18 +66,19 @@ class Settings:
 
     model: Network = "auto"
     imbalance_method: MethodLike = "logit_adjustment"
-    noise_method: MethodLike = "elr"
+    noise_method: MethodLike = AUTO
     base: MethodLike = "logit_adjustment"
     alpha: float = 10.0
     options: Mapping[str, Any] | None = None
     auxiliary_predictions: AuxiliaryPredictions = "online"
     folds: int = 5
-    epochs: int = 30
+    epochs: int | None = None
     batch_size: int = 128
     optimizer: OptimizerLike = "sgd"
     learning_rate: float = 0.05
     momentum: float = 0.9
-    weight_decay: float = 5e-4
+    weight_decay: float | None = None
+    selection: bool = True
     preprocess: Preprocess | None = None
     standardize: bool = True
     average_decay: float | None = None
@@ -81,7 +91,8 @@ class Settings:
         for name in ("imbalance_method", "noise_method", "base"):
             method = getattr(self, name)
             if isinstance(method, str):
-                check_method_name(method)
+                if name != "noise_method" or method != AUTO:
+                    check_method_name(method)
             elif isinstance(method, Method):  # `set_params` of the one given is to change no fitted model
                 object.__setattr__(self, name, copy.copy(method))
         if not isinstance(self.options, Mapping | types.NoneType):
@@ -102,12 +113,21 @@ class Settings:
             raise InputError("batch_size must be an integer of at least 1, got 0.")
         _ = self.training(self.batch_size)  # checks its own ranges
 
-    def training(self, batch_size: int) -> TrainingSettings:
-        """How long and in what steps to train, in batches of a size that goes with devices and data."""
+    def training(self, batch_size: int, steps_in_epoch: int = 0) -> TrainingSettings:
+        """How long and in what steps to train.
+
+        Args:
+          batch_size: one that goes with devices and data.
+          steps_in_epoch: where a number of steps is to be reached if `epochs` are left open, or 0.
+        """
+        weight_decay = _WEIGHT_DECAY if self.weight_decay is None else self.weight_decay
         optimizer = OptimizerSettings(
-            self.optimizer, self.learning_rate, "cosine", self.momentum, False, self.weight_decay
+            self.optimizer, self.learning_rate, "cosine", self.momentum, False, weight_decay
         )
-        return TrainingSettings(self.epochs, batch_size, optimizer, self.preprocess, on_nan=self.on_nan)
+        epochs = self.epochs
+        if epochs is None:
+            epochs = max(_EPOCHS, -(-_LEAST_STEPS // steps_in_epoch) if steps_in_epoch else 0)
+        return TrainingSettings(epochs, batch_size, optimizer, self.preprocess, on_nan=self.on_nan)
 
     def model_for(self, num_classes: int, shape: tuple[int, ...]) -> Callable[[Method], Model]:
         """The network for a method, of C classes and examples of a shape.
@@ -124,6 +144,16 @@ class Settings:
             network, num_classes, classifier=method.classifier, networks=method.networks
         )
 
+    def selects(self, shape: tuple[int, ...]) -> bool:
+        """Whether something is to be chosen by labels held out, for examples of a shape."""
+        open_to_choice = self.noise_method == AUTO or self.weight_decay is None
+        steps_by_name = isinstance(self.optimizer, str)
+        return self.selection and open_to_choice and steps_by_name and self.trains_heads(shape)
+
+    def trains_heads(self, shape: tuple[int, ...]) -> bool:
+        """Whether a network by name is trained on feature vectors."""
+        return isinstance(self.model, str) and len(shape) == 1
+
     def _options_of(self, method):
         """The options of a method that is given by name."""
         own = {one.full_name: one.name for one in all_options() if one.method == method}
@@ -136,6 +166,8 @@ class Settings:
           InputError: for an option that is out of range, or one that has to be given and is not.
         """
         given = {name: getattr(self, name) for name in ("imbalance_method", "noise_method", "base")}
+        if given["noise_method"] == AUTO:
+            given["noise_method"] = _NOISE_METHOD
         methods = {
             name: build_method(method, self._options_of(method), facts) for name, method in given.items()
         }

@@ -183,6 +183,11 @@ class Method(Options):
     forward_passes: ClassVar[float] = 1
     required: ClassVar[Mapping[str, Any]] = {}
 
+    @property
+    def is_balanced(self) -> bool:
+        """Whether predictions are known to count all classes alike, whatever their shares."""
+        return False
+
     def check_facts(self, facts: TrainingFacts) -> None:
         """Raises `InputError` for a training set that the method cannot learn from, before any training."""
 

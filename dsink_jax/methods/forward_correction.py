@@ -42,6 +42,11 @@ class ForwardCorrection(LooksAtTrainingSet, Method):
         self.check(check_at_least, "tau", 0)
         self.check(check_at_least, "temperature", MIN_TEMPERATURE)
 
+    @property
+    def is_balanced(self):
+        """See `Method.is_balanced`."""
+        return self.tau == 1
+
     def check_facts(self, facts):
         """The matrix must be known if it is to be."""
         if self.matrix == "known" and facts.transition_matrix is None:

@@ -17,7 +17,7 @@ from dsink_jax.methods.logit_adjustment import MIN_TEMPERATURE, balanced_predict
 class GeneralizedCrossEntropy(Method):
     """Generalised cross-entropy (Zhang and Sabuncu, NeurIPS 2018, arXiv 1805.07836).
 
-    With `tau` above 0 the logits are shifted by the class prior in the loss, as logit adjustment does, and the
+    With `tau` 1 the logits are shifted by the class prior in the loss, as logit adjustment does, and the
     prediction counts all classes alike: robust to noise and to imbalance at once.
 
     Attributes:
@@ -34,6 +34,11 @@ class GeneralizedCrossEntropy(Method):
         self.check(check_range, "q", 0.0, 1.0, low_open=True)
         self.check(check_at_least, "tau", 0)
         self.check(check_at_least, "temperature", MIN_TEMPERATURE)
+
+    @property
+    def is_balanced(self):
+        """See `Method.is_balanced`."""
+        return self.tau == 1
 
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""

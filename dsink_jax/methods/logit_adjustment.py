@@ -49,6 +49,11 @@ class LogitAdjustment(Method):
         self.check(check_at_least, "tau", 0)
         self.check(check_at_least, "temperature", MIN_TEMPERATURE)
 
+    @property
+    def is_balanced(self):
+        """See `Method.is_balanced`."""
+        return self.tau == 1
+
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
         prior = jnp.asarray(context.facts.class_prior)
