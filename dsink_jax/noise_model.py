@@ -20,6 +20,7 @@ TEMPERATURES = (1.4, 1.0, 0.7, 0.5, 1 / 3, 0.25, 1 / 6, 1 / 9)
 _ITERATIONS = 40
 _LEAST_LOGIT = -30.0  # next to its row's largest: a model may rule a class out in error
 _LEAST = 1e-9  # of a probability
+_LARGEST = 2**22  # numbers M C by which the temperature is chosen; of more, evenly spaced rows
 
 
 class NoiseModel(NamedTuple):
@@ -77,31 +78,38 @@ def fit_noise_model(logits: Any, labels: Any, *, balanced: bool) -> NoiseModel:
         raise ValueError(
             f"Logits must be [M, C] and labels [M], got {list(logits.shape)} and {list(labels.shape)}."
         )
-    count = len(labels)
-    rows = _rounded_up(count)
-    filled = np.zeros((rows, logits.shape[1]), np.float32)
-    filled[:count] = np.maximum(logits - logits.max(-1, keepdims=True), _LEAST_LOGIT)
-    given = np.zeros(rows, np.int32)
-    given[:count] = labels
-    valid = (np.arange(rows) < count).astype(np.float32)
-    fits = jax.device_get(_fit_each(filled, given, valid, np.float32(TEMPERATURES), balanced))
+    logits = np.maximum(logits - logits.max(-1, keepdims=True), _LEAST_LOGIT).astype(np.float32)
+    some = slice(None, None, max(logits.size // _LARGEST, 1))
+    fits = _fit_each(*_filled(logits[some], labels[some]), np.asarray(TEMPERATURES, np.float32), balanced)
     best = int(np.argmax(fits.likelihood))
-    shares, offset, matrix = fits.shares[best], fits.offset[best], fits.matrix[best]
-    predictions, probabilities = jax.device_get(
-        _explain(filled / np.float32(TEMPERATURES[best]), given, offset, matrix)
-    )
+    if len(logits[some]) < len(logits):
+        only = np.asarray(TEMPERATURES[best : best + 1], np.float32)
+        fits, best = _fit_each(*_filled(logits, labels), only, balanced), 0
+    found = jax.device_get(jax.tree.map(lambda each: each[best], fits))
+    filled, given, _ = _filled(logits, labels)
+    scaled = filled / np.float32(found.temperature)
+    predictions, probabilities = jax.device_get(_explain_all(scaled, given, found.offset, found.matrix))
     return NoiseModel(
-        score=float(fits.likelihood[best] + fits.by_class[best]),
-        temperature=TEMPERATURES[best],
-        class_shares=shares,
-        transition_matrix=matrix,
-        predictions=predictions[:count],
-        probabilities=probabilities[:count],
+        score=float(found.likelihood + found.by_class),
+        temperature=float(found.temperature),
+        class_shares=found.shares,
+        transition_matrix=found.matrix,
+        predictions=predictions[: len(labels)],
+        probabilities=probabilities[: len(labels)],
     )
+
+
+def _filled(logits, labels):
+    """Rows filled up, so that sets of about the same size share a program, and which of them are real."""
+    count = len(labels)
+    missing = _rounded_up(count) - count
+    rows = np.concatenate([logits, np.zeros((missing, logits.shape[1]), np.float32)])
+    given = np.concatenate([labels, np.zeros(missing, labels.dtype)]).astype(np.int32)
+    return rows, given, (np.arange(count + missing) < count).astype(np.float32)
 
 
 def _rounded_up(count):
-    """Rows to fill up to, so that sets of about the same size share a program."""
+    """At most an eighth more, one of a few numbers."""
     unit = 2 ** max(count.bit_length() - 4, 0)
     return -(-count // unit) * unit
 
@@ -109,6 +117,7 @@ def _rounded_up(count):
 class _Fit(NamedTuple):
     """What is found at one temperature: see `NoiseModel`; `offset` `[C]` is added to the logits."""
 
+    temperature: jax.Array
     likelihood: jax.Array
     by_class: jax.Array
     shares: jax.Array
@@ -118,7 +127,7 @@ class _Fit(NamedTuple):
 
 @partial(jax.jit, static_argnames="balanced")
 def _fit_each(logits, labels, valid, temperatures, balanced):
-    return jax.lax.map(lambda one: _fit(logits / one, labels, valid, balanced), temperatures)
+    return jax.lax.map(lambda one: _Fit(one, *_fit(logits / one, labels, valid, balanced)), temperatures)
 
 
 def _explain(logits, labels, offset, matrix):
@@ -126,6 +135,9 @@ def _explain(logits, labels, offset, matrix):
     predictions = jax.nn.softmax(logits + offset, axis=-1)
     joint = predictions * matrix.T[labels]
     return predictions, joint / jnp.maximum(joint.sum(-1, keepdims=True), jnp.finfo(joint.dtype).tiny)
+
+
+_explain_all = jax.jit(_explain)
 
 
 def _fit(logits, labels, valid, balanced):
@@ -144,6 +156,9 @@ def _fit(logits, labels, valid, balanced):
         # What all classes have in common stands in for two examples of each: a rare one has few of its own.
         kept = jnp.trace(together) / count
         together += 2 * (kept * eye + (1 - kept) * (1 - eye) * given)
+        # Classes are told apart by their labels alone: each is given its own as often as any other, or else
+        # models that know little would have all of them exchanged.
+        together = jnp.where(eye > 0, together.max(-1, keepdims=True), together)
         return together / together.sum(-1, keepdims=True)
 
     def step(_, state):
@@ -165,4 +180,4 @@ def _fit(logits, labels, valid, balanced):
     of_class = jnp.zeros(num_classes).at[labels].add(log_likelihood) / jnp.maximum(given * count, 1)
     gain = jnp.where(seen, of_class - jnp.log(jnp.where(seen, given, 1.0)), 0.0)
     by_class = gain.sum() / seen.sum()
-    return _Fit(log_likelihood.sum() / count, by_class, shares, offset, matrix)
+    return log_likelihood.sum() / count, by_class, shares, offset, matrix

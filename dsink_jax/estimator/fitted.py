@@ -51,8 +51,8 @@ class FittedDSink:
         predictions that count all classes alike.
       class_shares: float32 `[C]`, estimated shares of the true classes in the training set: by labels held
         out where something was chosen by them (see `dsink_jax.noise_model`), otherwise f_N's mean prediction.
-      selection: what was chosen by labels held out (`dsink_jax.estimator.selection`), or None: nothing was, or
-        the models are from a file.
+      selection: what was chosen by labels held out (`dsink_jax.estimator.selection`), or None if nothing was,
+        or the models are from a file.
       prior: which shares of the classes predictions are for unless a call says otherwise, see `logits`; may
         be set. Shares are kept so that they sum to 1.
     """
