@@ -88,6 +88,7 @@ def fit(
     prior = check_prior(prior, training_set.num_classes)
     # All that can be wrong with the call is found before the directory is touched.
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
+    checkpoints = checkpoint_folder(directory)
     make_recipe(target)
 
     def describe():
@@ -102,7 +103,7 @@ def fit(
 
     with fit_directory(directory, describe):
         selection = select_for(training_set, settings, devices, verbose)
-        recipe = make_recipe(target, checkpoint_folder(directory), selection)
+        recipe = make_recipe(target, checkpoints, selection)
         parts = recipe.train_all()
         mean_prediction = _mean_prediction(recipe.training_logits(NOISE_ROBUST))
     class_shares = mean_prediction
