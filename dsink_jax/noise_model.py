@@ -73,18 +73,17 @@ def fit_noise_model(logits: Any, labels: Any, *, balanced: bool) -> NoiseModel:
     """
     check_arrays(logits=logits, labels=labels)
     logits, labels = np.asarray(logits), np.asarray(labels)
-    if logits.ndim != 2 or 0 in logits.shape or labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"Logits must be [M, C] and labels [M], got {list(logits.shape)} and {list(labels.shape)}."
-        )
+    _check(logits, labels)
     count = len(labels)
     rows = _rounded_up(count)
     filled = np.zeros((rows, logits.shape[1]), np.float32)
-    filled[:count] = np.maximum(logits - logits.max(-1, keepdims=True), _LEAST_LOGIT)
+    wide = logits.astype(np.float64)
+    with np.errstate(over="ignore"):
+        filled[:count] = np.maximum(wide - wide.max(-1, keepdims=True), _LEAST_LOGIT)
     given = np.zeros(rows, np.int32)
     given[:count] = labels
     valid = (np.arange(rows) < count).astype(np.float32)
-    fits = jax.device_get(_fit_each(filled, given, valid, np.float32(TEMPERATURES), balanced))
+    fits = jax.device_get(_fit_each(filled, given, valid, np.asarray(TEMPERATURES, np.float32), balanced))
     best = int(np.argmax(fits.likelihood))
     shares, offset, matrix = fits.shares[best], fits.offset[best], fits.matrix[best]
     predictions, probabilities = jax.device_get(
@@ -98,6 +97,25 @@ def fit_noise_model(logits: Any, labels: Any, *, balanced: bool) -> NoiseModel:
         predictions=predictions[:count],
         probabilities=probabilities[:count],
     )
+
+
+def _check(logits, labels):
+    if logits.ndim != 2 or 0 in logits.shape or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"Logits must be [M, C] and labels [M], got {list(logits.shape)} and {list(labels.shape)}."
+        )
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(f"Logits must be floating, got {logits.dtype}.")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"Labels must be integers, got {labels.dtype}.")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"Labels must be in [0, {logits.shape[1]}), got {labels.min()} to {labels.max()}.")
+    finite = np.isfinite(logits.max(-1))
+    if not finite.all():
+        raise ValueError(
+            "Logits must hold no NaN nor plus infinity, and one that is finite in each row; others are "
+            f"first in row {finite.argmin()}."
+        )
 
 
 def _rounded_up(count):
