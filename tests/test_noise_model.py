@@ -1,4 +1,4 @@
-"""The noise model against the same in plain NumPy, and against noise, shares and posteriors that are known."""
+"""The noise model against the same in plain NumPy, and against noise, shares and posteriors known."""
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from dsink_jax.noise_model import TEMPERATURES, fit_noise_model
 
@@ -146,7 +146,7 @@ def test_the_temperature_is_found(many, temperature):
 
 
 def test_the_better_model_has_the_higher_score(many):
-    """To see through the noise is better than to repeat it, and the more is known of the inputs the better."""
+    """To see through the noise is better than to repeat it, and to know more of the inputs too."""
     logits, given, _ = (each[:4000] for each in many)
     rng = np.random.default_rng(1)
     of_noise = np.log(softmax(logits, 1) @ MATRIX)  # what a model that fits the labels as given says
@@ -237,7 +237,7 @@ def test_whatever_comes_in_probabilities_come_out(logits, given, balanced):
 
 
 def test_sure_models_by_hand():
-    """Six examples of class 0, one of which was given as 1, and four of class 1: all is a matter of counts."""
+    """Six examples of class 0, one of which was given as 1, and four of class 1: counts say all."""
     sure = 200.0 * np.eye(2)[[0] * 6 + [1] * 4]
     given = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
     found = fit_noise_model(sure, given, balanced=True)
