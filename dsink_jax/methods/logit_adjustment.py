@@ -1,7 +1,7 @@
 """Logit adjustment in the loss and after training, and balanced softmax."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,9 @@ def shifted_by_prior(logits: Array, facts: TrainingFacts, tau: Any) -> jax.Array
     """Logits `[n, C]` as logit adjustment trains them: shifted by tau * log class_prior."""
     prior = jnp.asarray(facts.class_prior)
     known = jnp.where(prior > 0, prior, 1.0)
-    return logits + jnp.where(prior > 0, tau * jnp.log(known), jnp.where(tau > 0, _IMPOSSIBLE, 0.0))
+    return jnp.asarray(logits) + jnp.where(
+        prior > 0, tau * jnp.log(known), jnp.where(tau > 0, _IMPOSSIBLE, 0.0)
+    )
 
 
 def balanced_prediction(logits: Array, facts: TrainingFacts, temperature: Any) -> jax.Array:
@@ -41,6 +43,8 @@ class LogitAdjustment(Method):
       tau: strength, at least 0.
       temperature: what logits are divided by to predict, positive; no part of the training.
     """
+
+    tempered: ClassVar[bool] = True
 
     tau: float = 1.0
     temperature: float = 1.0
