@@ -20,6 +20,7 @@ TEMPERATURES = (1.4, 1.0, 0.7, 0.5, 1 / 3, 0.25, 1 / 6, 1 / 9)
 _ITERATIONS = 40
 _LEAST_LOGIT = -30.0  # next to its row's largest: a model may rule a class out in error
 _LEAST = 1e-9  # of a probability
+_LARGEST = 2**22  # numbers M C by which the temperature is chosen; of more, evenly spaced rows
 
 
 class NoiseModel(NamedTuple):
@@ -74,28 +75,26 @@ def fit_noise_model(logits: Any, labels: Any, *, balanced: bool) -> NoiseModel:
     check_arrays(logits=logits, labels=labels)
     logits, labels = np.asarray(logits), np.asarray(labels)
     _check(logits, labels)
-    count = len(labels)
-    rows = _rounded_up(count)
-    filled = np.zeros((rows, logits.shape[1]), np.float32)
-    wide = logits.astype(np.float64)
+    wide = logits.astype(np.promote_types(logits.dtype, np.float32), copy=False)
     with np.errstate(over="ignore"):
-        filled[:count] = np.maximum(wide - wide.max(-1, keepdims=True), _LEAST_LOGIT)
-    given = np.zeros(rows, np.int32)
-    given[:count] = labels
-    valid = (np.arange(rows) < count).astype(np.float32)
-    fits = jax.device_get(_fit_each(filled, given, valid, np.asarray(TEMPERATURES, np.float32), balanced))
+        logits = np.maximum(wide - wide.max(-1, keepdims=True), _LEAST_LOGIT).astype(np.float32)
+    some = slice(None, None, max(logits.size // _LARGEST, 1))
+    fits = _fit_each(*_filled(logits[some], labels[some]), np.asarray(TEMPERATURES, np.float32), balanced)
     best = int(np.argmax(fits.likelihood))
-    shares, offset, matrix = fits.shares[best], fits.offset[best], fits.matrix[best]
-    predictions, probabilities = jax.device_get(
-        _explain(filled / np.float32(TEMPERATURES[best]), given, offset, matrix)
-    )
+    if len(logits[some]) < len(logits):
+        only = np.asarray(TEMPERATURES[best : best + 1], np.float32)
+        fits, best = _fit_each(*_filled(logits, labels), only, balanced), 0
+    found = jax.device_get(jax.tree.map(lambda each: each[best], fits))
+    filled, given, _ = _filled(logits, labels)
+    scaled = filled / np.float32(found.temperature)
+    predictions, probabilities = jax.device_get(_explain_all(scaled, given, found.offset, found.matrix))
     return NoiseModel(
-        score=float(fits.likelihood[best] + fits.by_class[best]),
-        temperature=TEMPERATURES[best],
-        class_shares=shares,
-        transition_matrix=matrix,
-        predictions=predictions[:count],
-        probabilities=probabilities[:count],
+        score=float(found.likelihood + found.by_class),
+        temperature=float(found.temperature),
+        class_shares=found.shares,
+        transition_matrix=found.matrix,
+        predictions=predictions[: len(labels)],
+        probabilities=probabilities[: len(labels)],
     )
 
 
@@ -110,16 +109,25 @@ def _check(logits, labels):
         raise ValueError(f"Labels must be integers, got {labels.dtype}.")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"Labels must be in [0, {logits.shape[1]}), got {labels.min()} to {labels.max()}.")
-    finite = np.isfinite(logits.max(-1))
-    if not finite.all():
+    usable = np.isfinite(logits.max(-1))
+    if not usable.all():
         raise ValueError(
             "Logits must hold no NaN nor plus infinity, and one that is finite in each row; others are "
-            f"first in row {finite.argmin()}."
+            f"first in row {usable.argmin()}."
         )
 
 
+def _filled(logits, labels):
+    """Rows filled up, so that sets of about the same size share a program, and which of them are real."""
+    count = len(labels)
+    missing = _rounded_up(count) - count
+    rows = np.concatenate([logits, np.zeros((missing, logits.shape[1]), np.float32)])
+    given = np.concatenate([labels, np.zeros(missing, labels.dtype)]).astype(np.int32)
+    return rows, given, (np.arange(count + missing) < count).astype(np.float32)
+
+
 def _rounded_up(count):
-    """Rows to fill up to, so that sets of about the same size share a program."""
+    """At most an eighth more, one of a few numbers."""
     unit = 2 ** max(count.bit_length() - 4, 0)
     return -(-count // unit) * unit
 
@@ -127,6 +135,7 @@ def _rounded_up(count):
 class _Fit(NamedTuple):
     """What is found at one temperature: see `NoiseModel`; `offset` `[C]` is added to the logits."""
 
+    temperature: jax.Array
     likelihood: jax.Array
     by_class: jax.Array
     shares: jax.Array
@@ -136,7 +145,7 @@ class _Fit(NamedTuple):
 
 @partial(jax.jit, static_argnames="balanced")
 def _fit_each(logits, labels, valid, temperatures, balanced):
-    return jax.lax.map(lambda one: _fit(logits / one, labels, valid, balanced), temperatures)
+    return jax.lax.map(lambda one: _Fit(one, *_fit(logits / one, labels, valid, balanced)), temperatures)
 
 
 def _explain(logits, labels, offset, matrix):
@@ -144,6 +153,9 @@ def _explain(logits, labels, offset, matrix):
     predictions = jax.nn.softmax(logits + offset, axis=-1)
     joint = predictions * matrix.T[labels]
     return predictions, joint / jnp.maximum(joint.sum(-1, keepdims=True), jnp.finfo(joint.dtype).tiny)
+
+
+_explain_all = jax.jit(_explain)
 
 
 def _fit(logits, labels, valid, balanced):
@@ -162,6 +174,9 @@ def _fit(logits, labels, valid, balanced):
         # What all classes have in common stands in for two examples of each: a rare one has few of its own.
         kept = jnp.trace(together) / count
         together += 2 * (kept * eye + (1 - kept) * (1 - eye) * given)
+        # Classes are told apart by their labels alone: each is given its own as often as any other, or else
+        # models that know little would have all of them exchanged.
+        together = jnp.where(eye > 0, together.max(-1, keepdims=True), together)
         return together / together.sum(-1, keepdims=True)
 
     def step(_, state):
@@ -183,4 +198,4 @@ def _fit(logits, labels, valid, balanced):
     of_class = jnp.zeros(num_classes).at[labels].add(log_likelihood) / jnp.maximum(given * count, 1)
     gain = jnp.where(seen, of_class - jnp.log(jnp.where(seen, given, 1.0)), 0.0)
     by_class = gain.sum() / seen.sum()
-    return _Fit(log_likelihood.sum() / count, by_class, shares, offset, matrix)
+    return log_likelihood.sum() / count, by_class, shares, offset, matrix
