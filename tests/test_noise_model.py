@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from dsink_jax import noise_model
 from dsink_jax.noise_model import TEMPERATURES, fit_noise_model
 
 MATRIX = np.array([[0.80, 0.15, 0.05], [0.10, 0.80, 0.10], [0.25, 0.05, 0.70]])  # P(given | true)
@@ -202,6 +203,17 @@ def test_a_row_more_compiles_nothing_and_filled_rows_say_nothing():
     expected = by_numpy(logits, given, balanced=True)
     assert found.score == pytest.approx(expected["score"], abs=1e-4)
     np.testing.assert_allclose(found.class_shares, expected["class_shares"], atol=1e-4)
+
+
+def test_of_large_sets_the_temperature_is_that_of_a_part(many, monkeypatch):
+    """All else is of all rows, as it is where the whole is tried at each temperature."""
+    logits, given, _ = many
+    whole = fit_noise_model(0.5 * logits, given, balanced=True)
+    monkeypatch.setattr(noise_model, "_LARGEST", logits.size // 8)
+    found = fit_noise_model(0.5 * logits, given, balanced=True)
+    assert found.temperature == pytest.approx(0.5)
+    for name in ("class_shares", "transition_matrix", "predictions", "probabilities"):
+        np.testing.assert_allclose(getattr(found, name), getattr(whole, name), atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float32, np.float64])

@@ -80,7 +80,9 @@ def test_other_data_and_numbers_compile_nothing(optimizer, devices, together, cp
     assert {"loss", "apply"} <= set(traces)
     traces.clear()
     compilations.clear()
-    after = run(Watched(tau=2.0, temperature=3.0), DSink(2.0, 0.5, 0.5, threshold=0.1), second, 401, 2, 2, 0.8)
+    after = run(
+        Watched(tau=2.0, temperature=3.0), DSink(2.0, 0.5, 0.5, threshold=0.1), second, 401, 2, 2, 0.8
+    )
     assert not traces and not compilations
     assert before.history[-1]["train"]["loss"] != after.history[-1]["train"]["loss"]
 
