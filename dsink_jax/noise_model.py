@@ -27,9 +27,11 @@ class NoiseModel(NamedTuple):
     """How labels came about, by a model's predictions. Arrays of NumPy.
 
     Attributes:
-      score: nats: the mean log-likelihood of the given labels, plus the same with every given class counted
-        alike and next to that of its share. Differences tell which model is better.
-      temperature: what the logits are best divided by.
+      score: nats: the mean log-likelihood of the given labels, plus its gain over their shares as a mean over
+        the given classes, weighted by the roots of their shares. So rare classes count, though not as much
+        as frequent ones. Differences tell which model is better.
+      temperature: what the logits are divided by here: the labels are then most likely.
+      score_temperature: what they would be divided by for the best score, which is that of `score`.
       class_shares: float32 `[C]`, shares of the true classes.
       transition_matrix: float32 `[C, C]`, P(given | true), rows sum to 1.
       predictions: float32 `[M, C]`, P(true | example), moved to the class shares.
@@ -38,6 +40,7 @@ class NoiseModel(NamedTuple):
 
     score: float
     temperature: float
+    score_temperature: float
     class_shares: np.ndarray
     transition_matrix: np.ndarray
     predictions: np.ndarray
@@ -80,7 +83,7 @@ def fit_noise_model(logits: Any, labels: Any, *, balanced: bool) -> NoiseModel:
         logits = np.maximum(wide - wide.max(-1, keepdims=True), _LEAST_LOGIT).astype(np.float32)
     some = slice(None, None, max(logits.size // _LARGEST, 1))
     fits = _fit_each(*_filled(logits[some], labels[some]), np.asarray(TEMPERATURES, np.float32), balanced)
-    best = int(np.argmax(fits.likelihood))
+    best, scores = int(np.argmax(fits.likelihood)), np.asarray(fits.likelihood + fits.by_class)
     if len(logits[some]) < len(logits):
         only = np.asarray(TEMPERATURES[best : best + 1], np.float32)
         fits, best = _fit_each(*_filled(logits, labels), only, balanced), 0
@@ -89,8 +92,9 @@ def fit_noise_model(logits: Any, labels: Any, *, balanced: bool) -> NoiseModel:
     scaled = filled / np.float32(found.temperature)
     predictions, probabilities = jax.device_get(_explain_all(scaled, given, found.offset, found.matrix))
     return NoiseModel(
-        score=float(found.likelihood + found.by_class),
+        score=float(scores.max()),
         temperature=float(found.temperature),
+        score_temperature=TEMPERATURES[int(scores.argmax())],
         class_shares=found.shares,
         transition_matrix=found.matrix,
         predictions=predictions[: len(labels)],
@@ -197,5 +201,6 @@ def _fit(logits, labels, valid, balanced):
     log_likelihood = valid * jnp.log(jnp.maximum(likely, _LEAST))
     of_class = jnp.zeros(num_classes).at[labels].add(log_likelihood) / jnp.maximum(given * count, 1)
     gain = jnp.where(seen, of_class - jnp.log(jnp.where(seen, given, 1.0)), 0.0)
-    by_class = gain.sum() / seen.sum()
+    root = jnp.sqrt(given)
+    by_class = (root * gain).sum() / root.sum()
     return log_likelihood.sum() / count, by_class, shares, offset, matrix

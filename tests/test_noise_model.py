@@ -43,7 +43,7 @@ def by_numpy(logits, given, *, balanced):
     """The same by loops over temperatures, iterations and classes, in float64."""
     count, classes = logits.shape
     share_given = np.array([np.mean(given == c) for c in range(classes)])
-    best = None
+    best, scores = None, []
     for temperature in TEMPERATURES:
         own = np.maximum(logits - logits.max(1, keepdims=True), -30) / temperature
         shares, offset = share_given, np.log(np.maximum(share_given, 1e-9))
@@ -71,8 +71,9 @@ def by_numpy(logits, given, *, balanced):
         joint = np.stack([predictions[i] * matrix[:, given[i]] for i in range(count)])
         fits = np.log(np.maximum(joint.sum(1), 1e-9))
         gains = [fits[given == c].mean() - np.log(share_given[c]) for c in np.unique(given)]
+        roots = [np.sqrt(share_given[c]) for c in np.unique(given)]
+        scores.append(fits.mean() + np.average(gains, weights=roots))
         found = {
-            "score": fits.mean() + np.mean(gains),
             "temperature": temperature,
             "class_shares": shares,
             "transition_matrix": matrix,
@@ -81,7 +82,8 @@ def by_numpy(logits, given, *, balanced):
         }
         if best is None or fits.mean() > best[0]:
             best = fits.mean(), found
-    return best[1]
+    of_score = {"score": max(scores), "score_temperature": TEMPERATURES[np.argmax(scores)]}
+    return best[1] | of_score
 
 
 @pytest.mark.parametrize("balanced", [True, False])

@@ -154,6 +154,7 @@ def select_for(
         settings.model_for(training_set.num_classes, shape),
         choose_noise_method=settings.noise_method == AUTO,
         weight_decay=settings.weight_decay,
+        alpha=settings.alpha,
         seed=int(settings.seed),
         devices=devices,
     )

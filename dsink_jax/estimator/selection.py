@@ -29,7 +29,8 @@ WEIGHT_DECAYS = (0.01, 0.03, 0.1, 0.3)
 # Labels are fitted less closely by robust losses, whose gradients are smaller: so is their weight decay.
 ROBUST = {0.3: (0.03, 0.1), 0.7: (0.005, 0.015, 0.05)}
 CORRECTED = (0.01, 0.03)
-TARGET_WEIGHT_DECAY = 0.003  # of the target, whose labels Q are smooth
+# Of the target, whose labels Q are smooth; and Q knows more than the given labels do.
+TARGET_WEIGHT_DECAY, ALPHA = 0.003, 100.0
 UNSELECTED_WEIGHT_DECAY = 0.01  # where there are too few examples to choose by
 
 _SAMPLE_STREAM = 8  # of a seed
@@ -56,6 +57,7 @@ class Selection(NamedTuple):
       imbalance_robust: how f_L is trained.
       noise_robust: how f_N is trained.
       target_weight_decay: weight decay of the target.
+      alpha: weight of its D-SINK loss, None for that of the settings.
       class_shares: float32 `[C]`, estimated shares of the true classes; None if nothing was held out.
       scores: a pair for each candidate: in words, and its score; higher is better.
     """
@@ -63,6 +65,7 @@ class Selection(NamedTuple):
     imbalance_robust: Candidate
     noise_robust: Candidate
     target_weight_decay: float
+    alpha: float | None
     class_shares: np.ndarray | None = None
     scores: Sequence[tuple[str, float]] = ()
 
@@ -74,7 +77,10 @@ class Selection(NamedTuple):
             if spec.name in chosen:
                 applied.append(_spec(spec, chosen[spec.name], training_set))
             elif spec.term is not None:
-                applied.append(dataclasses.replace(spec, weight_decay=self.target_weight_decay))
+                term = spec.term
+                if self.alpha is not None:
+                    term = dataclasses.replace(term, alpha=self.alpha)
+                applied.append(dataclasses.replace(spec, term=term, weight_decay=self.target_weight_decay))
             else:
                 applied.append(spec)
         return applied
@@ -88,6 +94,7 @@ def select(
     *,
     choose_noise_method: bool,
     weight_decay: float | None,
+    alpha: float | None,
     seed: int,
     devices: Sequence[jax.Device],
 ) -> Selection:
@@ -107,25 +114,28 @@ def select(
       model_for: the network for a method.
       choose_noise_method: whether f_N's method is left open.
       weight_decay: the one to take, or None to choose it.
+      alpha: weight of the D-SINK loss, or None for `ALPHA`.
       seed: decides the sample, the folds and the trainings.
       devices: to train on.
     """
     by_name = {spec.name: spec for spec in specs}
     own: dict[str, Any] = {name: by_name[name].method for name in (IMBALANCE_ROBUST, NOISE_ROBUST)}
+    of_target = (
+        TARGET_WEIGHT_DECAY if weight_decay is None else weight_decay,
+        ALPHA if alpha is None else None,
+    )
     counts = np.bincount(training_set.labels, minlength=training_set.num_classes)
     if len(training_set.labels) >= FEWEST and np.sum(counts >= FOLDS) >= 2:
         sample = training_set.rows(_sample(training_set.labels, counts, seed))
         tried = _Trials(sample, settings, model_for, seed, devices)
         with contextlib.suppress(InputError):  # of a part; `fit` has seen that the whole is all right
-            return _choose(tried, own, choose_noise_method, weight_decay)
+            return _choose(tried, own, of_target, choose_noise_method, weight_decay)
     decay = UNSELECTED_WEIGHT_DECAY if weight_decay is None else weight_decay
     noise = GeneralizedCrossEntropy(tau=1.0) if choose_noise_method else own[NOISE_ROBUST]
-    return Selection(
-        Candidate(own[IMBALANCE_ROBUST], decay), Candidate(noise, decay), _target_decay(weight_decay)
-    )
+    return Selection(Candidate(own[IMBALANCE_ROBUST], decay), Candidate(noise, decay), *of_target)
 
 
-def _choose(tried, own, choose_noise_method, weight_decay):
+def _choose(tried, own, of_target, choose_noise_method, weight_decay):
     def fixed(several):
         return several if weight_decay is None else (weight_decay,)
 
@@ -154,14 +164,10 @@ def _choose(tried, own, choose_noise_method, weight_decay):
     return Selection(
         f_l.chosen,
         f_n.chosen,
-        _target_decay(weight_decay),
+        *of_target,
         f_n.noise.class_shares,
         [(one.words, _score(one)) for one in tried.all],
     )
-
-
-def _target_decay(weight_decay):
-    return TARGET_WEIGHT_DECAY if weight_decay is None else weight_decay
 
 
 def _score(trial):
@@ -180,7 +186,7 @@ class _Trial(NamedTuple):
         method: Any = self.candidate.method
         if method.tempered:
             # The logits have been divided by its own already.
-            temperature = max(method.temperature * self.noise.temperature, MIN_TEMPERATURE)
+            temperature = max(method.temperature * self.noise.score_temperature, MIN_TEMPERATURE)
             method = dataclasses.replace(method, temperature=temperature)
         noise = None if self.candidate.noise is None else self.noise
         return Candidate(method, self.candidate.weight_decay, noise)

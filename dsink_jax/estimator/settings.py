@@ -18,7 +18,7 @@ from dsink_jax.training.optimizer import OptimizerLike
 
 AUTO = "auto"  # a method that is left open
 _NOISE_METHOD, _WEIGHT_DECAY = "elr", 5e-4  # where nothing is chosen
-_EPOCHS, _LEAST_STEPS = 30, 1000
+_EPOCHS, _LEAST_STEPS, _ALPHA = 30, 1000, 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Settings:
         `LogitAdjustment(tau=0.5)`, or a function of the `TrainingFacts` that gives one.
       noise_method: how f_N is trained, likewise; `auto` to choose it for feature vectors, `elr` for others.
       base: what the target optimises beside the D-SINK loss, likewise.
-      alpha: weight of the D-SINK loss, at least 0.
+      alpha: weight of the D-SINK loss, at least 0; None for 10, and for 100 where something is chosen by
+        labels held out: the auxiliary models then know more than the labels do.
       options: options of methods that are given by name, under the names that flags have, such as
         `{"coteaching_noise_rate": "estimated"}`.
       auxiliary_predictions: what the target learns from: f_N and f_L run on its own augmented inputs
@@ -68,7 +69,7 @@ class Settings:
     imbalance_method: MethodLike = "logit_adjustment"
     noise_method: MethodLike = AUTO
     base: MethodLike = "logit_adjustment"
-    alpha: float = 10.0
+    alpha: float | None = None
     options: Mapping[str, Any] | None = None
     auxiliary_predictions: AuxiliaryPredictions = "online"
     folds: int = 5
@@ -102,7 +103,9 @@ class Settings:
         check_known("auxiliary_predictions", self.auxiliary_predictions, get_args(AuxiliaryPredictions))
         if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**32:
             raise InputError(f"The seed must be an integer in [0, 2^32), got {self.seed!r}.")
-        if not isinstance(self.alpha, numbers.Real) or not 0 <= self.alpha < float("inf"):
+        if self.alpha is not None and (
+            not isinstance(self.alpha, numbers.Real) or not 0 <= self.alpha < float("inf")
+        ):
             raise InputError(f"alpha must be at least 0, got {self.alpha!r}.")
         if self.model is None or isinstance(self.model, int | float):
             raise InputError(
@@ -182,7 +185,7 @@ class Settings:
                 TARGET,
                 methods["base"],
                 "target",
-                DSink(float(self.alpha)),
+                DSink(_ALPHA if self.alpha is None else float(self.alpha)),
                 auxiliary_predictions=self.auxiliary_predictions,
                 average_decay=self.average_decay,
                 label=labels["base"],

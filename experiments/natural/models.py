@@ -83,9 +83,11 @@ class _WithOthers(Settings):
     def specs(self, facts, target):
         """See `Settings.specs`."""
         found = super().specs(facts, target)
-        base = next(spec.method for spec in found if spec.name == TARGET)
-        term, how = NaiveDistillation(float(self.alpha)), self.auxiliary_predictions
-        found.append(ModelSpec(NAIVE, base, "baseline", term, auxiliary_predictions=how))
+        if not target:  # the choice by labels held out asks for the auxiliary models alone
+            return found
+        own = next(spec for spec in found if spec.name == TARGET)
+        term, how = NaiveDistillation(own.term.alpha), self.auxiliary_predictions
+        found.append(ModelSpec(NAIVE, own.method, "baseline", term, auxiliary_predictions=how))
         return [*found, ModelSpec(CROSS_ENTROPY, CrossEntropy())] if self.images else found
 
 

@@ -12,7 +12,7 @@ from allocation_references import reference_labels
 from blobs import WithDropout, blobs, corrupted_blobs, quarters
 from dsink_jax import FittedDSink, InputError, fit, recipe
 from dsink_jax.estimator import Settings
-from dsink_jax.methods import ClassBalanced, CoTeaching, TransportReweighting, build_method, make_facts
+from dsink_jax.methods import ClassBalanced, CoTeaching, DSink, TransportReweighting, build_method, make_facts
 
 QUICK = {"epochs": 5, "batch_size": 16, "learning_rate": 0.1}
 
@@ -309,10 +309,11 @@ def test_settings_have_the_defaults_of_the_experiments():
     from experiments.config import DIGITS
 
     mine = Settings()
-    for name in ("imbalance_method", "base", "alpha", "auxiliary_predictions"):
+    for name in ("imbalance_method", "base", "auxiliary_predictions"):
         assert getattr(mine, name) == getattr(DIGITS, name), name
-    assert (mine.noise_method, mine.weight_decay, mine.epochs) == ("auto", None, None)
-    f_L, f_N = mine.specs(make_facts([3, 2], 1), target=False)
+    assert (mine.noise_method, mine.weight_decay, mine.alpha, mine.epochs) == ("auto", None, None, None)
+    f_L, f_N, target = mine.specs(make_facts([3, 2], 1), target=True)
+    assert target.term == DSink(DIGITS.alpha)
     assert (f_L.method, f_N.method) == (
         build_method(DIGITS.imbalance_method),
         build_method(DIGITS.noise_method),

@@ -67,6 +67,7 @@ def chosen(fitted):
     return [
         *((each.method, each.weight_decay, each.noise is None) for each in own[:2]),
         own.target_weight_decay,
+        own.alpha,
         own.scores,
     ]
 
@@ -111,8 +112,23 @@ def test_the_best_of_the_candidates_is_chosen_and_trained(few, fitted):
     for role, each in (("imbalance_robust", own.imbalance_robust), ("noise_robust", own.noise_robust)):
         assert fitted.parts[role].method == each.method
     assert isinstance(own.imbalance_robust.method, LogitAdjustment)
-    assert own.target_weight_decay == selection.TARGET_WEIGHT_DECAY
+    assert (own.target_weight_decay, own.alpha) == (selection.TARGET_WEIGHT_DECAY, selection.ALPHA)
     assert fitted.class_shares.dtype == np.float32 and fitted.class_shares.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_weight_of_the_dsink_loss_that_is_given_is_kept(few, monkeypatch):
+    terms = {}
+    apply = selection.Selection.apply
+
+    def watched(self, specs, training_set):
+        applied = apply(self, specs, training_set)
+        terms[self.alpha] = applied[-1].term.alpha
+        return applied
+
+    monkeypatch.setattr(selection.Selection, "apply", watched)
+    for alpha in (None, 3.0):
+        fit(*few, **QUICK, noise_method="elr", alpha=alpha)
+    assert terms == {100.0: 100.0, None: 3.0}
 
 
 def test_a_candidates_score_is_that_of_a_recipe_of_three_folds(few, fitted):
