@@ -91,6 +91,7 @@ def fit(
     # All that can be wrong with the call is found before the directory is touched.
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
     make_recipe(target)
+    checkpoints = checkpoint_folder(directory)
 
     def describe():
         return {
@@ -104,7 +105,7 @@ def fit(
 
     with fit_directory(directory, describe):
         selection = select_for(training_set, settings, devices, verbose)
-        recipe = make_recipe(target, checkpoint_folder(directory), selection)
+        recipe = make_recipe(target, checkpoints, selection)
         parts = recipe.train_all()
         mean_prediction = _mean_prediction(recipe.training_logits(NOISE_ROBUST))
     class_shares = mean_prediction

@@ -120,10 +120,10 @@ def select(
     """
     by_name = {spec.name: spec for spec in specs}
     own: dict[str, Any] = {name: by_name[name].method for name in (IMBALANCE_ROBUST, NOISE_ROBUST)}
-    of_target = (
-        TARGET_WEIGHT_DECAY if weight_decay is None else weight_decay,
-        ALPHA if alpha is None else None,
-    )
+    of_target: dict[str, Any] = {
+        "target_weight_decay": TARGET_WEIGHT_DECAY if weight_decay is None else weight_decay,
+        "alpha": ALPHA if alpha is None else None,
+    }
     counts = np.bincount(training_set.labels, minlength=training_set.num_classes)
     if len(training_set.labels) >= FEWEST and np.sum(counts >= FOLDS) >= 2:
         sample = training_set.rows(_sample(training_set.labels, counts, seed))
@@ -132,7 +132,7 @@ def select(
             return _choose(tried, own, of_target, choose_noise_method, weight_decay)
     decay = UNSELECTED_WEIGHT_DECAY if weight_decay is None else weight_decay
     noise = GeneralizedCrossEntropy(tau=1.0) if choose_noise_method else own[NOISE_ROBUST]
-    return Selection(Candidate(own[IMBALANCE_ROBUST], decay), Candidate(noise, decay), *of_target)
+    return Selection(Candidate(own[IMBALANCE_ROBUST], decay), Candidate(noise, decay), **of_target)
 
 
 def _choose(tried, own, of_target, choose_noise_method, weight_decay):
@@ -164,9 +164,9 @@ def _choose(tried, own, of_target, choose_noise_method, weight_decay):
     return Selection(
         f_l.chosen,
         f_n.chosen,
-        *of_target,
-        f_n.noise.class_shares,
-        [(one.words, _score(one)) for one in tried.all],
+        **of_target,
+        class_shares=f_n.noise.class_shares,
+        scores=[(one.words, _score(one)) for one in tried.all],
     )
 
 

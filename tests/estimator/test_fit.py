@@ -288,13 +288,16 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_named(case):
+def test_bad_input_is_named(case, tmp_path, monkeypatch):
+    """Before anything is trained or written."""
+    monkeypatch.chdir(tmp_path)
     (inputs, labels), how, said = BAD[case]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError) as caught:
-        patch.setattr(recipe, "train", None)  # nothing is trained before
+        patch.setattr(recipe, "train", None)
         fit(inputs, labels, **how)
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_inputs_to_predict_for(fitted, data):

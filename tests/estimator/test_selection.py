@@ -196,16 +196,14 @@ def test_a_noise_method_that_is_given_is_kept(few, method):
 
 @pytest.mark.parametrize("kind", [LogitAdjustment, BalancedSoftmax, PostHocLogitAdjustment])
 def test_a_temperature_that_is_given_is_gone_on_from(few, kind):
-    """What divides the logits in the end is the same."""
+    """What divides the logits in the end is the same, whatever they were divided by before."""
     how = {**QUICK, "epochs": 10, "target": False, "noise_method": "elr"}
     one, other = (fit(*few, **how, imbalance_method=kind(temperature=t)) for t in (1.0, 0.5))
     temperatures = [each.parts["imbalance_robust"].method.temperature for each in (one, other)]
-    assert temperatures[0] == pytest.approx(temperatures[1])
-    assert temperatures[0] < 1
-    vectors = few[0]
-    np.testing.assert_allclose(
-        one.logits(vectors, "imbalance_robust"), other.logits(vectors, "imbalance_robust"), rtol=1e-4
-    )
+    assert 0.7 < temperatures[0] / temperatures[1] < 1.4  # steps of those that are tried
+    assert temperatures[0] < 0.5
+    own, others = (each.logits(few[0], "imbalance_robust") for each in (one, other))
+    np.testing.assert_allclose(own * temperatures[0], others * temperatures[1], rtol=1e-4, atol=1e-5)
 
 
 NOTHING_CHOSEN = {
