@@ -90,6 +90,7 @@ def fit(
     prior = check_prior(prior, training_set.num_classes)
     # All that can be wrong with the call is found before the directory is touched.
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
+    checkpoints = checkpoint_folder(directory)
     make_recipe(target)
     checkpoints = checkpoint_folder(directory)
 
