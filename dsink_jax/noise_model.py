@@ -77,11 +77,10 @@ def fit_noise_model(logits: Any, labels: Any, *, balanced: bool) -> NoiseModel:
     """
     check_arrays(logits=logits, labels=labels)
     logits, labels = np.asarray(logits), np.asarray(labels)
-    if logits.ndim != 2 or 0 in logits.shape or labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"Logits must be [M, C] and labels [M], got {list(logits.shape)} and {list(labels.shape)}."
-        )
-    logits = np.maximum(logits - logits.max(-1, keepdims=True), _LEAST_LOGIT).astype(np.float32)
+    _check(logits, labels)
+    wide = logits.astype(np.promote_types(logits.dtype, np.float32), copy=False)
+    with np.errstate(over="ignore"):
+        logits = np.maximum(wide - wide.max(-1, keepdims=True), _LEAST_LOGIT).astype(np.float32)
     some = slice(None, None, max(logits.size // _LARGEST, 1))
     fits = _fit_each(*_filled(logits[some], labels[some]), np.asarray(TEMPERATURES, np.float32), balanced)
     best, scores = int(np.argmax(fits.likelihood)), np.asarray(fits.likelihood + fits.by_class)
@@ -101,6 +100,25 @@ def fit_noise_model(logits: Any, labels: Any, *, balanced: bool) -> NoiseModel:
         predictions=predictions[: len(labels)],
         probabilities=probabilities[: len(labels)],
     )
+
+
+def _check(logits, labels):
+    if logits.ndim != 2 or 0 in logits.shape or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"Logits must be [M, C] and labels [M], got {list(logits.shape)} and {list(labels.shape)}."
+        )
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(f"Logits must be floating, got {logits.dtype}.")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"Labels must be integers, got {labels.dtype}.")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"Labels must be in [0, {logits.shape[1]}), got {labels.min()} to {labels.max()}.")
+    usable = np.isfinite(logits.max(-1))
+    if not usable.all():
+        raise ValueError(
+            "Logits must hold no NaN nor plus infinity, and one that is finite in each row; others are "
+            f"first in row {usable.argmin()}."
+        )
 
 
 def _filled(logits, labels):

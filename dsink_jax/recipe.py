@@ -192,9 +192,8 @@ class Recipe:
             if name not in self._specs:
                 raise InputError(f"{spec.name} needs the model {name}, which is none of the recipe's.")
             other = self._specs[name].training_set
-            if spec.auxiliary_predictions == "out_of_fold" and not (
-                other is None or other.inputs is self._set.inputs
-            ):
+            has_own = other is not None and other.inputs is not self._set.inputs
+            if has_own and spec.auxiliary_predictions == "out_of_fold":
                 raise InputError(
                     f"{name} has a training set of its own: {spec.name} cannot look it up out of fold."
                 )
@@ -244,15 +243,11 @@ class Recipe:
 
     def _of(self, spec):
         """What a model is trained on, and how."""
-        settings = self._settings
-        if spec.epochs is not None:
-            settings = dataclasses.replace(settings, epochs=spec.epochs)
-        if spec.average_decay is not None:
-            settings = dataclasses.replace(settings, average_decay=spec.average_decay)
+        own: dict[str, Any] = {"epochs": spec.epochs, "average_decay": spec.average_decay}
         if spec.weight_decay is not None:
-            optimizer = dataclasses.replace(settings.optimizer, weight_decay=spec.weight_decay)
-            settings = dataclasses.replace(settings, optimizer=optimizer)
-        return spec.training_set or self._set, settings
+            own["optimizer"] = dataclasses.replace(self._settings.optimizer, weight_decay=spec.weight_decay)
+        changes = {name: value for name, value in own.items() if value is not None}
+        return spec.training_set or self._set, dataclasses.replace(self._settings, **changes)
 
     def train(self, name: str) -> TrainedModel:
         """A trained model, by its name: trained now, gone on with, or read from its last checkpoint."""

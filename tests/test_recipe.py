@@ -255,6 +255,38 @@ def test_the_average_is_that_of_the_parameters_after_each_step(data, monkeypatch
 
 
 @pytest.mark.slow
+def test_a_models_own_weight_decay_is_as_that_of_the_settings(data):
+    decaying = dataclasses.replace(SETTINGS.optimizer, weight_decay=0.5)
+    spec = ModelSpec("one", CrossEntropy())
+    own, of_all, without = (
+        make(data, [each], settings=dataclasses.replace(SETTINGS, optimizer=optimizer)).train("one")
+        for each, optimizer in (
+            (dataclasses.replace(spec, weight_decay=0.5), SETTINGS.optimizer),
+            (spec, decaying),
+            (spec, SETTINGS.optimizer),
+        )
+    )
+    np.testing.assert_array_equal(kernels(own), kernels(of_all))
+    assert np.square(kernels(own)).sum() < 0.8 * np.square(kernels(without)).sum()
+
+
+def test_auxiliaries_out_of_fold_may_know_more_of_the_same_inputs(data):
+    """Such as counts and noise; of other inputs they could not be looked up."""
+    f_L, f_N = auxiliaries()
+    knowing = dataclasses.replace(data, class_counts=np.array([4.0, 3, 2, 1]))
+    others = data.rows(np.arange(60))
+    target = ModelSpec(TARGET, LogitAdjustment(), "target", DSink(), auxiliary_predictions="out_of_fold")
+    how = {"seed": 0, "devices": jax.devices()[:1], "folds": 2}
+    for own, fits in ((knowing, True), (others, False)):
+        specs = [f_L, dataclasses.replace(f_N, training_set=own), target]
+        if fits:
+            trained = Recipe(data, specs, linear, SETTINGS, **how).train_all()
+            np.testing.assert_allclose(trained[NOISE_ROBUST].facts.class_counts, [4, 3, 2, 1])
+        else:
+            with pytest.raises(InputError, match="training set of its own: target cannot look it up"):
+                Recipe(data, specs, linear, SETTINGS, **how)
+
+
 def test_streamed_inputs_train_what_arrays_in_memory_do(data, tmp_path):
     np.save(tmp_path / "inputs.npy", data.inputs)
     streamed = dataclasses.replace(data, inputs=np.load(tmp_path / "inputs.npy", mmap_mode="r"))

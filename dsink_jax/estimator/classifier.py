@@ -8,11 +8,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dsink_jax.allocation import Allocation
-from dsink_jax.errors import check_known
+from dsink_jax.errors import InputError, check_known
 from dsink_jax.estimator.fitted import FittedDSink, Predicted
 from dsink_jax.estimator.fitting import fit
 from dsink_jax.estimator.priors import check_prior
-from dsink_jax.estimator.settings import Settings
+from dsink_jax.estimator.settings import AUTO, Settings
 from dsink_jax.methods import build_method
 
 _METHODS = ("imbalance_method", "noise_method", "base")
@@ -91,9 +91,17 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def set_params(self, **params: Any) -> Self:
-        """As scikit-learn's; an option of a method that is given by name makes an object of the method."""
+        """As scikit-learn's; an option of a method that is given by name makes an object of the method.
+
+        Raises:
+          ValueError: for an unknown parameter, or an option of a method that is left open (`auto`).
+        """
         for name in {key.partition("__")[0] for key in params if "__" in key}:
             if name in _METHODS and isinstance(getattr(self, name), str) and name not in params:
+                if getattr(self, name) == AUTO:
+                    raise InputError(
+                        f"{name} is {AUTO!r}, which has no options: give a method, such as 'elr'."
+                    )
                 setattr(self, name, build_method(getattr(self, name)))
         return super().set_params(**params)
 

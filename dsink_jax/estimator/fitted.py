@@ -1,6 +1,7 @@
 """The three models after training: what they predict, what they say of labels, and their file."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -251,9 +252,7 @@ class FittedDSink:
         parts = {}
         for spec in settings.specs(facts, target=True):
             if leaves := named[spec.name]:
-                kept = about["methods"][spec.name]  # what was chosen by labels held out is in no settings
-                known = not _is_object(kept)
-                method = build_method(kept["method"], kept["options"]) if known else spec.method
+                method = _method(about["methods"][spec.name], spec.method)
                 model = model_for(method)
                 variables = _variables(path, model, kind, standardization is not None, leaves)
                 parts[spec.name] = TrainedModel(model, method, facts, variables)
@@ -277,6 +276,13 @@ def _is_object(value):
     except InputError:
         return True  # a class of one's own
     return False
+
+
+def _method(kept, given):
+    """A method as it was trained and predicts: what was chosen by labels held out is in no settings."""
+    if not _is_object(kept):
+        return build_method(kept["method"], kept["options"])
+    return dataclasses.replace(given, temperature=kept["options"]["temperature"]) if given.tempered else given
 
 
 def _is_method(value):

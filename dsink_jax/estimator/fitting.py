@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.special import softmax
 
 from dsink_jax.estimator.cautions import warn_of_hopeless
 from dsink_jax.estimator.descriptions import settings_as_json
@@ -44,7 +45,8 @@ def fit(
 ) -> FittedDSink:
     """Trains f_L, f_N and the D-SINK target on long-tailed, mislabelled data.
 
-    Another fit of inputs of about the same size, with other data or other numbers, compiles nothing.
+    Another fit of inputs of about the same size, with other data or other numbers, compiles nothing, unless
+    f_N turns out to be of another kind.
 
     Args:
       inputs: `[M, D]` vectors, such as the features of a frozen encoder, `[M, H, W, channels]` images, or
@@ -91,6 +93,7 @@ def fit(
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
     checkpoints = checkpoint_folder(directory)
     make_recipe(target)
+    checkpoints = checkpoint_folder(directory)
 
     def describe():
         return {
@@ -208,4 +211,4 @@ def _batch_size(settings, count, num_devices):
 
 
 def _mean_prediction(logits):
-    return np.asarray(jax.nn.softmax(logits, axis=-1)).mean(0)
+    return softmax(logits, axis=-1).mean(0)  # by NumPy: nothing is compiled for a number of rows

@@ -6,6 +6,7 @@ and held against the given labels of the rest, by the likelihood that `dsink_jax
 labels. No clean label is needed.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dsink_jax.errors import InputError
 from dsink_jax.methods import ForwardCorrection, GeneralizedCrossEntropy, Method
+from dsink_jax.methods.logit_adjustment import MIN_TEMPERATURE
 from dsink_jax.noise_model import NoiseModel, fit_noise_model
 from dsink_jax.recipe import IMBALANCE_ROBUST, IMBALANCE_STREAM, NOISE_ROBUST, NOISE_STREAM, ModelSpec, Recipe
 from dsink_jax.training import TrainingSettings
@@ -100,8 +103,9 @@ def select(
     f_L's method is trained with each of `WEIGHT_DECAYS`. f_N, where its method is left open, is the best of
     these, of generalised cross-entropy with logit adjustment (`ROBUST`), and of cross-entropy corrected for
     the noise that the best of them finds. At most `LARGEST` examples are looked at, every class in its share;
-    with fewer than `FEWEST`, or fewer than two classes that all folds have, nothing is chosen, and f_N is
-    trained by generalised cross-entropy with logit adjustment.
+    with fewer than `FEWEST`, or fewer than two classes that all folds have, or a method given that two thirds
+    of the examples are too few for, nothing is chosen, and f_N is trained by generalised cross-entropy with
+    logit adjustment, unless its method is given.
 
     Args:
       training_set: what is trained on.
@@ -116,23 +120,27 @@ def select(
     """
     by_name = {spec.name: spec for spec in specs}
     own: dict[str, Any] = {name: by_name[name].method for name in (IMBALANCE_ROBUST, NOISE_ROBUST)}
-    of_target = (
-        TARGET_WEIGHT_DECAY if weight_decay is None else weight_decay,
-        ALPHA if alpha is None else None,
-    )
+    of_target: dict[str, Any] = {
+        "target_weight_decay": TARGET_WEIGHT_DECAY if weight_decay is None else weight_decay,
+        "alpha": ALPHA if alpha is None else None,
+    }
     counts = np.bincount(training_set.labels, minlength=training_set.num_classes)
-    if len(training_set.labels) < FEWEST or np.sum(counts >= FOLDS) < 2:
-        decay = UNSELECTED_WEIGHT_DECAY if weight_decay is None else weight_decay
-        noise = GeneralizedCrossEntropy(tau=1.0) if choose_noise_method else own[NOISE_ROBUST]
-        return Selection(Candidate(own[IMBALANCE_ROBUST], decay), Candidate(noise, decay), *of_target)
-    tried = _Trials(training_set.rows(_sample(training_set.labels, counts, seed)), settings, model_for)
-    decays = WEIGHT_DECAYS if weight_decay is None else (weight_decay,)
+    if len(training_set.labels) >= FEWEST and np.sum(counts >= FOLDS) >= 2:
+        sample = training_set.rows(_sample(training_set.labels, counts, seed))
+        tried = _Trials(sample, settings, model_for, seed, devices)
+        with contextlib.suppress(InputError):  # of a part; `fit` has seen that the whole is all right
+            return _choose(tried, own, of_target, choose_noise_method, weight_decay)
+    decay = UNSELECTED_WEIGHT_DECAY if weight_decay is None else weight_decay
+    noise = GeneralizedCrossEntropy(tau=1.0) if choose_noise_method else own[NOISE_ROBUST]
+    return Selection(Candidate(own[IMBALANCE_ROBUST], decay), Candidate(noise, decay), **of_target)
 
+
+def _choose(tried, own, of_target, choose_noise_method, weight_decay):
     def fixed(several):
         return several if weight_decay is None else (weight_decay,)
 
     of_f_l = [
-        tried(Candidate(own[IMBALANCE_ROBUST], decay), IMBALANCE_STREAM, seed, devices) for decay in decays
+        tried(Candidate(own[IMBALANCE_ROBUST], decay), IMBALANCE_STREAM) for decay in fixed(WEIGHT_DECAYS)
     ]
     f_l = max(of_f_l, key=_score)
     if choose_noise_method:
@@ -141,24 +149,24 @@ def select(
             for q, each in ROBUST.items()
             for decay in fixed(each)
         ]
-        of_f_n = [tried(candidate, NOISE_STREAM, seed, devices) for candidate in robust]
+        of_f_n = [tried(candidate, NOISE_STREAM) for candidate in robust]
         corrected = [
             Candidate(ForwardCorrection("known", tau=1.0), decay, start.noise)
             for start in (f_l, max(of_f_n, key=_score))
             for decay in fixed(CORRECTED)
         ]
-        of_f_n += [tried(candidate, NOISE_STREAM, seed, devices) for candidate in corrected]
+        of_f_n += [tried(candidate, NOISE_STREAM) for candidate in corrected]
         if own[IMBALANCE_ROBUST].is_balanced:
             of_f_n += of_f_l
     else:
-        of_f_n = [tried(Candidate(own[NOISE_ROBUST], decay), NOISE_STREAM, seed, devices) for decay in decays]
+        of_f_n = [tried(Candidate(own[NOISE_ROBUST], decay), NOISE_STREAM) for decay in fixed(WEIGHT_DECAYS)]
     f_n = max(of_f_n, key=_score)
     return Selection(
         f_l.chosen,
         f_n.chosen,
-        *of_target,
-        f_n.noise.class_shares,
-        [(one.words, _score(one)) for one in tried.all],
+        **of_target,
+        class_shares=f_n.noise.class_shares,
+        scores=[(one.words, _score(one)) for one in tried.all],
     )
 
 
@@ -176,8 +184,10 @@ class _Trial(NamedTuple):
     def chosen(self) -> Candidate:
         """The candidate with the temperature that was found, and noise as it finds it itself."""
         method: Any = self.candidate.method
-        if "temperature" in method.get_params():
-            method = dataclasses.replace(method, temperature=self.noise.score_temperature)
+        if method.tempered:
+            # The logits have been divided by its own already.
+            temperature = max(method.temperature * self.noise.score_temperature, MIN_TEMPERATURE)
+            method = dataclasses.replace(method, temperature=temperature)
         noise = None if self.candidate.noise is None else self.noise
         return Candidate(method, self.candidate.weight_decay, noise)
 
@@ -189,15 +199,22 @@ class _Trial(NamedTuple):
 class _Trials:
     """Trains candidates on parts of a sample, and keeps what came out."""
 
-    def __init__(self, sample, settings, model_for):
+    def __init__(self, sample, settings, model_for, seed, devices):
         self.all: list[_Trial] = []
         self._sample, self._settings, self._model_for = sample, settings, model_for
+        self._seed, self._devices = seed, devices
 
-    def __call__(self, candidate, stream, seed, devices):
+    def __call__(self, candidate, stream):
         name = f"candidate_{len(self.all) + 1}"
         spec = _spec(ModelSpec(name, candidate.method, "auxiliary", stream=stream), candidate, self._sample)
         recipe = Recipe(
-            self._sample, [spec], self._model_for, self._settings, seed=seed, devices=devices, folds=FOLDS
+            self._sample,
+            [spec],
+            self._model_for,
+            self._settings,
+            seed=self._seed,
+            devices=self._devices,
+            folds=FOLDS,
         )
         logits = recipe.out_of_fold(name).logits
         noise = fit_noise_model(logits, self._sample.labels, balanced=candidate.method.is_balanced)

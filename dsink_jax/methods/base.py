@@ -175,6 +175,7 @@ class Method(Options):
       forward_passes: forward passes of one network for each example, in a step and between epochs, where
         cross-entropy has 1; for the list of methods.
       required: options that have no default of any meaning, with an example for each.
+      tempered: whether its option `temperature` divides the logits of predictions, with no part in training.
     """
 
     networks: ClassVar[int] = 1
@@ -182,6 +183,7 @@ class Method(Options):
     classifier: ClassVar[Literal["linear", "cosine"]] = "linear"
     forward_passes: ClassVar[float] = 1
     required: ClassVar[Mapping[str, Any]] = {}
+    tempered: ClassVar[bool] = False
 
     @property
     def is_balanced(self) -> bool:

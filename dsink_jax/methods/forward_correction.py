@@ -1,7 +1,7 @@
 """Forward correction by a transition matrix, known or estimated."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 
@@ -29,6 +29,8 @@ class ForwardCorrection(LooksAtTrainingSet, Method):
         classes for prior, the prediction counts all classes alike.
       temperature: what logits are divided by to predict, positive; no part of the training.
     """
+
+    tempered: ClassVar[bool] = True
 
     matrix: Literal["estimated", "known"] = "estimated"
     estimate_after: float = 0.1

@@ -1,6 +1,7 @@
 """Generalised cross-entropy, plain and truncated, and symmetric cross-entropy."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,8 @@ class GeneralizedCrossEntropy(Method):
       tau: strength of the logit adjustment, at least 0.
       temperature: what logits are divided by to predict, positive; no part of the training.
     """
+
+    tempered: ClassVar[bool] = True
 
     q: float = 0.7
     tau: float = 0.0

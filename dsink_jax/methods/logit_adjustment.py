@@ -1,7 +1,7 @@
 """Logit adjustment in the loss and after training, and balanced softmax."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,8 @@ class LogitAdjustment(Method):
       tau: strength, at least 0.
       temperature: what logits are divided by to predict, positive; no part of the training.
     """
+
+    tempered: ClassVar[bool] = True
 
     tau: float = 1.0
     temperature: float = 1.0

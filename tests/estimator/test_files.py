@@ -37,7 +37,7 @@ def data():
 @pytest.fixture(scope="module")
 def fitted(data):
     """Methods with options of their own, and one of two networks."""
-    how = {"noise_method": CoTeaching(0.3), "imbalance_method": LogitAdjustment(tau=0.5)}
+    how = {"noise_method": CoTeaching(0.3), "imbalance_method": LogitAdjustment(tau=0.5), "selection": False}
     return fit(*data, **QUICK, **how, devices=jax.devices()[:1])
 
 

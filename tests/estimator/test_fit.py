@@ -12,7 +12,7 @@ from allocation_references import reference_labels
 from blobs import WithDropout, blobs, corrupted_blobs, quarters
 from dsink_jax import FittedDSink, InputError, fit, recipe
 from dsink_jax.estimator import Settings
-from dsink_jax.methods import ClassBalanced, CoTeaching, TransportReweighting
+from dsink_jax.methods import ClassBalanced, CoTeaching, DSink, TransportReweighting, build_method, make_facts
 
 QUICK = {"epochs": 5, "batch_size": 16, "learning_rate": 0.1}
 
@@ -38,10 +38,12 @@ def test_the_three_models_predict(fitted):
     assert (fitted.predict(vectors) == labels).mean() > 0.9
 
 
-def test_adjusted_noise_robust_model_is_the_published_formula(data, fitted, tmp_path):
+def test_adjusted_noise_robust_model_is_the_published_formula(data, tmp_path):
     """Menon et al.: argmax of logits - log prior, here with the mean prediction on the training set."""
+    fitted = fit(*data, **QUICK, selection=False, devices=jax.devices()[:1])
     prior = softmax(fitted.logits(data[0], "noise_robust").astype(float), 1).mean(0)
     np.testing.assert_allclose(fitted.class_prior, prior, rtol=1e-5)
+    np.testing.assert_array_equal(fitted.class_shares, fitted.class_prior)  # there is nothing better
     vectors, labels = blobs(400, seed=2)
     by_hand = softmax(fitted.logits(vectors, "noise_robust"), 1) / prior
     by_hand /= by_hand.sum(1, keepdims=True)
@@ -57,6 +59,16 @@ def test_adjusted_noise_robust_model_is_the_published_formula(data, fitted, tmp_
     assert (
         loaded.logits(vectors, "noise_robust_adjusted") == fitted.logits(vectors, "noise_robust_adjusted")
     ).all()
+
+
+def test_where_the_noise_robust_model_is_balanced_there_is_nothing_to_adjust(fitted):
+    assert fitted.parts["noise_robust"].method.is_balanced
+    assert (fitted.class_prior == np.float32(1 / 4)).all()
+    vectors, _ = blobs(40, seed=2)
+    probabilities = fitted.predict_proba(vectors, "noise_robust")
+    np.testing.assert_allclose(
+        fitted.predict_proba(vectors, "noise_robust_adjusted"), probabilities, atol=1e-6
+    )
 
 
 def test_linear_model_is_its_formula(fitted):
@@ -210,9 +222,10 @@ def test_a_class_without_examples_changes_nothing_for_the_others(data):
 @pytest.mark.parametrize("standardize", [True, False])
 def test_whether_inputs_are_standardised(data, standardize):
     fitted = fit(*data, **QUICK, standardize=standardize, target=False, devices=jax.devices()[:1])
-    layer = fitted.parts["noise_robust"].variables["params"]["classifier"]
+    part = fitted.parts["noise_robust"]
+    layer = part.variables["params"]["classifier"]
     inputs = (data[0] - data[0].mean(0)) / data[0].std(0) if standardize else data[0]
-    expected = inputs @ layer["kernel"] + layer["bias"]
+    expected = (inputs @ layer["kernel"] + layer["bias"]) / part.method.temperature
     np.testing.assert_allclose(fitted.logits(data[0], "noise_robust"), expected, rtol=1e-3, atol=1e-3)
 
 
@@ -275,13 +288,16 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_named(case):
+def test_bad_input_is_named(case, tmp_path, monkeypatch):
+    """Before anything is trained or written."""
+    monkeypatch.chdir(tmp_path)
     (inputs, labels), how, said = BAD[case]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError) as caught:
-        patch.setattr(recipe, "train", None)  # nothing is trained before
+        patch.setattr(recipe, "train", None)
         fit(inputs, labels, **how)
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_inputs_to_predict_for(fitted, data):
@@ -292,8 +308,27 @@ def test_bad_inputs_to_predict_for(fitted, data):
 
 
 def test_settings_have_the_defaults_of_the_experiments():
+    """But for what is chosen; where nothing is, it is as published."""
     from experiments.config import DIGITS
 
     mine = Settings()
-    for name in ("imbalance_method", "noise_method", "base", "alpha", "auxiliary_predictions"):
+    for name in ("imbalance_method", "base", "auxiliary_predictions"):
         assert getattr(mine, name) == getattr(DIGITS, name), name
+    assert (mine.noise_method, mine.weight_decay, mine.alpha, mine.epochs) == ("auto", None, None, None)
+    f_L, f_N, target = mine.specs(make_facts([3, 2], 1), target=True)
+    assert target.term == DSink(DIGITS.alpha)
+    assert (f_L.method, f_N.method) == (
+        build_method(DIGITS.imbalance_method),
+        build_method(DIGITS.noise_method),
+    )
+    assert mine.training(16).optimizer.weight_decay == DIGITS.weight_decay == 5e-4
+    assert mine.training(16).epochs == 30
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "expected"),
+    [(3300, 100, 31), (3400, 100, 30), (100, 128, 1000), (1000, 128, 125), (10_000, 128, 30)],
+)
+def test_epochs_of_vectors_are_1000_steps_at_least(count, batch_size, expected):
+    assert Settings().training(batch_size, -(-count // batch_size)).epochs == expected
+    assert Settings(epochs=3).training(batch_size, -(-count // batch_size)).epochs == 3

@@ -16,7 +16,7 @@ STORED = json.loads(json.dumps(hyperparameters(SPEC)))
 
 def test_a_model_is_the_same_after_a_file():
     assert is_same(STORED, SPEC)
-    assert STORED["method"] == {"class": "LogitAdjustment", "tau": 1.0}
+    assert STORED["method"] == {"class": "LogitAdjustment", "tau": 1.0, "temperature": 1.0}
     assert not is_same(None, SPEC) and not is_same({"method": None}, SPEC)
 
 
@@ -45,6 +45,12 @@ def test_a_setting_that_came_later_had_its_default():
     assert is_same(before, SPEC)
     assert not is_same(before, dataclasses.replace(SPEC, term=dataclasses.replace(SPEC.term, epsilon=1.0)))
     assert not is_same(before, dataclasses.replace(SPEC, average_decay=0.9))
+
+
+def test_an_option_of_a_method_that_came_later_had_its_default():
+    before = {**STORED, "method": {"class": "LogitAdjustment", "tau": 1.0}}
+    assert is_same(before, SPEC)
+    assert not is_same(before, dataclasses.replace(SPEC, method=LogitAdjustment(temperature=2.0)))
 
 
 def test_a_setting_that_is_gone_is_another_model():

@@ -64,13 +64,14 @@ STATIC = {
     "coteaching": {"noise_rate": "estimated"},
     "dividemix": {"penalty": "none"},
 }
+TEMPERED = ("logit_adjustment", "balanced_softmax", "gce", "forward_correction")
 WHERE = np.array([True] * 6 + [False] * 2)
 LATE = 17.0  # of 20 epochs: all that sets in late has set in
 
 
 def with_other_numbers(name):
     """The method with all numbers changed: 0.625 is in every range and no default."""
-    return build(name, **{option: 0.625 for option in numbers_of(build(name)) if name != "balanced_softmax"})
+    return build(name, **dict.fromkeys(numbers_of(build(name)).keys() & method_options(name).keys(), 0.625))
 
 
 def whole(method, own_kernels, batch, state, axis_name=None):
@@ -220,7 +221,7 @@ def test_state_of_each_example(name):
 
 @EVERY_METHOD
 def test_predictions(name):
-    """The outputs, or the mean of both networks', but where a paper says otherwise."""
+    """The outputs, or the mean of both networks', but where a paper or a temperature says otherwise."""
     method = with_other_numbers(name)
     outputs = LOGITS if method.networks == 1 else np.stack([LOGITS, rows(5)])
 
@@ -231,7 +232,8 @@ def test_predictions(name):
     predicted = predict(static_part(method), numbers_of(method), outputs, FACTS)
     expected = {
         "ldam_drw": 0.625 * LOGITS,
-        "posthoc_logit_adjustment": LOGITS - 0.625 * np.log(PRIOR),
+        "posthoc_logit_adjustment": (LOGITS - 0.625 * np.log(PRIOR)) / 0.625,
+        **dict.fromkeys(TEMPERED, LOGITS / 0.625),
     }.get(name, LOGITS if method.networks == 1 else (LOGITS + rows(5)) / 2)
     np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
     assert predicted.dtype == jnp.float32

@@ -1,18 +1,21 @@
 """Losses of the methods that define nothing else, by their definitions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsink_jax.methods import make_facts
+from dsink_jax.methods import METHODS, make_facts
 from method_references import (
     CLASSES,
     EXAMPLES,
+    FACTS,
     LABELS,
     LOGITS,
     PRIOR,
     build,
     cross_entropy,
+    full_batch,
     log_softmax,
     loss_of,
     rows,
@@ -26,8 +29,8 @@ def focal(gamma):
     return (1 - np.exp(-cross_entropy(LOGITS))) ** gamma * cross_entropy(LOGITS)
 
 
-def generalized(q):
-    return (1 - np.exp(-cross_entropy(LOGITS)) ** q) / q
+def generalized(q, tau=0.0):
+    return (1 - np.exp(-cross_entropy(LOGITS + tau * np.log(PRIOR))) ** q) / q
 
 
 def smoothed(amount):
@@ -71,6 +74,10 @@ CASES = [
     ("focal", {"gamma": 0.5}, focal(0.5)),
     ("gce", {}, generalized(0.7)),
     ("gce", {"q": 0.2}, generalized(0.2)),
+    ("gce", {"tau": 1.0}, generalized(0.7, 1)),
+    ("gce", {"q": 0.3, "tau": 0.5, "temperature": 4.0}, generalized(0.3, 0.5)),
+    ("logit_adjustment", {"temperature": 4.0}, adjusted(1)),
+    ("balanced_softmax", {"temperature": 4.0}, adjusted(1)),
     ("label_smoothing", {}, smoothed(0.1)),
     ("label_smoothing", {"amount": 0.4}, smoothed(0.4)),
     ("sce", {}, symmetric(0.1, 1.0)),
@@ -104,6 +111,87 @@ def test_posthoc_logit_adjustment_divides_by_the_prior(tau):
     ratio = softmax(LOGITS) / PRIOR**tau
     predicted = softmax(method.predict(jnp.asarray(LOGITS), make_facts((50, 30, 20), 20)))
     np.testing.assert_allclose(predicted, ratio / ratio.sum(-1, keepdims=True), rtol=1e-5)
+
+
+ADJUSTED = ("logit_adjustment", "balanced_softmax", "gce", "forward_correction")
+
+
+@pytest.mark.parametrize("name", ADJUSTED)
+def test_predictions_are_of_the_logits_that_were_not_shifted(name):
+    """Divided by the temperature; a class without examples has no probability, unless nothing is adjusted."""
+    facts = make_facts((50, 0, 20), 20)
+    taus = (1.0,) if name == "balanced_softmax" else (0.0, 0.5, 1.0)
+    for tau in taus:
+        strength = {} if name == "balanced_softmax" else {"tau": tau}
+        for temperature in (0.25, 1.0, 4.0):
+            method = build(name, temperature=temperature, **strength)
+            np.testing.assert_allclose(method.predict(LOGITS, FACTS), LOGITS / temperature, rtol=1e-6)
+            excludes = tau > 0 or name == "logit_adjustment"
+            seen = LOGITS[:, [0, 2]] / temperature
+            probabilities = softmax(np.asarray(method.predict(jnp.asarray(LOGITS), facts)))
+            if excludes:
+                np.testing.assert_array_equal(probabilities[:, 1], 0)
+                np.testing.assert_allclose(probabilities[:, [0, 2]], softmax(seen), rtol=1e-5)
+            else:
+                np.testing.assert_allclose(probabilities, softmax(LOGITS / temperature), rtol=1e-5)
+
+
+def test_shifted_predictions_have_a_temperature_too():
+    method = build("posthoc_logit_adjustment", tau=0.5, temperature=4.0)
+    expected = (LOGITS - 0.5 * np.log(PRIOR)) / 4
+    np.testing.assert_allclose(method.predict(LOGITS, FACTS), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"tau": 1.0}, {"q": 0.3, "tau": 0.5}])
+def test_gradient_of_adjusted_generalised_cross_entropy_by_finite_differences(options):
+    method = build("gce", **options)
+    gradient = jax.grad(lambda logits: loss_of(method, logits).values.sum())(jnp.asarray(LOGITS))
+    q, tau, step = method.q, method.tau, 1e-5
+
+    def total(logits):
+        return ((1 - np.exp(-cross_entropy(logits + tau * np.log(PRIOR))) ** q) / q).sum()
+
+    for place in np.ndindex(LOGITS.shape):
+        moved = step * (
+            np.arange(LOGITS.size).reshape(LOGITS.shape) == np.ravel_multi_index(place, LOGITS.shape)
+        )
+        slope = (total(LOGITS + moved) - total(LOGITS - moved)) / (2 * step)
+        assert gradient[place] == pytest.approx(slope, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gce", "forward_correction"])
+def test_adjusted_losses_without_examples_of_a_class(name):
+    """It is as if the class were not there."""
+    facts = make_facts((50, 0, 20), 20, np.eye(CLASSES))
+    batch = full_batch()._replace(labels=jnp.asarray(np.where(LABELS == 1, 0, LABELS)))
+    method = build(name, tau=1.0)
+    value, gradient = jax.value_and_grad(
+        lambda logits: loss_of(method, logits, batch=batch, facts=facts).values.sum()
+    )(jnp.asarray(LOGITS))
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    np.testing.assert_array_equal(gradient[:, 1], 0)
+    other = LOGITS + np.array([0, 5, 0], np.float32)
+    assert loss_of(method, other, batch=batch, facts=facts).values.sum() == pytest.approx(
+        float(value), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "tau", "expected"),
+    [
+        *(
+            (name, None, name in ("logit_adjustment", "balanced_softmax", "posthoc_logit_adjustment"))
+            for name in METHODS
+        ),
+        ("logit_adjustment", 0.5, False),
+        ("posthoc_logit_adjustment", 2.0, False),
+        ("gce", 1.0, True),
+        ("gce", 0.5, False),
+        ("forward_correction", 1.0, True),
+    ],
+)
+def test_which_predictions_count_all_classes_alike(name, tau, expected):
+    assert build(name, **({} if tau is None else {"tau": tau})).is_balanced is expected
 
 
 def test_elr_keeps_a_target_for_each_example():

@@ -22,15 +22,19 @@ def test_every_entry_is_public_and_has_a_source():
 
 def test_published_defaults():
     defaults = {
-        "logit_adjustment": {"tau": 1.0},
-        "posthoc_logit_adjustment": {"tau": 1.0},
-        "balanced_softmax": {},
+        "logit_adjustment": {"tau": 1.0, "temperature": 1.0},
+        "posthoc_logit_adjustment": {"tau": 1.0, "temperature": 1.0},
+        "balanced_softmax": {"temperature": 1.0},
         "ldam_drw": {"max_margin": 0.5, "scale": 30.0, "deferral": 0.8, "beta": 0.9999},
         "class_balanced": {"beta": 0.9999},
         "focal": {"gamma": 2.0},
         "tau_norm": {"tau": 1.0},
         "elr": {"weight": 3.0, "momentum": 0.7},
-        "gce": {"q": 0.7},
+        "gce": {"q": 0.7, "tau": 0.0, "temperature": 1.0},
+        "forward_correction": {
+            **{"matrix": "estimated", "estimate_after": 0.1},
+            **{"tau": 0.0, "temperature": 1.0},
+        },
         "truncated_gce": {"q": 0.7, "bound": 0.5, "start_share": 1 / 3, "every": 10},
         "sce": {"alpha": 0.1, "beta": 1.0},
         "mixup": {"alpha": 1.0},
@@ -69,9 +73,11 @@ def test_unknown_names_are_refused(name, words):
 
 
 NAN, INF = float("nan"), float("inf")
+ADJUSTMENT = {"tau": (-0.1, NAN, INF), "temperature": (0.0, -1.0, NAN, INF)}
 OUT_OF_RANGE = {
-    "logit_adjustment": {"tau": (-0.1, NAN, INF)},
-    "posthoc_logit_adjustment": {"tau": (-0.1, NAN, INF)},
+    "logit_adjustment": ADJUSTMENT,
+    "balanced_softmax": {"temperature": ADJUSTMENT["temperature"]},
+    "posthoc_logit_adjustment": ADJUSTMENT,
     "ldam_drw": {
         "max_margin": (-0.1, INF),
         "scale": (0.0, NAN, INF),
@@ -99,14 +105,14 @@ OUT_OF_RANGE = {
         "beta": (-0.1, 1.0),
     },
     "elr": {"weight": (-1.0, INF), "momentum": (-0.1, 1.5)},
-    "gce": {"q": (0.0, 1.1, NAN)},
+    "gce": {"q": (0.0, 1.1, NAN)} | ADJUSTMENT,
     "truncated_gce": {"q": (0.0, 1.1), "bound": (-0.1, 1.1), "start_share": (-0.1, 1.0), "every": (0, -3)},
     "sce": {"alpha": (-0.1, INF), "beta": (-0.1, INF)},
     "label_smoothing": {"amount": (-0.1, 1.1)},
     "mixup": {"alpha": (0.0, -1.0, NAN, INF)},
     "soft_bootstrapping": {"beta": (-0.1, 1.1, NAN)},
     "hard_bootstrapping": {"beta": (-0.1, 1.1, NAN)},
-    "forward_correction": {"matrix": ("unknown",), "estimate_after": (0.0, 1.0)},
+    "forward_correction": {"matrix": ("unknown",), "estimate_after": (0.0, 1.0)} | ADJUSTMENT,
     "coteaching": {"noise_rate": (-0.1, 1.0, NAN, "guessed"), "ramp": (0.0, 1.0)},
     "dividemix": {
         "warmup": (0.0, 1.0),
@@ -137,9 +143,9 @@ def test_options_out_of_range_are_refused(name):
 
 def test_options_at_the_ends_of_their_ranges():
     for name, options in {
-        "logit_adjustment": {"tau": 0},
+        "logit_adjustment": {"tau": 0, "temperature": 0.002},
         "ldam_drw": {"max_margin": 0, "deferral": 1, "beta": 0},
-        "gce": {"q": 1},
+        "gce": {"q": 1, "tau": 0},
         "elr": {"weight": 0, "momentum": 1},
         "truncated_gce": {"bound": 1, "start_share": 0, "every": 1},
         "coteaching": {"noise_rate": 0, "ramp": 0.999},

@@ -1,5 +1,6 @@
 """Transition matrices read off a model's predictions, and forward correction by them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from method_references import (
     LABELS,
     LOGITS,
     MATRIX,
+    PRIOR,
     build,
     cross_entropy,
     facts_of,
@@ -79,6 +81,23 @@ def test_the_known_matrix_is_that_of_the_facts():
     assert refreshes(method, 20) == []
     expected = -np.log((softmax(LOGITS) @ MATRIX)[np.arange(EXAMPLES), LABELS])
     np.testing.assert_allclose(loss_of(method).values, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0])
+def test_the_correction_of_adjusted_logits_by_hand(tau):
+    """Logits are shifted first, and what comes of them goes through the noise; so does the gradient."""
+    method = build("forward_correction", matrix="known", tau=tau, temperature=3.0)
+
+    def values(logits):
+        shifted = softmax(logits + tau * np.log(PRIOR))
+        return -np.log((shifted @ MATRIX)[np.arange(EXAMPLES), LABELS])
+
+    np.testing.assert_allclose(loss_of(method).values, values(LOGITS), rtol=1e-5)
+    gradient = jax.grad(lambda logits: loss_of(method, logits).values.sum())(jnp.asarray(LOGITS))
+    step = 1e-5 * np.eye(CLASSES)
+    for c in range(CLASSES):  # of each example by itself
+        slope = (values(LOGITS + step[c]) - values(LOGITS - step[c])) / 2e-5
+        np.testing.assert_allclose(gradient[:, c], slope, atol=1e-5)
 
 
 def test_an_estimated_matrix_is_the_identity_at_first_and_then_the_estimate():

@@ -1,6 +1,7 @@
 """Compiled programs are shared by trainings whose data and numbers differ, and nothing is traced again."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import chex
@@ -8,7 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from dsink_jax.methods import DSink, LogitAdjustment
+from dsink_jax.methods import (
+    DSink,
+    ForwardCorrection,
+    GeneralizedCrossEntropy,
+    LogitAdjustment,
+    make_facts,
+)
 from dsink_jax.training import DeviceData, OptimizerSettings
 from dsink_jax.training.placement import rounded_up
 from tiny_training import NUM_CLASSES, STANDARDIZATION, tiny_model, train, with_auxiliaries
@@ -73,9 +80,30 @@ def test_other_data_and_numbers_compile_nothing(optimizer, devices, together, cp
     assert {"loss", "apply"} <= set(traces)
     traces.clear()
     compilations.clear()
-    after = run(Watched(tau=2.0), DSink(2.0, 0.5, 0.5, threshold=0.1), second, 401, 2, 2, 0.8)
+    after = run(
+        Watched(tau=2.0, temperature=3.0), DSink(2.0, 0.5, 0.5, threshold=0.1), second, 401, 2, 2, 0.8
+    )
     assert not traces and not compilations
     assert before.history[-1]["train"]["loss"] != after.history[-1]["train"]["loss"]
+
+
+@pytest.mark.parametrize("kind", [GeneralizedCrossEntropy, functools.partial(ForwardCorrection, "known")])
+def test_another_strength_temperature_or_matrix_compiles_nothing(kind, small_data, cpus):
+    """Of what a choice by labels held out goes through."""
+    matrices = np.eye(NUM_CLASSES), 0.7 * np.eye(NUM_CLASSES) + 0.3 / NUM_CLASSES
+
+    def predicted(matrix, **numbers):
+        facts = make_facts(np.bincount(small_data.labels), 1, matrix)
+        trained = train(kind(**numbers), small_data, cpus[:1], 1, facts=facts)
+        return trained.logits(small_data.inputs, STANDARDIZATION, cpus[:1])
+
+    before = predicted(matrices[0], tau=1.0)
+    compilations.clear()
+    warm = predicted(matrices[0], tau=1.0, temperature=4.0)
+    other = predicted(matrices[1], tau=0.0, temperature=0.25)
+    assert not compilations
+    np.testing.assert_allclose(warm, before / 4, rtol=1e-5)
+    assert np.isfinite(other).all() and (other != before).any()
 
 
 def test_what_is_traced_of_a_step_is_traced_once(small_data, cpus):
