@@ -93,7 +93,6 @@ def fit(
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
     checkpoints = checkpoint_folder(directory)
     make_recipe(target)
-    checkpoints = checkpoint_folder(directory)
 
     def describe():
         return {
