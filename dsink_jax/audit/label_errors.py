@@ -1,24 +1,24 @@
 """Which labels are probably wrong, from predictions of models that have not seen them.
 
-Three steps. What both auxiliary models say of an example is joined as D-SINK joins two models, by the root of
-their product. A noise model (`dsink_jax.noise_model`) finds how often each true class occurs, moves the
-predictions to these shares, and finds how classes are mistaken for one another. And Bayes' rule: the chance
-that a label is wrong is the mean of what the predictions say alone, counted twice, and of what they say once
-the mistaking of classes is taken into account, counted once. The first is sure of frequent classes, whatever
-kind of noise there is; the second of rare ones, which models see too little of.
+Three steps. The shares of the true classes: half by f_N, and half by f_L, whose predictions count every class
+alike and are weighted by the shares that f_N finds; so rare classes keep some of what f_N would give away to
+frequent ones. Surrogate labels Q: f_N's predictions moved to these shares by D-SINK's transport. And Bayes'
+rule: how classes are mistaken for one another, P(given | true), is estimated together with the true labels by
+expectation maximisation, Q being what is known of each example before its label is looked at.
 """
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from scipy.special import log_softmax
 
+from dsink_jax import allocation
 from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.errors import InputError
-from dsink_jax.noise_model import fit_noise_model
 
+_ITERATIONS = 30
 _LEAST = -30.0  # of a logit next to its row's largest
-_WITHOUT_LABEL = 2 / 3  # weight of predictions alone; chosen on digits of other seeds and on natural noise
 
 
 class LabelErrors(NamedTuple):
@@ -74,7 +74,7 @@ def find_label_errors(
       noise_robust_logits: floating `[M, C]`, f_N's logits for examples that it was not trained on; see
         `out_of_sample_logits`. The log of probabilities will do.
       imbalance_robust_logits: the same of f_L.
-      target_logits: the same of the D-SINK target, to be joined with f_N in place of f_L.
+      target_logits: the same of the D-SINK target; f_N's if left out.
       judged: bool `[M]`, False where the models cannot know the class that is given, as that of the only
         example there is of it; all True if left out.
 
@@ -94,7 +94,7 @@ def find_label_errors(
     ([4], 0)
     """
     noise_robust, imbalance_robust = _checked(noise_robust_logits), _checked(imbalance_robust_logits)
-    target = imbalance_robust if target_logits is None else _checked(target_logits)
+    target = noise_robust if target_logits is None else _checked(target_logits)
     if not noise_robust.shape == imbalance_robust.shape == target.shape:
         raise InputError(
             "The models' logits must have one shape [M, C], got "
@@ -110,17 +110,20 @@ def find_label_errors(
         raise InputError(
             f"judged must be one bool for each of {count} examples, got {list(np.shape(judged))}."
         )
-    found = fit_noise_model((noise_robust + target) / 2, labels, balanced=False)
-    probabilities = _WITHOUT_LABEL * found.predictions + (1 - _WITHOUT_LABEL) * found.probabilities
-    wrong = 1 - probabilities[np.arange(count), labels]
+    marginal = _true_shares(noise_robust, imbalance_robust)
+    surrogate = allocation.surrogate_labels(target, noise_robust, marginal).labels
+    probabilities, noise = _expectation_maximisation(surrogate, jnp.asarray(labels))
+    rows = np.arange(count)
+    probabilities = np.asarray(probabilities)
+    wrong = 1 - probabilities[rows, labels]
     return LabelErrors(
         wrong_probability=wrong if judged is None else np.where(judged, wrong, np.float32("nan")),
         proposed=probabilities.argmax(-1).astype(np.int32),
         confidence=probabilities.max(-1),
         probabilities=probabilities,
-        surrogate_labels=found.predictions,
-        class_marginal=found.class_shares,
-        noise=found.transition_matrix,
+        surrogate_labels=np.asarray(surrogate),
+        class_marginal=np.asarray(marginal),
+        noise=np.asarray(noise),
     )
 
 
@@ -132,4 +135,38 @@ def _checked(logits):
     if bad.any():
         raise InputError(f"The logits of example {int(bad.argmax())} hold NaN or are no prediction.")
     # What is said to be impossible is only next to it: two models may rule out every class between them.
-    return log_softmax(np.maximum(logits - logits.max(-1, keepdims=True), _LEAST), axis=-1).astype(np.float32)
+    return jnp.asarray(np.maximum(logits - logits.max(-1, keepdims=True), _LEAST), jnp.float32)
+
+
+@jax.jit
+def _true_shares(noise_robust, imbalance_robust):
+    """Shares of the true classes `[C]`; f_L's own mean prediction would be that of classes of one size."""
+    found = jax.nn.softmax(noise_robust, axis=-1).mean(0)
+    weighted = jax.nn.softmax(imbalance_robust + jnp.log(found), axis=-1).mean(0)
+    return (found + weighted) / 2
+
+
+@jax.jit
+def _expectation_maximisation(surrogate, labels):
+    """P(true | example, given) `[M, C]` and P(given | true) `[C, C]`."""
+    num_classes = surrogate.shape[-1]
+    one_hot = jax.nn.one_hot(labels, num_classes)
+    eye = jnp.eye(num_classes)
+
+    def noise_of(probabilities):
+        together = jnp.matmul(probabilities.T, one_hot, precision=jax.lax.Precision.HIGHEST)
+        # What every class has in common stands in for C examples of each: a rare one has few of its own.
+        kept = jnp.trace(together) / together.sum()
+        common = kept * eye + (1 - kept) / (num_classes - 1) * (1 - eye)
+        together += num_classes * common
+        # Classes are told apart by their labels alone: each is given its own as often as any other, or else
+        # models that know little would have all of them exchanged.
+        together = jnp.where(eye > 0, together.max(-1, keepdims=True), together)
+        return together / together.sum(-1, keepdims=True)
+
+    def step(_, probabilities):
+        joint = surrogate * noise_of(probabilities)[:, labels].T
+        return joint / jnp.maximum(joint.sum(-1, keepdims=True), jnp.finfo(joint.dtype).tiny)
+
+    probabilities = jax.lax.fori_loop(0, _ITERATIONS, step, surrogate)
+    return probabilities, noise_of(probabilities)

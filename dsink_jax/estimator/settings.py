@@ -18,7 +18,7 @@ from dsink_jax.training.optimizer import OptimizerLike
 
 AUTO = "auto"  # a method that is left open
 _NOISE_METHOD, _WEIGHT_DECAY = "elr", 5e-4  # where nothing is chosen
-_EPOCHS, _LEAST_STEPS, _ALPHA = 30, 1000, 10.0
+EPOCHS, _LEAST_STEPS, _ALPHA = 30, 1000, 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Settings:
         )
         epochs = self.epochs
         if epochs is None:
-            epochs = max(_EPOCHS, -(-_LEAST_STEPS // steps_in_epoch) if steps_in_epoch else 0)
+            epochs = max(EPOCHS, -(-_LEAST_STEPS // steps_in_epoch) if steps_in_epoch else 0)
         return TrainingSettings(epochs, batch_size, optimizer, self.preprocess, on_nan=self.on_nan)
 
     def model_for(self, num_classes: int, shape: tuple[int, ...]) -> Callable[[Method], Model]:
