@@ -45,8 +45,8 @@ def out_of_sample_logits(
       num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
       folds: into how many the examples are split, every class evenly; at least 2. None for those of the
         settings.
-      settings: how to train; see `dsink_jax.fit`. Nothing is chosen by labels held out here: f_N is trained by
-        ELR unless another method is given, for 30 epochs unless they are.
+      settings: how to train; see `dsink_jax.fit`. Nothing is chosen by labels held out here: f_N is trained
+        by ELR unless another method is given, for 30 epochs unless they are.
       verbose: whether to show progress.
       **changes: fields of `Settings` to change.
 

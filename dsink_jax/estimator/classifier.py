@@ -8,11 +8,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dsink_jax.allocation import Allocation
-from dsink_jax.errors import InputError, check_known
+from dsink_jax.errors import check_known
 from dsink_jax.estimator.fitted import FittedDSink, Predicted
 from dsink_jax.estimator.fitting import fit
 from dsink_jax.estimator.priors import check_prior
-from dsink_jax.estimator.settings import AUTO, Settings
+from dsink_jax.estimator.settings import AUTO, NOISE_METHOD, Settings
 from dsink_jax.methods import build_method
 
 _METHODS = ("imbalance_method", "noise_method", "base")
@@ -93,16 +93,15 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
     def set_params(self, **params: Any) -> Self:
         """As scikit-learn's; an option of a method that is given by name makes an object of the method.
 
+        An option of f_N's method where that is left open (`auto`) is one of ELR, which is then no longer open.
+
         Raises:
-          ValueError: for an unknown parameter, or an option of a method that is left open (`auto`).
+          ValueError: for an unknown parameter.
         """
         for name in {key.partition("__")[0] for key in params if "__" in key}:
             if name in _METHODS and isinstance(getattr(self, name), str) and name not in params:
-                if getattr(self, name) == AUTO:
-                    raise InputError(
-                        f"{name} is {AUTO!r}, which has no options: give a method, such as 'elr'."
-                    )
-                setattr(self, name, build_method(getattr(self, name)))
+                given = getattr(self, name)
+                setattr(self, name, build_method(NOISE_METHOD if given == AUTO else given))
         return super().set_params(**params)
 
     def fit(self, X: Any, y: Any) -> Self:

@@ -17,7 +17,7 @@ from dsink_jax.training import OptimizerSettings, TrainingSettings
 from dsink_jax.training.optimizer import OptimizerLike
 
 AUTO = "auto"  # a method that is left open
-_NOISE_METHOD, _WEIGHT_DECAY = "elr", 5e-4  # where nothing is chosen
+NOISE_METHOD, _WEIGHT_DECAY = "elr", 5e-4  # where nothing is chosen
 EPOCHS, _LEAST_STEPS, _ALPHA = 30, 1000, 10.0
 
 
@@ -170,7 +170,7 @@ class Settings:
         """
         given = {name: getattr(self, name) for name in ("imbalance_method", "noise_method", "base")}
         if given["noise_method"] == AUTO:
-            given["noise_method"] = _NOISE_METHOD
+            given["noise_method"] = NOISE_METHOD
         methods = {
             name: build_method(method, self._options_of(method), facts) for name, method in given.items()
         }
