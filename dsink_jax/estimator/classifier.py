@@ -93,7 +93,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
     def set_params(self, **params: Any) -> Self:
         """As scikit-learn's; an option of a method that is given by name makes an object of the method.
 
-        An option of f_N's method where that is left open (`auto`) is one of ELR, which is then no longer open.
+        An option of f_N's method where that is left open (`auto`) is one of ELR, which is then taken.
 
         Raises:
           ValueError: for an unknown parameter.
