@@ -173,6 +173,12 @@ def class_marginal(
 ) -> jax.Array:
     """Mean prediction of the imbalance-robust auxiliary model f_L over a batch.
 
+    It is the mass that Q gives each class. Where f, f_N and f_L count all classes alike, as models do that
+    were trained by logit adjustment, it must be the mean of such predictions, which gives rare classes more
+    than they have; a target that is to predict for the shares of the training set needs estimates of those
+    shares instead. Q follows it whatever f and f_N say of a class as a whole: a wrong vector makes wrong
+    labels.
+
     Args:
       imbalance_robust_logits: floating `[N, C]`, logits whose softmax is f_L's prediction.
       where: bool `[N]`, False for padding. Such rows take no part, whatever they hold.

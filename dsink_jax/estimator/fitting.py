@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from scipy.special import softmax
 
+from dsink_jax.estimator.cautions import warn_of_hopeless
 from dsink_jax.estimator.descriptions import settings_as_json
 from dsink_jax.estimator.directory import checkpoint_folder, describe_data, fit_directory
 from dsink_jax.estimator.fitted import FittedDSink
@@ -21,7 +22,7 @@ from dsink_jax.estimator.inputs import (
 from dsink_jax.estimator.priors import check_prior
 from dsink_jax.estimator.selection import Selection, select
 from dsink_jax.estimator.settings import AUTO, Settings, changed
-from dsink_jax.recipe import NOISE_ROBUST, Recipe, Watching
+from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST, Recipe, Watching
 from dsink_jax.training import make_progress
 from dsink_jax.training.parallel import total_devices
 from dsink_jax.training_set import TrainingSet
@@ -92,7 +93,6 @@ def fit(
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
     checkpoints = checkpoint_folder(directory)
     make_recipe(target)
-    checkpoints = checkpoint_folder(directory)
 
     def describe():
         return {
@@ -108,7 +108,9 @@ def fit(
         selection = select_for(training_set, settings, devices, verbose)
         recipe = make_recipe(target, checkpoints, selection)
         parts = recipe.train_all()
-        mean_prediction = _mean_prediction(recipe.training_logits(NOISE_ROBUST))
+        of_training = {role: recipe.training_logits(role) for role in (IMBALANCE_ROBUST, NOISE_ROBUST)}
+    warn_of_hopeless(training_set.labels, of_training)
+    mean_prediction = _mean_prediction(of_training[NOISE_ROBUST])
     class_shares = mean_prediction
     if selection is not None and selection.class_shares is not None:
         class_shares = selection.class_shares
