@@ -160,7 +160,8 @@ def select_for(
         weight_decay=settings.weight_decay,
         alpha=settings.alpha,
         seed=int(settings.seed),
-        devices=devices,
+        # Heads are small: over several devices each step takes longer.
+        devices=devices[:1] if jax.process_count() == 1 else devices,
     )
     if verbose:
         for name, chosen in (("f_L", selection.imbalance_robust), ("f_N", selection.noise_robust)):

@@ -197,11 +197,11 @@ def test_a_noise_method_that_is_given_is_kept(few, method):
 @pytest.mark.parametrize("kind", [LogitAdjustment, BalancedSoftmax, PostHocLogitAdjustment])
 def test_a_temperature_that_is_given_is_gone_on_from(few, kind):
     """What divides the logits in the end is the same, whatever they were divided by before."""
-    how = {**QUICK, "epochs": 10, "target": False, "noise_method": "elr"}
+    how = {**QUICK, "epochs": 20, "target": False, "noise_method": "elr"}
     one, other = (fit(*few, **how, imbalance_method=kind(temperature=t)) for t in (1.0, 0.5))
     temperatures = [each.parts["imbalance_robust"].method.temperature for each in (one, other)]
     assert 0.7 < temperatures[0] / temperatures[1] < 1.4  # steps of those that are tried
-    assert temperatures[0] < 0.5
+    assert min(TEMPERATURES) < temperatures[0] < 1
     own, others = (each.logits(few[0], "imbalance_robust") for each in (one, other))
     np.testing.assert_allclose(own * temperatures[0], others * temperatures[1], rtol=1e-4, atol=1e-5)
 
@@ -279,11 +279,12 @@ def test_same_seed_same_choice_another_seed_other_folds(few, fitted):
 @pytest.mark.slow
 def test_eight_devices_choose_what_one_does(few, fitted, cpus):
     several = fit(*few, **(QUICK | {"devices": cpus}))
-    for one, other in zip(several.selection[:2], fitted.selection[:2], strict=True):
-        assert one.method == other.method and one.weight_decay == other.weight_decay
-    for one, other in zip(several.selection.scores, fitted.selection.scores, strict=True):
-        assert one[0] == other[0] and one[1] == pytest.approx(other[1], abs=1e-3)
-    np.testing.assert_allclose(several.class_shares, fitted.class_shares, atol=1e-3)
+    assert chosen(several) == chosen(fitted)
+    np.testing.assert_array_equal(several.class_shares, fitted.class_shares)
+    for role in ROLES:
+        np.testing.assert_allclose(
+            several.logits(few[0], role), fitted.logits(few[0], role), rtol=1e-3, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("how", [{}, {"noise_method": "elr"}, {"imbalance_method": LogitAdjustment(0.5)}])
