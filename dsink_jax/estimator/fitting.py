@@ -21,7 +21,7 @@ from dsink_jax.estimator.inputs import (
 )
 from dsink_jax.estimator.priors import check_prior
 from dsink_jax.estimator.selection import Selection, select
-from dsink_jax.estimator.settings import AUTO, Settings, changed
+from dsink_jax.estimator.settings import Settings, changed
 from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST, Recipe, Watching
 from dsink_jax.training import make_progress
 from dsink_jax.training.parallel import total_devices
@@ -156,7 +156,7 @@ def select_for(
         settings.specs(training_set.facts(how.epochs), target=False),
         how,
         settings.model_for(training_set.num_classes, shape),
-        choose_noise_method=settings.noise_method == AUTO,
+        choose_noise_method=settings.leaves_noise_method_open,
         weight_decay=settings.weight_decay,
         alpha=settings.alpha,
         seed=int(settings.seed),

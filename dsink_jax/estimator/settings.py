@@ -147,9 +147,16 @@ class Settings:
             network, num_classes, classifier=method.classifier, networks=method.networks
         )
 
+    @property
+    def leaves_noise_method_open(self) -> bool:
+        """Whether f_N's method is to be chosen: options of ELR among `options` choose it."""
+        return self.noise_method == AUTO and not any(
+            option.startswith(f"{NOISE_METHOD}_") for option in self.options or {}
+        )
+
     def selects(self, shape: tuple[int, ...]) -> bool:
         """Whether something is to be chosen by labels held out, for examples of a shape."""
-        open_to_choice = self.noise_method == AUTO or self.weight_decay is None
+        open_to_choice = self.leaves_noise_method_open or self.weight_decay is None
         steps_by_name = isinstance(self.optimizer, str)
         return self.selection and open_to_choice and steps_by_name and self.trains_heads(shape)
 
