@@ -11,6 +11,8 @@ from dsink_jax.flags import read_flags
 from experiments import command_line, embeddings, label_audit, overhead, scaling, solver_accuracy
 from experiments.benchmark import __main__ as benchmark
 from experiments.config import CIFAR, DIGITS
+from experiments.natural import audit as natural_audit
+from experiments.natural import command as natural_command
 from experiments.study import __main__ as study
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -33,11 +35,16 @@ COMMANDS = sorted(
         for line in re.findall(r"python -m (?:experiments|dsink_jax)\.[^`#\n]*", page.read_text())
     }
 )
+OTHERS = {
+    "overhead": overhead.Flags,
+    "natural": natural_command.Flags,
+    "natural-audit": natural_audit.Flags,
+}
 READERS = {
     "experiments.digits": lambda given: command_line.parse(DIGITS, given),
     "experiments.cifar": lambda given: command_line.parse(CIFAR, given),
     "experiments.study": lambda given: (
-        read_flags(overhead.Flags, given[1:]) if given[0] == "overhead" else read_flags(study.Flags, given)
+        read_flags(OTHERS[given[0]], given[1:]) if given[0] in OTHERS else read_flags(study.Flags, given)
     ),
     "experiments.embeddings": lambda given: read_flags(embeddings.Flags, given),
     "experiments.label_audit": lambda given: read_flags(label_audit.Flags, given),
