@@ -1,21 +1,21 @@
 """Forward correction by a transition matrix, known or estimated."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
 from dsink_jax import losses
 from dsink_jax.errors import InputError
-from dsink_jax.losses._checks import check_at_least, check_range
-from dsink_jax.methods.base import Method, MethodLoss
+from dsink_jax.losses._checks import check_range
+from dsink_jax.methods.base import MethodLoss
 from dsink_jax.methods.hooks import LooksAtTrainingSet, rounded_share
-from dsink_jax.methods.logit_adjustment import MIN_TEMPERATURE, balanced_prediction, shifted_by_prior
+from dsink_jax.methods.logit_adjustment import LogitAdjusted
 from dsink_jax.methods.transition import estimate_transition_matrix
 
 
 @dataclasses.dataclass(frozen=True)
-class ForwardCorrection(LooksAtTrainingSet, Method):
+class ForwardCorrection(LooksAtTrainingSet, LogitAdjusted):
     """Cross-entropy of the observed label after the prediction went through the noise.
 
     Patrini et al., CVPR 2017, arXiv 1609.03683. With an estimated matrix, training starts as plain
@@ -30,8 +30,6 @@ class ForwardCorrection(LooksAtTrainingSet, Method):
       temperature: what logits are divided by to predict, positive; no part of the training.
     """
 
-    tempered: ClassVar[bool] = True
-
     matrix: Literal["estimated", "known"] = "estimated"
     estimate_after: float = 0.1
     tau: float = 0.0
@@ -41,13 +39,7 @@ class ForwardCorrection(LooksAtTrainingSet, Method):
         if self.matrix not in ("estimated", "known"):
             raise InputError(f"matrix must be estimated or known, got {self.matrix!r}.")
         self.check(check_range, "estimate_after", 0.0, 1.0, low_open=True, high_open=True)
-        self.check(check_at_least, "tau", 0)
-        self.check(check_at_least, "temperature", MIN_TEMPERATURE)
-
-    @property
-    def is_balanced(self):
-        """See `Method.is_balanced`."""
-        return self.tau == 1
+        self.check_adjustment()
 
     def check_facts(self, facts):
         """The matrix must be known if it is to be."""
@@ -70,11 +62,6 @@ class ForwardCorrection(LooksAtTrainingSet, Method):
 
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        logits = shifted_by_prior(logits, context.facts, self.tau)
+        logits = self.shifted(logits, context.facts)
         values = losses.forward_corrected_cross_entropy(logits, batch.labels, context.shared_state)
         return MethodLoss(values)
-
-    def predict(self, logits, facts):
-        """The unshifted logits; with `tau` above 0 none for classes without examples."""
-        balanced = balanced_prediction(logits, facts, self.temperature)
-        return jnp.where(self.tau > 0, balanced, logits / self.temperature)

@@ -1,7 +1,6 @@
 """Generalised cross-entropy, plain and truncated, and symmetric cross-entropy."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +10,11 @@ from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.losses._cross_entropy import integer_cross_entropy
 from dsink_jax.methods.base import Method, MethodLoss
 from dsink_jax.methods.hooks import LooksAtTrainingSet, rounded_share
-from dsink_jax.methods.logit_adjustment import MIN_TEMPERATURE, balanced_prediction, shifted_by_prior
+from dsink_jax.methods.logit_adjustment import LogitAdjusted
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneralizedCrossEntropy(Method):
+class GeneralizedCrossEntropy(LogitAdjusted):
     """Generalised cross-entropy (Zhang and Sabuncu, NeurIPS 2018, arXiv 1805.07836).
 
     With `tau` 1 the logits are shifted by the class prior in the loss, as logit adjustment does, and the
@@ -27,31 +26,18 @@ class GeneralizedCrossEntropy(Method):
       temperature: what logits are divided by to predict, positive; no part of the training.
     """
 
-    tempered: ClassVar[bool] = True
-
     q: float = 0.7
     tau: float = 0.0
     temperature: float = 1.0
 
     def __post_init__(self):
         self.check(check_range, "q", 0.0, 1.0, low_open=True)
-        self.check(check_at_least, "tau", 0)
-        self.check(check_at_least, "temperature", MIN_TEMPERATURE)
-
-    @property
-    def is_balanced(self):
-        """See `Method.is_balanced`."""
-        return self.tau == 1
+        self.check_adjustment()
 
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        logits = shifted_by_prior(logits, context.facts, self.tau)
+        logits = self.shifted(logits, context.facts)
         return MethodLoss(losses.generalized_cross_entropy(logits, batch.labels, self.q))
-
-    def predict(self, logits, facts):
-        """The unshifted logits; with `tau` above 0 none for classes without examples."""
-        balanced = balanced_prediction(logits, facts, self.temperature)
-        return jnp.where(self.tau > 0, balanced, logits / self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)

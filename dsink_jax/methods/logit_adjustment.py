@@ -1,7 +1,7 @@
 """Logit adjustment in the loss and after training, and balanced softmax."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +17,45 @@ _IMPOSSIBLE = -1e9
 MIN_TEMPERATURE = 1e-3
 
 
-def shifted_by_prior(logits: Array, facts: TrainingFacts, tau: Any) -> jax.Array:
-    """Logits `[n, C]` as logit adjustment trains them: shifted by tau * log class_prior."""
-    prior = jnp.asarray(facts.class_prior)
-    known = jnp.where(prior > 0, prior, 1.0)
-    return jnp.asarray(logits) + jnp.where(
-        prior > 0, tau * jnp.log(known), jnp.where(tau > 0, _IMPOSSIBLE, 0.0)
-    )
+class LogitAdjusted(Method):
+    """What methods share that have the options `tau` and `temperature`, with any loss.
 
+    Training shifts the logits by tau * log class_prior; the prediction is the softmax of the unshifted ones,
+    divided by the temperature, which has no part in the training.
+    """
 
-def balanced_prediction(logits: Array, facts: TrainingFacts, temperature: Any) -> jax.Array:
-    """Logits `[n, C]` to predict by: not shifted, and none for classes without examples."""
-    return jnp.where(jnp.asarray(facts.class_counts) > 0, logits / temperature, _IMPOSSIBLE)
+    tempered: ClassVar[bool] = True
+
+    tau: float
+    temperature: float
+
+    def check_adjustment(self) -> None:
+        """Raises `InputError` for a `tau` or a `temperature` that is out of range."""
+        self.check(check_at_least, "tau", 0)
+        self.check(check_at_least, "temperature", MIN_TEMPERATURE)
+
+    @property
+    def is_balanced(self) -> bool:
+        """See `Method.is_balanced`."""
+        return self.tau == 1
+
+    def shifted(self, logits: Array, facts: TrainingFacts) -> jax.Array:
+        """Logits `[n, C]` as they are trained."""
+        prior = jnp.asarray(facts.class_prior)
+        log_prior = jnp.where(prior > 0, jnp.log(jnp.where(prior > 0, prior, 1.0)), _IMPOSSIBLE)
+        return jnp.asarray(logits) + self.tau * log_prior
+
+    def of_seen(self, logits: Array, facts: TrainingFacts) -> jax.Array:
+        """Logits `[n, C]` to predict by: none for classes without examples."""
+        return jnp.where(jnp.asarray(facts.class_counts) > 0, logits / self.temperature, _IMPOSSIBLE)
+
+    def predict(self, logits: jax.Array, facts: TrainingFacts) -> jax.Array:
+        """The unshifted logits; with `tau` above 0 none for classes without examples."""
+        return jnp.where(self.tau > 0, self.of_seen(logits, facts), logits / self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
-class LogitAdjustment(Method):
+class LogitAdjustment(LogitAdjusted):
     """Logit-adjusted cross-entropy (Menon et al., ICLR 2021, arXiv 2007.07314).
 
     Training shifts the logits by tau * log class_prior; the prediction is the softmax of the unshifted
@@ -44,19 +67,11 @@ class LogitAdjustment(Method):
       temperature: what logits are divided by to predict, positive; no part of the training.
     """
 
-    tempered: ClassVar[bool] = True
-
     tau: float = 1.0
     temperature: float = 1.0
 
     def __post_init__(self):
-        self.check(check_at_least, "tau", 0)
-        self.check(check_at_least, "temperature", MIN_TEMPERATURE)
-
-    @property
-    def is_balanced(self):
-        """See `Method.is_balanced`."""
-        return self.tau == 1
+        self.check_adjustment()
 
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
@@ -65,7 +80,7 @@ class LogitAdjustment(Method):
 
     def predict(self, logits, facts):
         """The unshifted logits of the classes that have examples."""
-        return balanced_prediction(logits, facts, self.temperature)
+        return self.of_seen(logits, facts)
 
 
 @dataclasses.dataclass(frozen=True)
