@@ -55,7 +55,7 @@ def out_of_sample_logits(
     """
     settings = changed(settings, changes if folds is None else {**changes, "folds": folds})
     # The rule of `find_label_errors` was chosen for these.
-    settings = changed(settings, {"selection": False, "epochs": settings.epochs or EPOCHS})
+    settings = changed(settings, {"epochs": settings.epochs or EPOCHS})
     training_set, _ = make_training_set(inputs, labels, num_classes, settings)
     make_folds(training_set.labels, settings.folds, settings.seed)  # says what is wrong before any training
     recipe = recipe_maker(training_set, settings, jax.local_devices(), verbose)(target=False)

@@ -92,7 +92,7 @@ def fit(
     # All that can be wrong with the call is found before the directory is touched.
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
     checkpoints = checkpoint_folder(directory)
-    make_recipe(target)
+    recipe = make_recipe(target, checkpoints)
 
     def describe():
         return {
@@ -106,7 +106,8 @@ def fit(
 
     with fit_directory(directory, describe):
         selection = select_for(training_set, settings, devices, verbose)
-        recipe = make_recipe(target, checkpoints, selection)
+        if selection is not None:
+            recipe = make_recipe(target, checkpoints, selection)
         parts = recipe.train_all()
         of_training = {role: recipe.training_logits(role) for role in (IMBALANCE_ROBUST, NOISE_ROBUST)}
     warn_of_hopeless(training_set.labels, of_training)
