@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-import jax
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
@@ -23,15 +22,14 @@ from dsink_jax import audit
 from dsink_jax.evaluation import class_groups
 from dsink_jax.flags import read_flags
 from dsink_jax.report import align
-from experiments.cells import Table, grow
+from experiments.cells import Table
 from experiments.command_line import errors_for_people
 from experiments.compiled import keep_compiled
 from experiments.environments import COLUMN, environments_in_words
 from experiments.kept_rows import read_measured
-from experiments.natural.command import LOGISTIC, SetFlags
+from experiments.natural.command import SetFlags, grow_sets
 from experiments.natural.data import NaturalSet
-from experiments.natural.features import read_ready
-from experiments.natural.rivals import out_of_fold
+from experiments.natural.rivals import LOGISTIC, out_of_fold
 from experiments.study.paired import paired, spread
 
 SETS = ("claude9", "chemprot", "cifar10n-features", "fer-features")
@@ -172,20 +170,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             render(flags.output)
             return
         keep_compiled(directory)
-        cells = flags.cells(SETS)
-        read = functools.lru_cache(maxsize=1)(
-            lambda name: some_of(read_ready(name, flags.data_dir, flags.features_dir))
-        )
-
-        def of_cell(named, seed):
-            yield from compare(read(named.name), seed)
-            jax.clear_caches()
-
         kept = Table(
             *("natural-audit", FIELDS, lambda name: _ROWS, "%.6g"),
             *(("scikit-learn", "cleanlab"), write_table),
         )
-        grow(kept, flags.output, cells, of_cell)
+        grow_sets(kept, flags, SETS, compare, some_of)
 
 
 if __name__ == "__main__":

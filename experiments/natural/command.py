@@ -11,7 +11,7 @@ import importlib.util
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -27,12 +27,11 @@ from experiments.natural import measures, predictions, table
 from experiments.natural.data import SETS, NaturalSet
 from experiments.natural.features import read_ready
 from experiments.natural.models import Found, models_of, train_models
-from experiments.natural.rivals import clean_learning, logistic_regression
+from experiments.natural.rivals import LOGISTIC, clean_learning, logistic_regression
 from experiments.output_folder import writing_output
 from experiments.seeds import check_seeds
 
 ALL = "all"
-LOGISTIC = {"logistic regression": None, "logistic regression, balanced": "balanced"}
 _MEASURES = ("balanced_accuracy", "macro_f1", "accuracy")
 FIELDS = (
     *("setting", "seed", "model", "examples", "wrong", "classes", *_MEASURES),
@@ -171,6 +170,34 @@ def render(folder: pathlib.Path) -> None:
     table.write_table(folder, read_measured(folder / "natural.csv", FIELDS))
 
 
+def grow_sets(
+    kept: Table,
+    flags: Any,
+    known: Sequence[str],
+    compare: Callable[[NaturalSet, int], Iterable[Mapping[str, Any]]],
+    prepare: Callable[[NaturalSet], NaturalSet] = lambda natural: natural,
+) -> None:
+    """Compares on natural sets what is not there yet, each read once for all its seeds; see `cells.grow`.
+
+    Args:
+      kept: the table that grows.
+      flags: `SetFlags` with an `output`.
+      known: names of the sets that there are.
+      compare: makes the rows of a set and a seed.
+      prepare: what is to be done to a set first.
+    """
+
+    @functools.lru_cache(maxsize=1)
+    def read(name):
+        return prepare(read_ready(name, flags.data_dir, flags.features_dir))
+
+    def of_cell(named, seed):
+        yield from compare(read(named.name), seed)
+        jax.clear_caches()  # what was compiled for one cell is of no use to the next
+
+    grow(kept, flags.output, flags.cells(known), of_cell)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the comparison from the command line.
 
@@ -183,15 +210,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             render(flags.output)
             return
         keep_compiled(directory)
-        cells = flags.cells(tuple(SETS))
-        read = functools.lru_cache(maxsize=1)(
-            lambda name: read_ready(name, flags.data_dir, flags.features_dir)
-        )
-
-        def of_cell(named, seed):
-            yield from rows(read(named.name), seed, flags.output)
-            jax.clear_caches()
-
         kept = Table(
             "natural",
             FIELDS,
@@ -200,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ("scikit-learn", "cleanlab"),
             table.write_table,
         )
-        grow(kept, flags.output, cells, of_cell)
+        grow_sets(kept, flags, tuple(SETS), lambda natural, seed: rows(natural, seed, flags.output))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from sklearn.preprocessing import StandardScaler
 from dsink_jax.audit import make_folds
 from experiments.natural.measures import accuracy, balanced_accuracy
 
+LOGISTIC = {"logistic regression": None, "logistic regression, balanced": "balanced"}
+"""Weights of the classes, by the name of the rival."""
+
 GRID = tuple(10.0**power for power in range(-4, 3))
 """What C is chosen from."""
 
