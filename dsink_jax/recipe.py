@@ -32,8 +32,10 @@ from dsink_jax.training import (
     TrainingDivergedError,
     TrainingSettings,
     TrainingStoppedError,
+    can_train_together,
     first_stage_settings,
     train,
+    train_together,
 )
 from dsink_jax.training.loop import ShouldStop, never
 from dsink_jax.training.parallel import total_devices
@@ -284,6 +286,26 @@ class Recipe:
             self._out_of_fold[name] = self._train_folds(self._specs[name])
         return self._out_of_fold[name]
 
+    def out_of_fold_of(self, names: Sequence[str]) -> dict[str, OutOfFold]:
+        """The same of several models; those that differ by numbers alone are trained side by side.
+
+        They are then trained on the first device, and nobody is told of single folds.
+        """
+        groups: dict[Any, list[ModelSpec]] = {}
+        for name in names:
+            spec = self._specs[name]
+            data, settings = self._of(spec)
+            shares = data.inputs is self._set.inputs and data.labels is self._set.labels
+            is_left = name not in self._out_of_fold and self._directory is None and spec.term is None
+            if not (shares and is_left and isinstance(spec.method, Method)):
+                continue
+            if can_train_together(spec.method, data.inputs, data.facts(settings.epochs)):
+                kind = (static_part(spec.method), settings.optimizer.kind(), spec.stream, spec.epochs)
+                groups.setdefault(kind, []).append(spec)
+        for specs in groups.values():
+            self._out_of_fold |= self._train_folds_together(specs)
+        return {name: self.out_of_fold(name) for name in names}
+
     def _predict(self, trained, inputs):
         return trained.logits(inputs, self._set.standardization, self._devices)
 
@@ -292,17 +314,51 @@ class Recipe:
         if spec.term is not None:
             raise InputError(f"{spec.name} learns from models that have seen every fold.")
         self._check_folds(spec)
-        count, num_classes = len(data.labels), data.num_classes
         fold = make_folds(data.labels, self._folds, self._seed)
-        logits, seen = np.zeros((count, num_classes), np.float32), np.zeros(count, bool)
+        trained = []
         for number in range(self._folds):
-            held_out = np.flatnonzero(fold == number)
             others = data.rows(np.flatnonzero(fold != number))
             own = dataclasses.replace(spec, name=f"{spec.name}_fold_{number + 1}", training_set=others)
             self._watching.on_fold(spec.name, number + 1, self._folds)
-            trained = self._train_stages(own)
-            known = np.bincount(others.labels, minlength=num_classes) > 0
-            predicted = self._predict(trained, data.rows(held_out).inputs)
+            trained.append(self._train_stages(own))
+        return self._held_out(data, fold, trained)
+
+    def _train_folds_together(self, specs):
+        data = self._set
+        for spec in specs:
+            self._check_folds(spec)
+        fold = make_folds(data.labels, self._folds, self._seed)
+        parts = [np.flatnonzero(fold != number) for number in range(self._folds)]
+        sets, settings = zip(*(self._of(spec) for spec in specs), strict=True)
+        facts = [
+            [
+                dataclasses.replace(own, labels=own.labels[part]).facts(how.epochs)
+                for own, how in zip(sets, settings, strict=True)
+            ]
+            for part in parts
+        ]
+        trained = train_together(
+            self._model_for(specs[0].method),
+            [spec.method for spec in specs],
+            settings,
+            DeviceData(data.inputs, data.labels),
+            parts,
+            facts,
+            seed=stream_seed(self._seed, specs[0].stream),
+            device=self._devices[0],
+            standardization=data.standardization,
+        )
+        each = zip(specs, zip(*trained, strict=True), strict=True)
+        return {spec.name: self._held_out(data, fold, of_folds) for spec, of_folds in each}
+
+    def _held_out(self, data, fold, trained):
+        """What the models of all folds say of the examples that they have not seen."""
+        logits = np.zeros((len(data.labels), data.num_classes), np.float32)
+        seen = np.zeros(len(data.labels), bool)
+        for number, model in enumerate(trained):
+            held_out = np.flatnonzero(fold == number)
+            known = np.bincount(data.labels[fold != number], minlength=data.num_classes) > 0
+            predicted = self._predict(model, data.rows(held_out).inputs)
             logits[held_out] = np.where(known, predicted, -np.inf)
             seen[held_out] = known[data.labels[held_out]]
         return OutOfFold(logits, seen)

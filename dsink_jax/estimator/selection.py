@@ -139,9 +139,9 @@ def _choose(tried, own, of_target, choose_noise_method, weight_decay):
     def fixed(several):
         return several if weight_decay is None else (weight_decay,)
 
-    of_f_l = [
-        tried(Candidate(own[IMBALANCE_ROBUST], decay), IMBALANCE_STREAM) for decay in fixed(WEIGHT_DECAYS)
-    ]
+    of_f_l = tried(
+        [Candidate(own[IMBALANCE_ROBUST], decay) for decay in fixed(WEIGHT_DECAYS)], IMBALANCE_STREAM
+    )
     f_l = max(of_f_l, key=_score)
     if choose_noise_method:
         robust = [
@@ -149,17 +149,17 @@ def _choose(tried, own, of_target, choose_noise_method, weight_decay):
             for q, each in ROBUST.items()
             for decay in fixed(each)
         ]
-        of_f_n = [tried(candidate, NOISE_STREAM) for candidate in robust]
+        of_f_n = tried(robust, NOISE_STREAM)
         corrected = [
             Candidate(ForwardCorrection("known", tau=1.0), decay, start.noise)
             for start in (f_l, max(of_f_n, key=_score))
             for decay in fixed(CORRECTED)
         ]
-        of_f_n += [tried(candidate, NOISE_STREAM) for candidate in corrected]
+        of_f_n += tried(corrected, NOISE_STREAM)
         if own[IMBALANCE_ROBUST].is_balanced:
             of_f_n += of_f_l
     else:
-        of_f_n = [tried(Candidate(own[NOISE_ROBUST], decay), NOISE_STREAM) for decay in fixed(WEIGHT_DECAYS)]
+        of_f_n = tried([Candidate(own[NOISE_ROBUST], decay) for decay in fixed(WEIGHT_DECAYS)], NOISE_STREAM)
     f_n = max(of_f_n, key=_score)
     return Selection(
         f_l.chosen,
@@ -204,22 +204,29 @@ class _Trials:
         self._sample, self._settings, self._model_for = sample, settings, model_for
         self._seed, self._devices = seed, devices
 
-    def __call__(self, candidate, stream):
-        name = f"candidate_{len(self.all) + 1}"
-        spec = _spec(ModelSpec(name, candidate.method, "auxiliary", stream=stream), candidate, self._sample)
+    def __call__(self, candidates, stream):
+        first = len(self.all) + 1
+        specs = [
+            _spec(ModelSpec(f"candidate_{number}", one.method, "auxiliary", stream=stream), one, self._sample)
+            for number, one in enumerate(candidates, first)
+        ]
         recipe = Recipe(
             self._sample,
-            [spec],
+            specs,
             self._model_for,
             self._settings,
             seed=self._seed,
             devices=self._devices,
             folds=FOLDS,
         )
-        logits = recipe.out_of_fold(name).logits
-        noise = fit_noise_model(logits, self._sample.labels, balanced=candidate.method.is_balanced)
-        self.all.append(_Trial(candidate, noise))
-        return self.all[-1]
+        found = recipe.out_of_fold_of([spec.name for spec in specs])
+        trials = []
+        for candidate, spec in zip(candidates, specs, strict=True):
+            logits, _ = found[spec.name]
+            noise = fit_noise_model(logits, self._sample.labels, balanced=candidate.method.is_balanced)
+            trials.append(_Trial(candidate, noise))
+        self.all += trials
+        return trials
 
 
 def _spec(spec, candidate, training_set):

@@ -24,6 +24,7 @@ from dsink_jax.training.predict import predict
 from dsink_jax.training.progress import BarProgress, LineProgress, Progress, SilentProgress, make_progress
 from dsink_jax.training.settings import TrainingSettings, first_stage_settings
 from dsink_jax.training.step import create_state, make_predict_step, make_train_step, repeat_step
+from dsink_jax.training.together import can_train_together, train_together
 from dsink_jax.training.trained import Auxiliaries, TrainedModel
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "TrainingSettings",
     "TrainingStoppedError",
     "build_optimizer",
+    "can_train_together",
     "create_state",
     "first_stage_settings",
     "load_variables",
@@ -61,4 +63,5 @@ __all__ = [
     "replicate",
     "sharded_train_step",
     "train",
+    "train_together",
 ]

@@ -318,14 +318,13 @@ def test_of_many_examples_a_sample_is_looked_at(few, monkeypatch):
     np.testing.assert_array_equal(samples[0], samples[1])
     assert (samples[0] != samples[2]).any()
     seen = []
-    out_of_fold = Recipe.out_of_fold
+    fit_noise_model = selection.fit_noise_model
 
-    def watched(self, name):
-        found = out_of_fold(self, name)
-        seen.append(len(found.logits))
-        return found
+    def watched(logits, labels, *, balanced):
+        seen.append(len(logits))
+        return fit_noise_model(logits, labels, balanced=balanced)
 
-    monkeypatch.setattr(Recipe, "out_of_fold", watched)
+    monkeypatch.setattr(selection, "fit_noise_model", watched)
     own = fit(vectors, given, **QUICK, target=False)
     assert set(seen) == {len(samples[0])} and len(seen) == 13
     assert own.facts.class_counts.sum() == pytest.approx(len(given))
