@@ -124,8 +124,8 @@ def test_other_configuration_in_the_run_directory_is_refused(finished):
     assert read(finished[0]) == before
 
 
-# Percent of the test images, after 250 epochs of seed 0, on one machine. Sums are rounded differently on others,
-# and trainings of 250 epochs drift apart: by up to 5.3 points between two generations of one processor.
+# Percent of the test images, after 250 epochs of seed 0, on one machine. Others round sums differently, and
+# trainings of 250 epochs drift apart: by up to 5.3 points between two generations of one processor.
 ACCURACIES = {
     "imbalance_robust": 65.0,
     "noise_robust": 84.75,
