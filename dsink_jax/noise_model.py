@@ -16,7 +16,7 @@ import numpy as np
 
 from dsink_jax.array_checks import check_arrays
 
-TEMPERATURES = (1.4, 1.0, 0.7, 0.5, 1 / 3, 0.25, 1 / 6, 1 / 9)
+TEMPERATURES = (4.0, 2.8, 2.0, 1.4, 1.0, 0.7, 0.5, 1 / 3, 0.25, 1 / 6, 1 / 9)
 _ITERATIONS = 40
 _LEAST_LOGIT = -30.0  # next to its row's largest: a model may rule a class out in error
 _LEAST = 1e-9  # of a probability
@@ -182,7 +182,7 @@ def _fit(logits, labels, valid, balanced):
             together = jnp.zeros((num_classes, num_classes)).at[labels].add(weighted).T
         # What all classes have in common stands in for two examples of each: a rare one has few of its own.
         kept = jnp.trace(together) / count
-        together += 2 * (kept * eye + (1 - kept) * (1 - eye) * given)
+        together += 2 * (kept * eye + (1 - kept) * (1 - eye) * given) + _LEAST * eye
         # Classes are told apart by their labels alone: each is given its own as often as any other, or else
         # models that know little would have all of them exchanged.
         together = jnp.where(eye > 0, together.max(-1, keepdims=True), together)

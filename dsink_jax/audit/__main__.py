@@ -23,7 +23,7 @@ from dsink_jax import audit
 from dsink_jax.audit.reading import ID_COLUMN, LABEL_COLUMN
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.estimator import Settings
-from dsink_jax.estimator.settings import EPOCHS
+from dsink_jax.estimator.settings import AUTO
 from dsink_jax.extras import needs
 from dsink_jax.flags import check_local_flags, end, flag, in_flags, read_flags, tell
 from dsink_jax.methods import METHODS
@@ -54,12 +54,12 @@ class Flags:
     """Network of the auxiliary models; auto is linear for features and wide_cnn for images."""
     imbalance_method: str = "logit_adjustment"
     """How f_L is trained."""
-    noise_method: str = "elr"
-    """How f_N is trained."""
+    noise_method: str = AUTO
+    """How f_N is trained; auto chooses for features, and is elr for images."""
     folds: int = 5
     """Parts that the data is split into; each is judged by models that were trained on the others."""
-    epochs: int = EPOCHS
-    """Passes over the data of each training."""
+    epochs: int | None = None
+    """Passes over the data of each training; default: 30, for features 1,000 steps if that is more."""
     batch_size: int = Settings.batch_size
     """Examples a step."""
     learning_rate: float = Settings.learning_rate
@@ -80,11 +80,12 @@ class Flags:
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must be in [0, 2^32), got {self.seed}.")
         for name, least in (("folds", 2), ("epochs", 1), ("batch_size", 1)):
-            if (value := getattr(self, name)) < least:
+            if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{flag(name)} must be at least {least}, got {value}.")
         _ = self.settings  # says what else is out of range, before anything is read
         for role in ("imbalance_method", "noise_method"):
-            if METHODS[name := getattr(self, role)].method.required:
+            name = getattr(self, role)
+            if name != AUTO and METHODS[name].method.required:
                 raise InputError(
                     f"{flag(role)} {name}: this method needs options that have no flags here.\n"
                     "Choose another, or give the method itself with options to dsink_jax.audit.audit_labels."
@@ -131,7 +132,7 @@ def run(flags: Flags) -> int:
         shape = " x ".join(map(str, data.inputs.shape[1:]))
         print(
             f"{len(data.labels):,} examples of {shape} numbers, {len(data.class_names)} classes; "
-            f"{2 * flags.folds} trainings of {flags.epochs} epochs"
+            f"{2 * flags.folds} trainings"
         )
     with _folder(flags.folder):
         logits = audit.out_of_sample_logits(

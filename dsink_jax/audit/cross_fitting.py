@@ -7,8 +7,8 @@ import numpy as np
 
 from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
 from dsink_jax.estimator import Settings
-from dsink_jax.estimator.fitting import make_training_set, recipe_maker
-from dsink_jax.estimator.settings import EPOCHS, changed
+from dsink_jax.estimator.fitting import make_training_set, recipe_maker, select_for
+from dsink_jax.estimator.settings import changed
 from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST
 from dsink_jax.training_set import make_folds
 
@@ -45,8 +45,8 @@ def out_of_sample_logits(
       num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
       folds: into how many the examples are split, every class evenly; at least 2. None for those of the
         settings.
-      settings: how to train; see `dsink_jax.fit`. Nothing is chosen by labels held out here: f_N is trained
-        by ELR unless another method is given, for 30 epochs unless they are.
+      settings: how to train; see `dsink_jax.fit`. For feature vectors weight decay and f_N's method are
+        chosen once, by labels held out, unless they are given.
       verbose: whether to show progress.
       **changes: fields of `Settings` to change.
 
@@ -54,11 +54,14 @@ def out_of_sample_logits(
       InputError: as `dsink_jax.fit`, or for a number of folds that does not go.
     """
     settings = changed(settings, changes if folds is None else {**changes, "folds": folds})
-    # The rule of `find_label_errors` was chosen for these.
-    settings = changed(settings, {"epochs": settings.epochs or EPOCHS})
     training_set, _ = make_training_set(inputs, labels, num_classes, settings)
     make_folds(training_set.labels, settings.folds, settings.seed)  # says what is wrong before any training
-    recipe = recipe_maker(training_set, settings, jax.local_devices(), verbose)(target=False)
+    devices = jax.local_devices()
+    make_recipe = recipe_maker(training_set, settings, devices, verbose)
+    recipe = make_recipe(target=False)  # says what is wrong with the methods
+    selection = select_for(training_set, settings, devices, verbose)
+    if selection is not None:
+        recipe = make_recipe(target=False, selection=selection)
     found = {role: recipe.out_of_fold(role) for role in (NOISE_ROBUST, IMBALANCE_ROBUST)}
     return OutOfSample(found[NOISE_ROBUST].logits, found[IMBALANCE_ROBUST].logits, found[NOISE_ROBUST].seen)
 

@@ -136,7 +136,7 @@ def test_out_of_sample_means_out_of_sample(digits):
     """Each fold is predicted by what a fit of the others gives."""
     images, drawn = digits
     features, labels = images.reshape(len(images), -1)[:100], drawn.noisy_labels[:100]
-    how = {"num_classes": 10, "epochs": 2, "standardize": False}
+    how = {"num_classes": 10, "epochs": 2, "standardize": False, "selection": False}
     found = audit.out_of_sample_logits(features / 16, labels, folds=2, **how)
     fold = make_folds(labels, 2, 0)
     for number in range(2):

@@ -1,15 +1,15 @@
 """Which labels are wrong: Q against a reference, Bayes' rule written out, and known corruption."""
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 from allocation_references import reference_labels
 from dsink_jax import InputError
-from dsink_jax.audit import find_label_errors, label_errors
+from dsink_jax.audit import find_label_errors
+from dsink_jax.noise_model import fit_noise_model
 
 
 def models(count=300, num_classes=4, seed=0, sharpness=3.0):
@@ -23,47 +23,33 @@ def models(count=300, num_classes=4, seed=0, sharpness=3.0):
     return labels, noise_robust, imbalance_robust, true
 
 
-def written_out(labels, noise_robust, imbalance_robust, target, iterations=30):
-    """The same in NumPy and float64, loop by loop."""
-    num_classes = noise_robust.shape[1]
-    found = softmax(noise_robust, 1).mean(0)
-    weighted = softmax(imbalance_robust, 1) * found
-    marginal = (found + (weighted / weighted.sum(1, keepdims=True)).mean(0)) / 2
-    surrogate = reference_labels(target, noise_robust, marginal)
-    probabilities = surrogate
-    for i in range(iterations + 1):
-        together = np.zeros((num_classes, num_classes))
-        for true in range(num_classes):
-            for seen in range(num_classes):
-                together[true, seen] = probabilities[labels == seen, true].sum()
-        kept = np.trace(together) / together.sum()
-        for true in range(num_classes):
-            for seen in range(num_classes):
-                share = kept if true == seen else (1 - kept) / (num_classes - 1)
-                together[true, seen] += num_classes * share
-            together[true, true] = together[true].max()
-        noise = together / together.sum(1, keepdims=True)
-        if i < iterations:
-            joint = surrogate * noise[:, labels].T
-            probabilities = joint / joint.sum(1, keepdims=True)
-    return marginal, surrogate, probabilities, noise
-
-
-def test_classes_are_counted_in_all_of_float32():
-    # Accelerators multiply in less by default.
-    program = str(jax.make_jaxpr(label_errors._expectation_maximisation)(np.eye(3), np.arange(3)))
-    exact = "precision=(Precision.HIGHEST, Precision.HIGHEST)"
-    assert program.count("dot_general") == program.count(exact) > 0
-
-
-@pytest.mark.parametrize("with_target", [False, True])
-def test_every_step_written_out(with_target):
-    labels, noise_robust, imbalance_robust, _ = models()
-    target = imbalance_robust + noise_robust if with_target else None
-    found = find_label_errors(labels, noise_robust, imbalance_robust, target)
-    marginal, surrogate, probabilities, noise = written_out(
-        labels, noise_robust, imbalance_robust, noise_robust if target is None else target
+def written_out(labels, noise_robust, imbalance_robust):
+    """The same in float64 and loop by loop, from the noise model of the two models' mean on."""
+    count, num_classes = noise_robust.shape
+    both = (log_softmax(noise_robust, 1) + log_softmax(imbalance_robust, 1)) / 2
+    model = fit_noise_model(both.astype(np.float32), labels, balanced=False)
+    temperature = model.temperature
+    surrogate = reference_labels(
+        imbalance_robust / temperature, noise_robust / temperature, model.class_shares.astype(float)
     )
+    given = np.bincount(labels, minlength=num_classes) / count
+    kept = np.mean(np.diag(model.transition_matrix))
+    noise = np.zeros((num_classes, num_classes))
+    for true in range(num_classes):
+        for seen in range(num_classes):
+            common = kept if true == seen else (1 - kept) * given[seen] / (1 - given[true])
+            noise[true, seen] = (model.transition_matrix[true, seen] + common) / 2
+    probabilities = np.zeros((count, num_classes))
+    for i in range(count):
+        joint = [surrogate[i, true] * noise[true, labels[i]] for true in range(num_classes)]
+        probabilities[i] = np.asarray(joint) / sum(joint)
+    return model.class_shares, surrogate, probabilities, noise
+
+
+def test_every_step_written_out():
+    labels, noise_robust, imbalance_robust, _ = models()
+    found = find_label_errors(labels, noise_robust, imbalance_robust)
+    marginal, surrogate, probabilities, noise = written_out(labels, noise_robust, imbalance_robust)
     np.testing.assert_allclose(found.class_marginal, marginal, atol=1e-6)
     np.testing.assert_allclose(found.surrogate_labels, surrogate, atol=1e-5)
     np.testing.assert_allclose(found.probabilities, probabilities, atol=1e-4)
@@ -117,13 +103,14 @@ def test_models_that_rule_out_every_class_between_them():
     assert not found.is_wrong.any()
 
 
-def test_models_that_know_nothing_say_little():
+@pytest.mark.parametrize("seed", range(4))
+def test_models_that_know_nothing_exchange_no_classes(seed):
+    """Each class keeps its own label as often as any other; more doubt than guessing would be is not cast."""
     labels, _, _, _ = models(200)
-    noise_robust, imbalance_robust = np.random.default_rng(1).normal(size=(2, 200, 4))
+    noise_robust, imbalance_robust = np.random.default_rng(seed).normal(size=(2, 200, 4))
     found = find_label_errors(labels, noise_robust, imbalance_robust)
-    assert (np.diag(found.noise) >= found.noise.max(1)).all()
-    for label in range(4):  # no class is taken for another as a whole
-        assert np.bincount(found.proposed[labels == label], minlength=4).argmax() == label
+    assert (np.diag(found.noise) >= found.noise.max(1) - 1e-6).all()
+    assert found.wrong_probability.mean() < 3 / 4
 
 
 def test_order_of_examples_does_not_matter():
@@ -144,7 +131,6 @@ NAN = np.array([[0.0, 0.0], [np.nan, 0.0], [0.0, 0.0]])
         ((LABELS[:2], LOGITS, LOGITS), "one label for each of 3 examples, got 2"),
         ((LABELS + 1, LOGITS, LOGITS), "must be in [0, 2)"),
         ((LABELS, LOGITS, LOGITS[:, :1]), "must have one shape"),
-        ((LABELS, LOGITS, LOGITS, LOGITS[:2]), "must have one shape"),
         ((LABELS, LOGITS[0], LOGITS), "floating [M, C]"),
         ((LABELS, LOGITS.astype(int), LOGITS), "floating [M, C]"),
         ((LABELS[:0], LOGITS[:0], LOGITS[:0]), "floating [M, C]"),

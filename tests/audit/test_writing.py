@@ -10,8 +10,9 @@ from dsink_jax.errors import InputError
 
 
 def test_names_are_escaped_on_the_page():
-    data = audit.Labelled(np.zeros((2, 3)), np.array([0, 1]), ("<b>", "c&d"), ("<script>", "2"))
-    sure = np.log([[0.01, 0.99], [0.01, 0.99]])
+    labels, numbers = np.repeat([0, 1], 10), map(str, range(19))
+    data = audit.Labelled(np.zeros((20, 3)), labels, ("<b>", "c&d"), ("<script>", *numbers))
+    sure = np.log([[0.01, 0.99]] + [[0.99, 0.01]] * 9 + [[0.01, 0.99]] * 10)
     found = audit.find_label_errors(data.labels, sure, sure)
     page = audit.page(data, found, "a < b")
     assert "<script>" not in page and "&lt;script&gt;" in page and "&lt;b&gt;" in page and "a &lt; b" in page
