@@ -132,7 +132,8 @@ def write_table(folder: pathlib.Path, rows: pd.DataFrame) -> None:
         "precision-recall curve), flagged (precision, recall, F1) and replaced (share of the examples whose "
         "proposed label is true); `tail`: among the examples that are of, or are given, one of the rarest "
         "third of the classes. All are judged from linear models that have not seen the example, five folds; "
-        "cleanlab on f_N has the audit's own predictions. The audit's rule was chosen on digits of seeds 100 and 101, and on natural sets.",
+        "cleanlab on f_N has the audit's own predictions. The audit's rule was chosen on digits of seeds 100 "
+        "and 101, and on natural sets.",
         "",
         f"By `python -m experiments.label_audit` on {environments_in_words(folder, rows[COLUMN])}.",
     ]
