@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -138,10 +139,15 @@ ACCURACIES = {
 
 @pytest.mark.slow
 def test_the_whole_experiment_gives_what_it_always_gave(tmp_path):
-    """D-SINK ahead of all five, and each within what another processor's rounding changes."""
-    done = run("--devices", 1, "--run-dir", tmp_path / "run", timeout=3600)
-    assert done.returncode == 0, done.stderr
-    models = read(tmp_path / "run")["models"]
+    """D-SINK ahead of all five, and each within what another processor's rounding changes.
+
+    The gate has run it just before, and says where.
+    """
+    directory = pathlib.Path(os.environ.get("DIGITS_RUN") or tmp_path / "run")
+    if not (directory / "results.json").exists():
+        done = run("--devices", 1, "--run-dir", directory, timeout=3600)
+        assert done.returncode == 0, done.stderr
+    models = read(directory)["models"]
     found = {name: 100 * entry["accuracy"]["last"] for name, entry in models.items()}
     assert list(found) == list(ACCURACIES)
     assert found == pytest.approx(ACCURACIES, abs=8.0)
@@ -155,7 +161,7 @@ def test_the_whole_experiment_gives_what_it_always_gave(tmp_path):
 )
 def test_real_cifar_end_to_end(tmp_path):
     done = run(
-        *("--imbalance-ratio", 10, "--model", "resnet8", "--epochs", 1, "--limit-train", 1000),
+        *("--imbalance-ratio", 10, "--model", "small_cnn", "--epochs", 1, "--limit-train", 1000),
         *("--limit-test", 200, "--baselines", "none", "--run-dir", tmp_path / "run"),
         module="experiments.cifar",
     )

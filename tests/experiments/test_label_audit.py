@@ -75,7 +75,7 @@ def test_a_small_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert [row["method"].split(",")[0] for row in rows] == [
         "audit",
         *["cleanlab on f_N"] * 2,
-        *["cleanlab on logistic regression"] * 2,
+        *["cleanlab on logistic regression"] * 4,  # plain and balanced
     ]
     for row in rows:
         assert 0.5 < float(row["auroc"]) <= 1

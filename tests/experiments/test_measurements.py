@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):
-    """The study of features on digits, trained for eight epochs on one device."""
+    """The study of features on digits, trained for four epochs on one device."""
     folder = tmp_path_factory.mktemp("runs")
-    preset = dataclasses.replace(budgets.BUDGETS["small"].preset, epochs=8, evaluate_every=8, devices=1)
+    preset = dataclasses.replace(budgets.BUDGETS["small"].preset, epochs=4, evaluate_every=4, devices=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(budgets.BUDGETS, "small", dataclasses.replace(budgets.BUDGETS["small"], preset=preset))
         (made,) = runs.make_cells(STUDIES["features"], "small", (), (3,), folder)
