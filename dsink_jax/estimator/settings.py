@@ -98,8 +98,16 @@ class Settings:
                 object.__setattr__(self, name, copy.copy(method))
         if not isinstance(self.options, Mapping | types.NoneType):
             raise InputError(f"options must be a dictionary, got {type(self.options).__name__}.")
+        methods = {one.full_name: one.method for one in all_options()}
+        given = {name: getattr(self, name) for name in ("imbalance_method", "noise_method", "base")}
         for option in self.options or {}:
-            check_known("option", option, [one.full_name for one in all_options()])
+            check_known("option", option, list(methods))
+            if methods[option] not in (*given.values(), NOISE_METHOD if self.noise_method == AUTO else None):
+                raise InputError(
+                    f"The option {option} is one of {methods[option]}, and "
+                    f"{', '.join(f'{name} is {value!r}' for name, value in given.items())}: it would do "
+                    "nothing. Give the method by that name too."
+                )
         check_known("auxiliary_predictions", self.auxiliary_predictions, get_args(AuxiliaryPredictions))
         if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**32:
             raise InputError(f"The seed must be an integer in [0, 2^32), got {self.seed!r}.")
