@@ -36,7 +36,8 @@ print(f"{len(given)} labels, {np.mean(given != true):.0%} wrong")
 #
 # A model that has seen a wrong label may have learned it by heart. So the data is split into five parts, and
 # each is judged by an f_N (robust to wrong labels) and an f_L (robust to rare classes) that were trained on
-# the others. For features of a frozen encoder a linear model does; here the 64 pixels are the features.
+# the others. For features of a frozen encoder a linear model does; here the 64 pixels are the features. How
+# both are trained is chosen by held-out labels first.
 
 # %%
 logits = audit.out_of_sample_logits(features, given, num_classes=10)
@@ -46,8 +47,9 @@ print(f"f_L: {np.mean(logits.imbalance_robust.argmax(1) == true):.0%} of the tru
 # %% [markdown]
 # ## From predictions to wrong labels
 #
-# D-SINK's transport moves f_N's predictions to shares of the classes that leave the rare ones some room; then
-# Bayes' rule takes into account how often each class is mistaken for which, which is estimated on the way.
+# What f_N and f_L say together is held against the labels: that tells the shares of the true classes, and how
+# often each class is mistaken for which. D-SINK's transport moves the predictions to these shares, and Bayes'
+# rule then takes the given label into account.
 
 # %%
 found = audit.find_label_errors(given, logits.noise_robust, logits.imbalance_robust, judged=logits.judged)
