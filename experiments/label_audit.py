@@ -67,7 +67,7 @@ def compare(task: Task, seed: int) -> Iterator[dict[str, Any]]:
         task.features, task.given, num_classes=num_classes, folds=FOLDS, seed=seed
     )
     trained = time.monotonic() - started
-    found = audit.find_label_errors(task.given, logits.noise_robust, logits.imbalance_robust)
+    found = audit.find_label_errors(task.given, logits.noise_robust, logits.imbalance_robust, logits.others)
     scores = found.wrong_probability, found.is_wrong, found.proposed
     yield {"method": "audit", **measures(task, *scores), "seconds": time.monotonic() - started}
     predictions = {"f_N": (softmax(logits.noise_robust.astype(float), axis=1), trained)}

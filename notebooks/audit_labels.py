@@ -37,7 +37,7 @@ print(f"{len(given)} labels, {np.mean(given != true):.0%} wrong")
 # A model that has seen a wrong label may have learned it by heart. So the data is split into five parts, and
 # each is judged by an f_N (robust to wrong labels) and an f_L (robust to rare classes) that were trained on
 # the others. For features of a frozen encoder a linear model does; here the 64 pixels are the features. How
-# both are trained is chosen by held-out labels first.
+# both are trained is chosen by held-out labels first, and a second f_N, by ELR, joins them.
 
 # %%
 logits = audit.out_of_sample_logits(features, given, num_classes=10)
@@ -47,12 +47,13 @@ print(f"f_L: {np.mean(logits.imbalance_robust.argmax(1) == true):.0%} of the tru
 # %% [markdown]
 # ## From predictions to wrong labels
 #
-# What f_N and f_L say together is held against the labels: that tells the shares of the true classes, and how
-# often each class is mistaken for which. D-SINK's transport moves the predictions to these shares, and Bayes'
-# rule then takes the given label into account.
+# What these models say together is held against the labels: that tells the shares of the true classes, and
+# how often each class is mistaken for which. D-SINK's transport moves the predictions to these shares, and
+# Bayes' rule then takes the given label into account.
 
 # %%
-found = audit.find_label_errors(given, logits.noise_robust, logits.imbalance_robust, judged=logits.judged)
+models = logits.noise_robust, logits.imbalance_robust, logits.others
+found = audit.find_label_errors(given, *models, judged=logits.judged)
 wrong, flagged = given != true, found.is_wrong
 print(f"{flagged.sum()} labels are probably wrong; truly wrong are {wrong.sum()}")
 print(f"{np.mean(wrong[flagged]):.0%} of those flagged are wrong")

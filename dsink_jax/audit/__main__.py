@@ -132,7 +132,7 @@ def run(flags: Flags) -> int:
         shape = " x ".join(map(str, data.inputs.shape[1:]))
         print(
             f"{len(data.labels):,} examples of {shape} numbers, {len(data.class_names)} classes; "
-            f"{2 * flags.folds} trainings"
+            f"{flags.folds} folds"
         )
     with _folder(flags.folder):
         logits = audit.out_of_sample_logits(
@@ -143,9 +143,8 @@ def run(flags: Flags) -> int:
             settings=flags.settings,
             verbose=not flags.quiet,
         )
-    found = audit.find_label_errors(
-        data.labels, logits.noise_robust, logits.imbalance_robust, judged=logits.judged
-    )
+    models = logits.noise_robust, logits.imbalance_robust, logits.others
+    found = audit.find_label_errors(data.labels, *models, judged=logits.judged)
     cautions = [
         in_flags(caution, _NAMED) for caution in audit.cautions(data, found, logits.noise_robust, flags.folds)
     ]

@@ -20,11 +20,13 @@ class OutOfSample(NamedTuple):
       noise_robust: float32 `[M, C]`, f_N's.
       imbalance_robust: float32 `[M, C]`, f_L's.
       judged: bool `[M]`, False where they have not seen the class that is given.
+      others: the same of further models: where f_N was chosen by labels held out, of one trained by ELR.
     """
 
     noise_robust: np.ndarray
     imbalance_robust: np.ndarray
     judged: np.ndarray
+    others: tuple[np.ndarray, ...] = ()
 
 
 def out_of_sample_logits(
@@ -46,7 +48,8 @@ def out_of_sample_logits(
       folds: into how many the examples are split, every class evenly; at least 2. None for those of the
         settings.
       settings: how to train; see `dsink_jax.fit`. For feature vectors weight decay and f_N's method are
-        chosen once, by labels held out, unless they are given.
+        chosen once, by labels held out, unless they are given; where f_N's method is, another one by ELR
+        joins it. Two that err differently tell more together.
       verbose: whether to show progress.
       **changes: fields of `Settings` to change.
 
@@ -60,10 +63,14 @@ def out_of_sample_logits(
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
     recipe = make_recipe(target=False)  # says what is wrong with the methods
     selection = select_for(training_set, settings, devices, verbose)
+    others: tuple[np.ndarray, ...] = ()
     if selection is not None:
+        if settings.leaves_noise_method_open:
+            others = (recipe.out_of_fold(NOISE_ROBUST).logits,)
         recipe = make_recipe(target=False, selection=selection)
     found = {role: recipe.out_of_fold(role) for role in (NOISE_ROBUST, IMBALANCE_ROBUST)}
-    return OutOfSample(found[NOISE_ROBUST].logits, found[IMBALANCE_ROBUST].logits, found[NOISE_ROBUST].seen)
+    of_f_n = found[NOISE_ROBUST]
+    return OutOfSample(of_f_n.logits, found[IMBALANCE_ROBUST].logits, of_f_n.seen, others)
 
 
 def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
@@ -87,6 +94,5 @@ def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
     (0, 0)
     """
     found = out_of_sample_logits(inputs, labels, **how)
-    return find_label_errors(
-        np.asarray(labels), found.noise_robust, found.imbalance_robust, judged=found.judged
-    )
+    models = found.noise_robust, found.imbalance_robust, found.others
+    return find_label_errors(np.asarray(labels), *models, judged=found.judged)

@@ -1,13 +1,14 @@
 """Which labels are probably wrong, from predictions of models that have not seen them.
 
-Three steps. f_N and f_L are put together, the mean of their log-probabilities, and held against the labels
+Three steps. The models are put together, the mean of their log-probabilities, and held against the labels
 that were given: `fit_noise_model` finds how classes are mistaken for one another, P(given | true), the shares
-of the true classes and how sure the models may be. Surrogate labels Q: what f_N and f_L say, moved to these
+of the true classes and how sure the models may be. Surrogate labels Q: what the models say, moved to these
 shares by D-SINK's transport. And Bayes' rule: Q is what is known of each example before its label is looked
 at. P(given | true) is there taken halfway between what was found for each class and what all classes have in
 common, because a rare class has too few examples to tell how it is mistaken.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -66,6 +67,7 @@ def find_label_errors(
     labels: np.ndarray,
     noise_robust_logits: np.ndarray,
     imbalance_robust_logits: np.ndarray,
+    other_logits: Sequence[np.ndarray] = (),
     *,
     judged: np.ndarray | None = None,
 ) -> LabelErrors:
@@ -76,6 +78,7 @@ def find_label_errors(
       noise_robust_logits: floating `[M, C]`, f_N's logits for examples that it was not trained on; see
         `out_of_sample_logits`. The log of probabilities will do.
       imbalance_robust_logits: the same of f_L.
+      other_logits: the same of any more models; all count alike.
       judged: bool `[M]`, False where the models cannot know the class that is given, as that of the only
         example there is of it; all True if left out.
 
@@ -95,13 +98,11 @@ def find_label_errors(
     >>> found.ranking[:1].tolist(), found.proposed[4].item()
     ([4], 0)
     """
-    noise_robust, imbalance_robust = _checked(noise_robust_logits), _checked(imbalance_robust_logits)
-    if noise_robust.shape != imbalance_robust.shape:
-        raise InputError(
-            "The models' logits must have one shape [M, C], got "
-            f"{list(noise_robust.shape)} and {list(imbalance_robust.shape)}."
-        )
-    count, num_classes = noise_robust.shape
+    models = [_checked(logits) for logits in (noise_robust_logits, imbalance_robust_logits, *other_logits)]
+    if len({logits.shape for logits in models}) > 1:
+        shapes = " and ".join(str(list(logits.shape)) for logits in models)
+        raise InputError(f"The models' logits must have one shape [M, C], got {shapes}.")
+    count, num_classes = models[0].shape
     if num_classes < 2:
         raise InputError("There must be at least 2 classes to mistake one for another, got 1.")
     labels = check_class_numbers(labels, num_classes, "Labels")
@@ -111,11 +112,12 @@ def find_label_errors(
         raise InputError(
             f"judged must be one bool for each of {count} examples, got {list(np.shape(judged))}."
         )
-    both = (log_softmax(noise_robust, axis=-1) + log_softmax(imbalance_robust, axis=-1)) / 2
-    model = fit_noise_model(both, labels, balanced=False)
-    temperature = np.float32(model.temperature)
-    f_l, f_n = (jnp.asarray(logits / temperature) for logits in (imbalance_robust, noise_robust))
-    surrogate = np.asarray(allocation.surrogate_labels(f_l, f_n, jnp.asarray(model.class_shares)).labels)
+    together = sum(log_softmax(logits, axis=-1) for logits in models) / np.float32(len(models))
+    model = fit_noise_model(together, labels, balanced=False)
+    scaled = jnp.asarray(together / np.float32(model.temperature))
+    surrogate = np.asarray(
+        allocation.surrogate_labels(scaled, scaled, jnp.asarray(model.class_shares)).labels
+    )
     noise = (1 - _COMMON) * model.transition_matrix + _COMMON * _common(model.transition_matrix, labels)
     probabilities = surrogate * noise.T[labels]
     probabilities /= np.maximum(probabilities.sum(-1, keepdims=True), np.finfo(np.float32).tiny)

@@ -66,7 +66,7 @@ def compare(natural: NaturalSet, seed: int) -> Iterator[dict[str, Any]]:
         natural.inputs, given, num_classes=num_classes, folds=_FOLDS, seed=seed
     )
     trained = time.monotonic() - started
-    found = audit.find_label_errors(given, logits.noise_robust, logits.imbalance_robust)
+    found = audit.find_label_errors(given, logits.noise_robust, logits.imbalance_robust, logits.others)
     taken = time.monotonic() - started
     yield {"method": AUDIT, **measures(natural, found.wrong_probability), "seconds": taken}
     ways = {"f_N": lambda: softmax(logits.noise_robust.astype(float), axis=1)}

@@ -153,7 +153,7 @@ def test_out_of_sample_means_out_of_sample(digits):
 def test_folds_are_those_of_the_settings_and_are_told(digits, capsys):
     images, drawn = digits
     features, labels = images.reshape(len(images), -1)[:60], drawn.noisy_labels[:60]
-    how = {"num_classes": 10, "settings": Settings(folds=3, epochs=1), "verbose": True}
+    how = {"num_classes": 10, "settings": Settings(folds=3, epochs=1, selection=False), "verbose": True}
     audit.out_of_sample_logits(features, labels, **how)
     told = [line for line in capsys.readouterr().out.splitlines() if "fold" in line]
     assert told == [
@@ -161,6 +161,20 @@ def test_folds_are_those_of_the_settings_and_are_told(digits, capsys):
     ]
     audit.out_of_sample_logits(features, labels, **how, folds=2)
     assert "fold 2 of 2" in capsys.readouterr().out
+
+
+def test_chosen_models_are_joined_by_one_of_elr(digits):
+    """What is chosen by labels held out is trained on the others of each fold; and ELR as published."""
+    images, drawn = digits
+    features, labels = images.reshape(len(images), -1)[:200], drawn.noisy_labels[:200] % 4
+    how = {"num_classes": 4, "epochs": 3, "folds": 2}
+    found = audit.out_of_sample_logits(features, labels, **how)
+    published = audit.out_of_sample_logits(features, labels, **how, selection=False)
+    (elr,) = found.others
+    np.testing.assert_allclose(elr, published.noise_robust, rtol=1e-4, atol=1e-4)
+    assert published.others == () and np.abs(found.noise_robust - elr).max() > 0.1
+    given = audit.out_of_sample_logits(features, labels, **how, noise_method="gce")
+    assert given.others == ()
 
 
 @pytest.mark.slow

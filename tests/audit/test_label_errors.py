@@ -23,15 +23,13 @@ def models(count=300, num_classes=4, seed=0, sharpness=3.0):
     return labels, noise_robust, imbalance_robust, true
 
 
-def written_out(labels, noise_robust, imbalance_robust):
-    """The same in float64 and loop by loop, from the noise model of the two models' mean on."""
-    count, num_classes = noise_robust.shape
-    both = (log_softmax(noise_robust, 1) + log_softmax(imbalance_robust, 1)) / 2
-    model = fit_noise_model(both.astype(np.float32), labels, balanced=False)
-    temperature = model.temperature
-    surrogate = reference_labels(
-        imbalance_robust / temperature, noise_robust / temperature, model.class_shares.astype(float)
-    )
+def written_out(labels, *models):
+    """The same in float64 and loop by loop, from the noise model of the models' mean on."""
+    count, num_classes = models[0].shape
+    mean = sum(log_softmax(logits, 1) for logits in models) / len(models)
+    model = fit_noise_model(mean.astype(np.float32), labels, balanced=False)
+    scaled = mean / model.temperature
+    surrogate = reference_labels(scaled, scaled, model.class_shares.astype(float))
     given = np.bincount(labels, minlength=num_classes) / count
     kept = np.mean(np.diag(model.transition_matrix))
     noise = np.zeros((num_classes, num_classes))
@@ -46,10 +44,12 @@ def written_out(labels, noise_robust, imbalance_robust):
     return model.class_shares, surrogate, probabilities, noise
 
 
-def test_every_step_written_out():
-    labels, noise_robust, imbalance_robust, _ = models()
-    found = find_label_errors(labels, noise_robust, imbalance_robust)
-    marginal, surrogate, probabilities, noise = written_out(labels, noise_robust, imbalance_robust)
+@pytest.mark.parametrize("more", [0, 1])
+def test_every_step_written_out(more):
+    labels, *two, _ = models()
+    others = models(seed=1)[1 : 1 + more]
+    found = find_label_errors(labels, *two, others)
+    marginal, surrogate, probabilities, noise = written_out(labels, *two, *others)
     np.testing.assert_allclose(found.class_marginal, marginal, atol=1e-6)
     np.testing.assert_allclose(found.surrogate_labels, surrogate, atol=1e-5)
     np.testing.assert_allclose(found.probabilities, probabilities, atol=1e-4)
@@ -131,6 +131,7 @@ NAN = np.array([[0.0, 0.0], [np.nan, 0.0], [0.0, 0.0]])
         ((LABELS[:2], LOGITS, LOGITS), "one label for each of 3 examples, got 2"),
         ((LABELS + 1, LOGITS, LOGITS), "must be in [0, 2)"),
         ((LABELS, LOGITS, LOGITS[:, :1]), "must have one shape"),
+        ((LABELS, LOGITS, LOGITS, [LOGITS[:2]]), "must have one shape"),
         ((LABELS, LOGITS[0], LOGITS), "floating [M, C]"),
         ((LABELS, LOGITS.astype(int), LOGITS), "floating [M, C]"),
         ((LABELS[:0], LOGITS[:0], LOGITS[:0]), "floating [M, C]"),
