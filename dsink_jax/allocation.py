@@ -10,14 +10,12 @@ Expanding the two divergences gives sum_i <q_i, P_i> + 2 <q_i, log q_i> with P =
 is entropic optimal transport with cost P and epsilon 2: Q = N diag(u) sqrt(f_N f) diag(v).
 """
 
-import numbers
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dsink_jax.array_checks import check_arrays, check_where
+from dsink_jax.array_checks import check_batch, check_class_marginal, check_max_iterations, check_positive
 from dsink_jax.collectives import all_gather, own_rows, psum
 from dsink_jax.transport import solve_transport
 
@@ -108,21 +106,11 @@ def surrogate_labels(
     [[0.634 0.366]
      [0.366 0.634]]
     """
-    _check_batch(logits, where, noise_robust_logits=noise_robust_logits)
+    check_batch(logits, where, noise_robust_logits=noise_robust_logits)
     num_examples, num_classes = logits.shape
-    check_arrays(class_marginal=class_marginal)
-    if class_marginal.shape != (num_classes,):
-        raise ValueError(
-            f"class_marginal must have shape [C] = [{num_classes}] to go with logits "
-            f"{list(logits.shape)}, got {list(class_marginal.shape)}."
-        )
-    if not jnp.issubdtype(class_marginal.dtype, jnp.floating):
-        raise ValueError(f"class_marginal must be floating point, got {class_marginal.dtype}.")
-    _check_positive(threshold=threshold, epsilon=epsilon)
-    if not isinstance(max_iterations, int | np.integer):
-        raise ValueError(f"max_iterations must be an integer, got {max_iterations!r}.")
-    if not 1 <= max_iterations < 2**31:
-        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}, and below 2^31.")
+    check_class_marginal(class_marginal, logits)
+    check_positive(threshold=threshold, epsilon=epsilon)
+    check_max_iterations(max_iterations)
 
     logits, noise_robust_logits, class_marginal = jax.lax.stop_gradient(
         (logits, noise_robust_logits, class_marginal)
@@ -197,7 +185,7 @@ def class_marginal(
     >>> print(np.asarray(class_marginal(jnp.log(jnp.array([[0.8, 0.2], [0.4, 0.6]])))).round(3))
     [0.6 0.4]
     """
-    _check_batch(imbalance_robust_logits, where, name="imbalance_robust_logits")
+    check_batch(imbalance_robust_logits, where, name="imbalance_robust_logits")
     logits = jax.lax.stop_gradient(imbalance_robust_logits).astype(jnp.float32)
     predictions = jax.nn.softmax(logits, axis=-1)
     if where is None:
@@ -220,27 +208,3 @@ def _cost(logits, noise_robust_logits):
 def _relative(logits):
     logits = logits.astype(jnp.float32)
     return logits - logits.max(-1, keepdims=True)
-
-
-def _check_positive(**numbers_by_name):
-    for name, value in numbers_by_name.items():
-        is_number = isinstance(value, numbers.Real | jax.Array)
-        # As a Python number: within `jit` JAX would trace the comparison.
-        if not is_number or not (isinstance(value, jax.core.Tracer) or float(value) > 0):
-            raise ValueError(f"{name} must be positive, got {value!r}.")
-
-
-def _check_batch(logits, where, *, name="logits", **others):
-    """Raises `ValueError` unless all logits are floating `[N, C]` alike and `where` is bool `[N]`."""
-    for key, value in {name: logits, **others}.items():
-        check_arrays(**{key: value})
-        if value.ndim != 2 or value.size == 0:
-            least = " N and C must be at least 1." if value.ndim == 2 else ""
-            raise ValueError(f"{key} must have shape [N, C], got {list(value.shape)}.{least}")
-        if not jnp.issubdtype(value.dtype, jnp.floating):
-            raise ValueError(f"{key} must be floating point, got {value.dtype}.")
-        if value.shape != logits.shape:
-            raise ValueError(
-                f"{key} must have the shape of {name}, {list(logits.shape)}, got {list(value.shape)}."
-            )
-    check_where(where, logits)
