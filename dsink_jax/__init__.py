@@ -1,6 +1,7 @@
 """D-SINK in JAX: learning from data that is long-tailed and mislabelled at once.
 
-For a trainer of one's own there are `dsink_loss` and `surrogate_labels`; `fit` and `DSinkClassifier` take
+For a trainer of one's own there are `dsink_loss` and `surrogate_labels`, and `multilabel_dsink_loss` for
+several labels an example; `fit` and `DSinkClassifier` take
 arrays, and `audit` finds wrong labels. Importing the package costs little more than importing JAX and Optax;
 OTT-JAX is imported when the first problem is solved, and the rest when it is first named.
 """
@@ -11,7 +12,12 @@ from typing import TYPE_CHECKING
 from dsink_jax import losses
 from dsink_jax.allocation import Allocation, class_marginal, surrogate_labels
 from dsink_jax.errors import InputError
-from dsink_jax.losses import dsink_loss, naive_distillation_loss
+from dsink_jax.losses import dsink_loss, multilabel_dsink_loss, naive_distillation_loss
+from dsink_jax.multilabel import (
+    MultilabelAllocation,
+    multilabel_class_marginal,
+    multilabel_surrogate_labels,
+)
 
 if TYPE_CHECKING:  # what __getattr__ imports when it is named
     from dsink_jax.estimator import FittedDSink, fit
@@ -24,10 +30,14 @@ __all__ = [
     "DSinkClassifier",
     "FittedDSink",
     "InputError",
+    "MultilabelAllocation",
     "class_marginal",
     "dsink_loss",
     "fit",
     "losses",
+    "multilabel_class_marginal",
+    "multilabel_dsink_loss",
+    "multilabel_surrogate_labels",
     "naive_distillation_loss",
     "surrogate_labels",
 ]

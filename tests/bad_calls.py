@@ -261,6 +261,43 @@ CALLS = {
     "unknown network": (lambda: build_model("resnet2", 4), "Known models"),
     "unknown compute type": (lambda: build_model("small_cnn", 4, compute_dtype="float64"), "float64"),
     "no networks": (lambda: several(linear(), 0), "networks"),
+    # Several labels.
+    "several labels: marginal of another size": (
+        lambda: dsink_jax.multilabel_surrogate_labels(LOGITS, LOGITS, MARGINAL[:3]),
+        "[C] = [4]",
+    ),
+    "several labels: integer logits": (
+        lambda: dsink_jax.multilabel_surrogate_labels(INTEGERS, INTEGERS, MARGINAL),
+        "floating",
+    ),
+    "several labels: counts of other examples": (
+        lambda: dsink_jax.multilabel_surrogate_labels(LOGITS, LOGITS, MARGINAL, label_counts=jnp.zeros(2)),
+        "[N] = [3]",
+    ),
+    "several labels: no threshold": (
+        lambda: dsink_jax.multilabel_surrogate_labels(LOGITS, LOGITS, MARGINAL, threshold=0.0),
+        "threshold",
+    ),
+    "several labels: mask of other examples": (
+        lambda: dsink_jax.multilabel_class_marginal(LOGITS, where=MASK),
+        "where",
+    ),
+    "several labels: models that do not go together": (
+        lambda: dsink_jax.multilabel_dsink_loss(LOGITS, WIDE, LOGITS),
+        "noise_robust_logits",
+    ),
+    "several labels: labels that are classes": (
+        lambda: losses.multilabel_generalized_cross_entropy(LOGITS, LABELS),
+        "shape of logits",
+    ),
+    "several labels: prior of another size": (
+        lambda: losses.multilabel_logit_adjusted_cross_entropy(LOGITS, INTEGERS, MARGINAL[:3]),
+        "label_prior",
+    ),
+    "several labels: q of 0": (
+        lambda: losses.multilabel_generalized_cross_entropy(LOGITS, INTEGERS, q=0.0),
+        "q must be",
+    ),
     # Training.
     "no epochs": (lambda: settings(epochs=0), "epochs"),
     "half an epoch": (lambda: settings(epochs=0.5), "epochs must be an integer"),

@@ -11,6 +11,12 @@ from dsink_jax.losses.imbalance import (
     ldam,
     logit_adjusted_cross_entropy,
 )
+from dsink_jax.losses.multilabel import (
+    binary_divergence_from_labels,
+    multilabel_dsink_loss,
+    multilabel_generalized_cross_entropy,
+    multilabel_logit_adjusted_cross_entropy,
+)
 from dsink_jax.losses.noise import (
     early_learning_regularized,
     early_learning_targets,
@@ -23,6 +29,7 @@ from dsink_jax.losses.noise import (
 from dsink_jax.losses.reweighting import feature_cost, label_cost, transport_distance
 
 __all__ = [
+    "binary_divergence_from_labels",
     "class_balanced_weights",
     "divergence_from_labels",
     "dsink_loss",
@@ -36,6 +43,9 @@ __all__ = [
     "label_cost",
     "ldam",
     "logit_adjusted_cross_entropy",
+    "multilabel_dsink_loss",
+    "multilabel_generalized_cross_entropy",
+    "multilabel_logit_adjusted_cross_entropy",
     "naive_distillation_loss",
     "soft_bootstrapping",
     "symmetric_cross_entropy",
