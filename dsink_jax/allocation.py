@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from dsink_jax.array_checks import check_batch, check_class_marginal, check_max_iterations, check_positive
-from dsink_jax.collectives import all_gather, own_rows, psum
+from dsink_jax.collectives import all_gather, psum
 from dsink_jax.transport import solve_transport
 
 # Two KL terms, each with the negative entropy of q once: epsilon is 2, not a free parameter.
@@ -107,7 +107,6 @@ def surrogate_labels(
      [0.366 0.634]]
     """
     check_batch(logits, where, noise_robust_logits=noise_robust_logits)
-    num_examples, num_classes = logits.shape
     check_class_marginal(class_marginal, logits)
     check_positive(threshold=threshold, epsilon=epsilon)
     check_max_iterations(max_iterations)
@@ -115,10 +114,64 @@ def surrogate_labels(
     logits, noise_robust_logits, class_marginal = jax.lax.stop_gradient(
         (logits, noise_robust_logits, class_marginal)
     )
-    cost = _cost(logits, noise_robust_logits)
+    solved = solve_batch(
+        _cost(logits, noise_robust_logits),
+        class_marginal,
+        where=where,
+        threshold=threshold,
+        max_iterations=max_iterations,
+        epsilon=epsilon,
+        axis_name=axis_name,
+    )
+    labels = jax.nn.softmax(solved.scores, axis=-1)
+    if where is not None:
+        labels = jnp.where(solved.sound & ~where[:, None], 0.0, labels)
+    return jax.lax.stop_gradient(Allocation(labels, *solved[2:]))
+
+
+class Solved(NamedTuple):
+    """A batch's problem solved in closed form for its rows: Q is the softmax of `scores`.
+
+    Attributes:
+      scores: float32 `[N, C]`, all NaN where the problem is not sound; of any value in padding.
+      sound: bool `[]`, whether rows and marginal are numbers that make a problem.
+      marginal_error: float32 `[]`, see `Allocation`.
+      iterations: int32 `[]`.
+      converged: bool `[]`.
+    """
+
+    scores: jax.Array
+    sound: jax.Array
+    marginal_error: jax.Array
+    iterations: jax.Array
+    converged: jax.Array
+
+
+def solve_batch(
+    cost: jax.Array,
+    column_marginal: jax.Array,
+    *,
+    where: jax.Array | None,
+    threshold: float,
+    max_iterations: int,
+    epsilon: float,
+    axis_name: str | None,
+) -> Solved:
+    """Solves the transport of a batch's rows to column masses, over several devices if there is an axis.
+
+    Args:
+      cost: float32 `[N, C]`, a row with NaN being NaN as a whole.
+      column_marginal: floating `[C]`, normalised here; a column of 0 gets no mass.
+      where: bool `[N]`, False for padding, or None.
+      threshold: L1 error of the marginal at which OTT stops.
+      max_iterations: limit of iterations.
+      epsilon: weight of the entropy.
+      axis_name: mapped axis over which the batch is split; see `surrogate_labels`.
+    """
+    num_examples, num_classes = cost.shape
     valid = jnp.ones(num_examples, bool) if where is None else where
-    cost = jnp.where(valid[:, None], cost, 0.0)  # padding may hold anything, NaN included
-    marginal = class_marginal.astype(jnp.float32)
+    cost = own_cost = jnp.where(valid[:, None], cost, 0.0)  # padding may hold anything, NaN included
+    marginal = column_marginal.astype(jnp.float32)
     # One bad row makes the whole coupled problem meaningless, but OTT passes over NaN: say so.
     mass = marginal.sum()
     sound = (marginal >= 0).all() & (mass > 0) & jnp.isfinite(mass)
@@ -142,15 +195,15 @@ def surrogate_labels(
         relaxed=True,
         axis_name=split_axis,
     )
-    # The sample half-step in closed form: exact row sums, and finite for rows without mass.
-    labels = jax.nn.softmax((solution.column_potential - cost) / epsilon, axis=-1)
-    labels = jnp.where(valid[:, None], labels, 0.0)
     sound &= bad_rows == 0
-    labels = jnp.where(sound, labels, jnp.nan)
-    converged = solution.converged & sound
-    marginal_error = jnp.abs(psum(labels.sum(0), split_axis) / count - marginal).sum()
-    labels = own_rows(labels, num_examples, gathered_axis)
-    return jax.lax.stop_gradient(Allocation(labels, marginal_error, solution.iterations, converged))
+
+    def scores(cost):
+        # The sample half-step in closed form: exact row sums, and finite for rows without mass.
+        return jnp.where(sound, (solution.column_potential - cost) / epsilon, jnp.nan)
+
+    plan = jnp.where(valid[:, None], jax.nn.softmax(scores(cost), axis=-1), 0.0)
+    marginal_error = jnp.abs(psum(plan.sum(0), split_axis) / count - marginal).sum()
+    return Solved(scores(own_cost), sound, marginal_error, solution.iterations, solution.converged & sound)
 
 
 def class_marginal(

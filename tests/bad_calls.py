@@ -298,6 +298,35 @@ CALLS = {
         lambda: losses.multilabel_generalized_cross_entropy(LOGITS, INTEGERS, q=0.0),
         "q must be",
     ),
+    # Examples of no class.
+    "nothing known": (
+        lambda: dsink_jax.open_set_surrogate_labels(LOGITS, LOGITS, MARGINAL, 0.0),
+        "known_share must be in (0, 1]",
+    ),
+    "more known than there is": (
+        lambda: dsink_jax.open_set_dsink_loss(LOGITS, LOGITS, LOGITS, 1.5),
+        "known_share must be in (0, 1]",
+    ),
+    "known share in words": (
+        lambda: dsink_jax.open_set_surrogate_labels(LOGITS, LOGITS, MARGINAL, "all"),
+        "known_share",
+    ),
+    "known shares of the classes": (
+        lambda: jax.jit(dsink_jax.open_set_surrogate_labels)(LOGITS, LOGITS, MARGINAL, MARGINAL),
+        "one float",
+    ),
+    "examples of no class: marginal of another size": (
+        lambda: dsink_jax.open_set_surrogate_labels(LOGITS, LOGITS, MARGINAL[:3], 0.5),
+        "[C] = [4]",
+    ),
+    "examples of no class: integer logits": (
+        lambda: dsink_jax.estimate_known_share(INTEGERS, INTEGERS),
+        "floating",
+    ),
+    "examples of no class: NaN": (
+        lambda: dsink_jax.estimate_known_share(LOGITS * np.nan, LOGITS),
+        "example 0",
+    ),
     # Training.
     "no epochs": (lambda: settings(epochs=0), "epochs"),
     "half an epoch": (lambda: settings(epochs=0.5), "epochs must be an integer"),

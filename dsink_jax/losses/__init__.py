@@ -4,7 +4,12 @@ Numbers such as tau, gamma or a weight may be traced arrays `[]`: another one th
 Their range is checked unless they are traced.
 """
 
-from dsink_jax.losses.distillation import divergence_from_labels, dsink_loss, naive_distillation_loss
+from dsink_jax.losses.distillation import (
+    divergence_from_labels,
+    dsink_loss,
+    naive_distillation_loss,
+    open_set_dsink_loss,
+)
 from dsink_jax.losses.imbalance import (
     class_balanced_weights,
     focal_cross_entropy,
@@ -47,6 +52,7 @@ __all__ = [
     "multilabel_generalized_cross_entropy",
     "multilabel_logit_adjusted_cross_entropy",
     "naive_distillation_loss",
+    "open_set_dsink_loss",
     "soft_bootstrapping",
     "symmetric_cross_entropy",
     "transport_distance",

@@ -11,6 +11,7 @@ from dsink_jax.allocation import (
 )
 from dsink_jax.array_checks import check_where
 from dsink_jax.losses._checks import check_logits, check_range, is_traced
+from dsink_jax.open_set import open_set_surrogate_labels
 
 
 def dsink_loss(
@@ -72,6 +73,63 @@ def dsink_loss(
         axis_name=axis_name,
     )
     return divergence_from_labels(logits, allocation.labels, where=where)
+
+
+def open_set_dsink_loss(
+    logits: jax.Array,
+    noise_robust_logits: jax.Array,
+    imbalance_robust_logits: jax.Array,
+    known_share: float | jax.Array,
+    *,
+    where: jax.Array | None = None,
+    axis_name: str | None = None,
+    threshold: float = DEFAULT_THRESHOLD,
+    max_iterations: int = DEFAULT_MAX_ITERATIONS,
+) -> jax.Array:
+    """D-SINK loss where a share of the examples is of no class: known_i * KL(q_i || softmax(logits_i)).
+
+    Q and `known` come from `open_set_surrogate_labels` and are constants for the gradient, which is
+    known_i * (softmax(logits_i) - q_i). No gradient reaches the auxiliary models.
+
+    Args:
+      logits: floating `[N, C]`, logits of the target model f.
+      noise_robust_logits: floating `[N, C]`, logits of the noise-robust auxiliary model f_N.
+      imbalance_robust_logits: floating `[N, C]`, logits whose softmax is the prediction of the
+        imbalance-robust auxiliary model f_L.
+      known_share: share of the examples that are of a class, in (0, 1].
+      where: bool `[N]`, False for padding. Such rows take no part and have loss 0.
+      axis_name: name of a mapped axis over which the batch is split; see `surrogate_labels`.
+      threshold: L1 error of the masses at which the solver stops.
+      max_iterations: limit of Sinkhorn iterations.
+
+    Returns:
+      float32 `[N]`, non-negative up to rounding, in nats.
+
+    Raises:
+      ValueError: for wrong ranks, shapes or dtypes, or a share out of range.
+
+    Source: D-SINK, arXiv 2510.08179, with a column for examples of no class.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> target, noise_robust = jnp.array([[4.0, 0.0], [0.0, 0.5]]), jnp.array([[2.0, 0.0], [0.5, 0.0]])
+    >>> print(np.asarray(open_set_dsink_loss(target, noise_robust, target, known_share=0.5)).round(3))
+    [0.096 0.01 ]
+    """
+    check_logits(
+        logits, noise_robust_logits=noise_robust_logits, imbalance_robust_logits=imbalance_robust_logits
+    )
+    allocation = open_set_surrogate_labels(
+        logits,
+        noise_robust_logits,
+        class_marginal(imbalance_robust_logits, where=where, axis_name=axis_name),
+        known_share,
+        where=where,
+        axis_name=axis_name,
+        threshold=threshold,
+        max_iterations=max_iterations,
+    )
+    return allocation.known * divergence_from_labels(logits, allocation.labels, where=where)
 
 
 def naive_distillation_loss(
