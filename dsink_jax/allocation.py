@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from dsink_jax.array_checks import check_batch, check_class_marginal, check_max_iterations, check_positive
-from dsink_jax.collectives import all_gather, psum
+from dsink_jax.collectives import all_gather, own_rows, psum
 from dsink_jax.transport import solve_transport
 
 # Two KL terms, each with the negative entropy of q once: epsilon is 2, not a free parameter.
@@ -170,7 +170,7 @@ def solve_batch(
     """
     num_examples, num_classes = cost.shape
     valid = jnp.ones(num_examples, bool) if where is None else where
-    cost = own_cost = jnp.where(valid[:, None], cost, 0.0)  # padding may hold anything, NaN included
+    cost = jnp.where(valid[:, None], cost, 0.0)  # padding may hold anything, NaN included
     marginal = column_marginal.astype(jnp.float32)
     # One bad row makes the whole coupled problem meaningless, but OTT passes over NaN: say so.
     mass = marginal.sum()
@@ -196,14 +196,12 @@ def solve_batch(
         axis_name=split_axis,
     )
     sound &= bad_rows == 0
-
-    def scores(cost):
-        # The sample half-step in closed form: exact row sums, and finite for rows without mass.
-        return jnp.where(sound, (solution.column_potential - cost) / epsilon, jnp.nan)
-
-    plan = jnp.where(valid[:, None], jax.nn.softmax(scores(cost), axis=-1), 0.0)
+    # The sample half-step in closed form: exact row sums, and finite for rows without mass.
+    scores = jnp.where(sound, (solution.column_potential - cost) / epsilon, jnp.nan)
+    plan = jnp.where(valid[:, None], jax.nn.softmax(scores, axis=-1), 0.0)
     marginal_error = jnp.abs(psum(plan.sum(0), split_axis) / count - marginal).sum()
-    return Solved(scores(own_cost), sound, marginal_error, solution.iterations, solution.converged & sound)
+    scores = own_rows(scores, num_examples, gathered_axis)
+    return Solved(scores, sound, marginal_error, solution.iterations, solution.converged & sound)
 
 
 def class_marginal(

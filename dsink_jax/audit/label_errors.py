@@ -93,10 +93,10 @@ def find_label_errors(
     on digits of other seeds than those reported, and on the natural sets.
 
     >>> import numpy as np
-    >>> sure = np.log(np.array([[0.98, 0.02]] * 5 + [[0.02, 0.98]] * 5))
-    >>> found = find_label_errors(np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1]), sure, sure)
-    >>> found.ranking[:1].tolist(), found.proposed[4].item()
-    ([4], 0)
+    >>> sure = np.log(np.array([[0.98, 0.02]] * 10 + [[0.02, 0.98]] * 10))
+    >>> found = find_label_errors(np.array([0] * 9 + [1] * 11), sure, sure)
+    >>> found.ranking[:1].tolist(), found.proposed[9].item()
+    ([9], 0)
     """
     models = [_checked(logits) for logits in (noise_robust_logits, imbalance_robust_logits, *other_logits)]
     if len({logits.shape for logits in models}) > 1:
