@@ -287,15 +287,15 @@ CALLS = {
         "noise_robust_logits",
     ),
     "several labels: labels that are classes": (
-        lambda: losses.multilabel_generalized_cross_entropy(LOGITS, LABELS),
+        lambda: losses.generalized_binary_cross_entropy(LOGITS, LABELS),
         "shape of logits",
     ),
     "several labels: prior of another size": (
-        lambda: losses.multilabel_logit_adjusted_cross_entropy(LOGITS, INTEGERS, MARGINAL[:3]),
+        lambda: losses.logit_adjusted_binary_cross_entropy(LOGITS, INTEGERS, MARGINAL[:3]),
         "label_prior",
     ),
     "several labels: q of 0": (
-        lambda: losses.multilabel_generalized_cross_entropy(LOGITS, INTEGERS, q=0.0),
+        lambda: losses.generalized_binary_cross_entropy(LOGITS, INTEGERS, q=0.0),
         "q must be",
     ),
     # Examples of no class.

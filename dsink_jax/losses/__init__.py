@@ -18,9 +18,9 @@ from dsink_jax.losses.imbalance import (
 )
 from dsink_jax.losses.multilabel import (
     binary_divergence_from_labels,
+    generalized_binary_cross_entropy,
+    logit_adjusted_binary_cross_entropy,
     multilabel_dsink_loss,
-    multilabel_generalized_cross_entropy,
-    multilabel_logit_adjusted_cross_entropy,
 )
 from dsink_jax.losses.noise import (
     early_learning_regularized,
@@ -43,14 +43,14 @@ __all__ = [
     "feature_cost",
     "focal_cross_entropy",
     "forward_corrected_cross_entropy",
+    "generalized_binary_cross_entropy",
     "generalized_cross_entropy",
     "hard_bootstrapping",
     "label_cost",
     "ldam",
+    "logit_adjusted_binary_cross_entropy",
     "logit_adjusted_cross_entropy",
     "multilabel_dsink_loss",
-    "multilabel_generalized_cross_entropy",
-    "multilabel_logit_adjusted_cross_entropy",
     "naive_distillation_loss",
     "open_set_dsink_loss",
     "soft_bootstrapping",

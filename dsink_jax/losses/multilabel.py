@@ -104,7 +104,7 @@ def binary_divergence_from_labels(
     return divergence if where is None else jnp.where(where, divergence, 0.0)
 
 
-def multilabel_logit_adjusted_cross_entropy(
+def logit_adjusted_binary_cross_entropy(
     logits: jax.Array, labels: jax.Array, label_prior: jax.Array, tau: float | jax.Array = 1.0
 ) -> jax.Array:
     """Binary cross-entropy on logits shifted by the log-odds of the labels' priors, summed over the labels.
@@ -128,7 +128,7 @@ def multilabel_logit_adjusted_cross_entropy(
     >>> import jax.numpy as jnp
     >>> import numpy as np
     >>> prior = jnp.array([0.9, 0.1])
-    >>> losses = multilabel_logit_adjusted_cross_entropy(jnp.zeros((2, 2)), jnp.eye(2), prior)
+    >>> losses = logit_adjusted_binary_cross_entropy(jnp.zeros((2, 2)), jnp.eye(2), prior)
     >>> print(np.asarray(losses).round(3))
     [0.211 4.605]
     """
@@ -142,7 +142,7 @@ def multilabel_logit_adjusted_cross_entropy(
     return _binary_cross_entropy(adjusted, labels.astype(jnp.float32)).sum(-1)
 
 
-def multilabel_generalized_cross_entropy(
+def generalized_binary_cross_entropy(
     logits: jax.Array, labels: jax.Array, q: float | jax.Array = 0.7
 ) -> jax.Array:
     """Generalised cross-entropy of each label as a problem of two classes, summed over the labels.
@@ -166,7 +166,7 @@ def multilabel_generalized_cross_entropy(
 
     >>> import jax.numpy as jnp
     >>> import numpy as np
-    >>> losses = multilabel_generalized_cross_entropy(jnp.zeros((1, 2)), jnp.array([[1, 0]]), q=1.0)
+    >>> losses = generalized_binary_cross_entropy(jnp.zeros((1, 2)), jnp.array([[1, 0]]), q=1.0)
     >>> print(np.asarray(losses))
     [1.]
     """

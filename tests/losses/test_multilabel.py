@@ -61,7 +61,7 @@ def test_certain_labels_at_far_logits():
 def test_logit_adjustment_is_that_of_two_classes_each(batch, tau):
     logits, *_, labels = batch
     prior = np.linspace(0.1, 0.9, 5).astype(np.float32)
-    found = losses.multilabel_logit_adjusted_cross_entropy(logits, labels, prior, tau)
+    found = losses.logit_adjusted_binary_cross_entropy(logits, labels, prior, tau)
     expected = sum(
         losses.logit_adjusted_cross_entropy(
             np.stack([np.zeros(12, np.float32), logits[:, c]], 1),
@@ -77,7 +77,7 @@ def test_logit_adjustment_is_that_of_two_classes_each(batch, tau):
 @pytest.mark.parametrize("q", [0.3, 0.7, 1.0])
 def test_generalised_cross_entropy_is_that_of_two_classes_each(batch, q):
     logits, *_, labels = batch
-    found = losses.multilabel_generalized_cross_entropy(logits, labels, q)
+    found = losses.generalized_binary_cross_entropy(logits, labels, q)
     expected = sum(
         losses.generalized_cross_entropy(
             np.stack([np.zeros(12, np.float32), logits[:, c]], 1), labels[:, c], q
@@ -89,10 +89,10 @@ def test_generalised_cross_entropy_is_that_of_two_classes_each(batch, q):
 
 POINTWISE = {
     "divergence": lambda z, y: losses.binary_divergence_from_labels(z, y.astype(z.dtype)),
-    "logit adjustment": lambda z, y: losses.multilabel_logit_adjusted_cross_entropy(
+    "logit adjustment": lambda z, y: losses.logit_adjusted_binary_cross_entropy(
         z, y, jnp.full(5, 0.2, z.dtype)
     ),
-    "generalised": losses.multilabel_generalized_cross_entropy,
+    "generalised": losses.generalized_binary_cross_entropy,
 }
 
 
@@ -114,16 +114,16 @@ def test_gradients_are_slopes(batch, name, dtype):
 
 def test_numbers_may_be_traced(batch):
     logits, *_, labels = batch
-    adjusted = jax.jit(losses.multilabel_logit_adjusted_cross_entropy)
-    generalised = jax.jit(losses.multilabel_generalized_cross_entropy)
+    adjusted = jax.jit(losses.logit_adjusted_binary_cross_entropy)
+    generalised = jax.jit(losses.generalized_binary_cross_entropy)
     prior = np.full(5, 0.3, np.float32)
     np.testing.assert_allclose(
         adjusted(logits, labels, prior, 0.5),
-        losses.multilabel_logit_adjusted_cross_entropy(logits, labels, prior, 0.5),
+        losses.logit_adjusted_binary_cross_entropy(logits, labels, prior, 0.5),
         rtol=1e-5,
     )
     np.testing.assert_allclose(
         generalised(logits, labels, 0.4),
-        losses.multilabel_generalized_cross_entropy(logits, labels, 0.4),
+        losses.generalized_binary_cross_entropy(logits, labels, 0.4),
         rtol=1e-5,
     )
