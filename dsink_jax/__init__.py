@@ -23,7 +23,12 @@ from dsink_jax.multilabel import (
     multilabel_class_marginal,
     multilabel_surrogate_labels,
 )
-from dsink_jax.open_set import OpenSetAllocation, estimate_known_share, open_set_surrogate_labels
+from dsink_jax.open_set import (
+    OpenSetAllocation,
+    estimate_known_share,
+    open_set_class_marginal,
+    open_set_surrogate_labels,
+)
 
 if TYPE_CHECKING:  # what __getattr__ imports when it is named
     from dsink_jax.estimator import FittedDSink, fit
@@ -47,6 +52,7 @@ __all__ = [
     "multilabel_dsink_loss",
     "multilabel_surrogate_labels",
     "naive_distillation_loss",
+    "open_set_class_marginal",
     "open_set_dsink_loss",
     "open_set_surrogate_labels",
     "surrogate_labels",

@@ -252,10 +252,11 @@ def _cost(logits, noise_robust_logits):
     Without the constant, float32 keeps the differences exact where logits are large. A row is all
     NaN if it has no prediction: NaN or +inf in its logits, or no class that both models allow.
     """
-    score = _relative(noise_robust_logits) + _relative(logits)
+    score = relative(noise_robust_logits) + relative(logits)
     return score.max(-1, keepdims=True) - score
 
 
-def _relative(logits):
+def relative(logits):
+    """float32 logits less the largest of each row."""
     logits = logits.astype(jnp.float32)
     return logits - logits.max(-1, keepdims=True)

@@ -299,6 +299,14 @@ CALLS = {
         "q must be",
     ),
     # Examples of no class.
+    "marginal of no known": (
+        lambda: dsink_jax.open_set_class_marginal(LOGITS, LOGITS, LOGITS, 0.0),
+        "known_share",
+    ),
+    "marginal of the known without f_L": (
+        lambda: dsink_jax.open_set_class_marginal(WIDE, LOGITS, LOGITS, 0.5),
+        "imbalance_robust_logits",
+    ),
     "nothing known": (
         lambda: dsink_jax.open_set_surrogate_labels(LOGITS, LOGITS, MARGINAL, 0.0),
         "known_share must be in (0, 1]",

@@ -18,7 +18,7 @@ ALLOWED = {
     "allocation": {"array_checks", "collectives", "transport"},
     "sigmoid_roots": {"collectives"},
     "multilabel": {"array_checks", "collectives", "sigmoid_roots"},
-    "open_set": {"errors", "array_checks", "allocation"},
+    "open_set": {"errors", "array_checks", "collectives", "allocation"},
     "losses": {"array_checks", "allocation", "multilabel", "open_set", "transport"},
     "noise_model": {"array_checks"},
     "data": {"errors", "extras", "paths"},

@@ -11,7 +11,7 @@ from dsink_jax.allocation import (
 )
 from dsink_jax.array_checks import check_where
 from dsink_jax.losses._checks import check_logits, check_range, is_traced
-from dsink_jax.open_set import open_set_surrogate_labels
+from dsink_jax.open_set import open_set_class_marginal, open_set_surrogate_labels
 
 
 def dsink_loss(
@@ -88,7 +88,8 @@ def open_set_dsink_loss(
 ) -> jax.Array:
     """D-SINK loss where a share of the examples is of no class: known_i * KL(q_i || softmax(logits_i)).
 
-    Q and `known` come from `open_set_surrogate_labels` and are constants for the gradient, which is
+    Q and `known` come from `open_set_surrogate_labels`, for the mean of f_L over the examples of a class
+    (`open_set_class_marginal`), and are constants for the gradient, which is
     known_i * (softmax(logits_i) - q_i). No gradient reaches the auxiliary models.
 
     Args:
@@ -122,7 +123,14 @@ def open_set_dsink_loss(
     allocation = open_set_surrogate_labels(
         logits,
         noise_robust_logits,
-        class_marginal(imbalance_robust_logits, where=where, axis_name=axis_name),
+        open_set_class_marginal(
+            imbalance_robust_logits,
+            logits,
+            noise_robust_logits,
+            known_share,
+            where=where,
+            axis_name=axis_name,
+        ),
         known_share,
         where=where,
         axis_name=axis_name,
