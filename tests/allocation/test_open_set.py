@@ -62,7 +62,9 @@ def test_where_all_are_known_it_is_the_transport_of_the_classes():
     np.testing.assert_allclose(found.labels, closed.labels, atol=1e-6)
     np.testing.assert_array_equal(found.known, np.ones(48, np.float32))
     np.testing.assert_allclose(
-        open_set_dsink_loss(*given[:2], given[0], 1.0), dsink_loss(*given[:2], given[0]), atol=1e-5
+        jax.jit(open_set_dsink_loss)(*given[:2], given[0], 1.0),
+        jax.jit(dsink_loss)(*given[:2], given[0]),
+        atol=1e-5,
     )
 
 
@@ -132,7 +134,8 @@ def test_gradient_is_what_is_left_where_an_example_is_known():
         logits, noise_robust, open_set_class_marginal(imbalance_robust, logits, noise_robust, 0.7), 0.7
     )
     models = [jnp.asarray(each) for each in (logits, noise_robust, imbalance_robust)]
-    gradients = jax.grad(lambda *each: open_set_dsink_loss(*each, 0.7).sum(), (0, 1, 2))(*models)
+    total = jax.jit(lambda *each: open_set_dsink_loss(*each, 0.7).sum())
+    gradients = jax.grad(total, (0, 1, 2))(*models)
     p = softmax(logits.astype(float), 1)
     np.testing.assert_allclose(gradients[0], found.known[:, None] * (p - found.labels), atol=1e-5)
     assert not np.asarray(gradients[1]).any() and not np.asarray(gradients[2]).any()
@@ -165,8 +168,8 @@ def test_energies_far_apart_take_no_more_iterations(spread, share):
     assert found.converged and found.iterations <= 100
     assert found.marginal_error < 1e-5
     assert np.mean(found.known) == pytest.approx(share, abs=1e-6)
-    sure = np.argsort(energy[:, 0])[: int(64 * (1 - share)) - 6]
-    assert spread < 1e2 or np.max(found.known[sure]) < 0.05
+    lowest = np.argsort(energy[:, 0])[: int(32 * (1 - share))]
+    assert spread < 1e4 or np.max(found.known[lowest]) < 1e-6
 
 
 def test_labels_weighted_by_known_have_the_class_marginal_and_known_its_share_at_any_stop():
@@ -175,7 +178,7 @@ def test_labels_weighted_by_known_have_the_class_marginal_and_known_its_share_at
     for found in (short, whole):
         assert np.mean(found.known) == pytest.approx(0.6, abs=1e-6)
         np.testing.assert_allclose(np.sum(found.labels, 1), 1, atol=1e-6)
-    assert short.marginal_error > 1e-3 and not short.converged
+    assert short.marginal_error > 1e-4 and not short.converged
     mean = (whole.known[:, None] * whole.labels).sum(0) / whole.known.sum()
     np.testing.assert_allclose(mean, given[2] / given[2].sum(), atol=1e-5)
 
