@@ -115,7 +115,7 @@ def open_set_dsink_loss(
     >>> import numpy as np
     >>> target, noise_robust = jnp.array([[4.0, 0.0], [0.0, 0.5]]), jnp.array([[2.0, 0.0], [0.5, 0.0]])
     >>> print(np.asarray(open_set_dsink_loss(target, noise_robust, target, known_share=0.5)).round(3))
-    [0.096 0.01 ]
+    [0.016 0.006]
     """
     check_logits(
         logits, noise_robust_logits=noise_robust_logits, imbalance_robust_logits=imbalance_robust_logits
