@@ -82,7 +82,9 @@ def multilabel_surrogate_labels(
       where: bool `[N]`, False for padding. Such rows take no part, whatever they hold.
       axis_name: name of a mapped axis (`pmap`, `shard_map`, `vmap`) over which the batch is split. The
         batches are solved as one problem; each device gets the labels of its own rows, and only numbers of
-        size `[C]` are exchanged. Under `shard_map` pass `check_vma=False`.
+        size `[C]` are exchanged. Under `shard_map` pass `check_vma=False`. Under `jit` over arrays that are
+        sharded by rows there is no name to give; on CPUs with a mesh that is not explicit the rows are
+        gathered there.
       threshold: how far labels may be from the solution, by an estimate, where the solver stops. Below about
         1e-6 float32 cannot follow.
       max_iterations: limit of passes over the batch; with `label_counts` of sweeps too.

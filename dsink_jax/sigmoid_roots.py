@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from dsink_jax.collectives import psum
 
-# Rows that the first guess looks at, and how many steps it makes with them.
+# Rows that the first guess looks at: for the middle of the logits, and for b, with which it makes some steps.
+_CENTRE_ROWS = 16
 _START_ROWS = 128
 _START_STEPS = 2
 # A sum of sigmoids is not known better than this in float32, in parts of itself.
@@ -70,7 +71,7 @@ def first_guess(
     scores: Scores, means: jax.Array, axis_name: str | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """A whole number and a rest, float32 `[C]`, that together are near b, by a few rows of each device."""
-    few, weight = _some_rows(scores)
+    few, weight = _some_rows(scores, _CENTRE_ROWS)
     centres = _shifted(few, jnp.float32(1), jnp.zeros_like(means))
     usable = jnp.isfinite(centres)
     if few.valid is not None:
@@ -79,7 +80,7 @@ def first_guess(
     total, all_weight = psum((weight * centre, weight), axis_name)
     origin = -jnp.round(total / jnp.maximum(all_weight, 1.0))
     origin = jnp.where(jnp.abs(origin) < 2.0**23, origin, 0.0)
-    few = few._replace(origin=few.origin + origin)
+    few, weight = _some_rows(scores._replace(origin=scores.origin + origin), _START_ROWS)
 
     def nearer(_, shift):
         mean, slope, curve = (each / jnp.maximum(weight, 1.0) for each in _sums(few, jnp.float32(1), shift))
@@ -89,7 +90,8 @@ def first_guess(
         return shift + jnp.where(jnp.isnan(step), 0.0, jnp.clip(step, -4.0, 4.0))
 
     shift = jax.lax.fori_loop(0, _START_STEPS, nearer, jnp.zeros_like(means))
-    return origin, psum(weight * shift, axis_name) / jnp.maximum(all_weight, 1.0)
+    total, all_weight = psum((weight * shift, weight), axis_name)
+    return origin, total / jnp.maximum(all_weight, 1.0)
 
 
 def solve_roots(
@@ -200,9 +202,9 @@ def _halley(mean, slope, curve, target):
     return gap, -newton / jnp.clip(1.0 - 0.5 * newton * bend, 0.5, 2.0)
 
 
-def _some_rows(scores):
-    """A few rows at equal distances, and how many of them are valid."""
-    stride = -(-scores.first.shape[0] // _START_ROWS)
+def _some_rows(scores, number):
+    """About so many rows at equal distances, and how many of them are valid."""
+    stride = -(-scores.first.shape[0] // number)
     row_shift, valid = (None if rows is None else rows[::stride] for rows in (scores.row_shift, scores.valid))
     first, second = scores.first[::stride], scores.second[::stride]
     weight = jnp.float32(len(first)) if valid is None else valid.sum(dtype=jnp.float32)
@@ -234,7 +236,14 @@ def _sums(scores, side, shift):
         return jax.tree.map(lambda values: values.sum(0), of_rows(*rows))
 
     rows = (scores.first, scores.second, scores.row_shift, scores.valid)
+    if _is_spread(scores.first):
+        return at_once(*rows)
     return jax.lax.platform_dependent(*rows, cpu=row_by_row, default=at_once)
+
+
+def _is_spread(array):
+    """Whether the array's type says that devices share it (an explicit mesh). No loop may go over those."""
+    return any(axis is not None for axis in jax.typeof(array).sharding.spec)
 
 
 def _sigmoid(scores, side, shift):

@@ -292,7 +292,7 @@ CALLS = {
     ),
     "several labels: prior of another size": (
         lambda: losses.logit_adjusted_binary_cross_entropy(LOGITS, INTEGERS, MARGINAL[:3]),
-        "label_prior",
+        "class_prior",
     ),
     "several labels: q of 0": (
         lambda: losses.generalized_binary_cross_entropy(LOGITS, INTEGERS, q=0.0),

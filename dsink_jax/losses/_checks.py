@@ -38,6 +38,20 @@ def check_labels(labels, logits):
         raise ValueError(f"labels must be integers, got {labels.dtype}.")
 
 
+def check_several_labels(labels, logits):
+    """Raises `ValueError` unless `labels` is floating, integer or bool `[N, C]` for `logits` `[N, C]`."""
+    check_logits(logits)
+    check_arrays(labels=labels)
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"labels must have the shape of logits, {list(logits.shape)}, got {list(labels.shape)}."
+        )
+    if labels.dtype != bool and not any(
+        jnp.issubdtype(labels.dtype, kind) for kind in (jnp.floating, jnp.integer)
+    ):
+        raise ValueError(f"labels must be floating point, integers or bool, got {labels.dtype}.")
+
+
 def check_per_class(values, logits, name):
     """Raises `ValueError` unless `values` is `[C]` for `logits` `[N, C]`."""
     check_arrays(**{name: values})

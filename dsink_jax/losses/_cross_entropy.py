@@ -26,3 +26,11 @@ def share_of(weight: float | jax.Array, cross_entropy: jax.Array) -> jax.Array:
     if weight > 0:
         return weight * cross_entropy
     return jnp.where(jnp.isnan(cross_entropy), jnp.nan, 0.0)
+
+
+def prior_shift(tau: float | jax.Array, log_prior: jax.Array) -> jax.Array:
+    """The product of tau and log_prior; 0 for tau 0, whatever the prior is."""
+    if not is_traced(tau):
+        return tau * log_prior if tau > 0 else jnp.zeros_like(log_prior)
+    finite = jnp.isfinite(log_prior)
+    return jnp.where(finite, tau * jnp.where(finite, log_prior, 0.0), jnp.where(tau > 0, log_prior, 0.0))

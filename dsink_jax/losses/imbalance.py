@@ -14,7 +14,7 @@ from dsink_jax.losses._checks import (
     check_range,
     is_traced,
 )
-from dsink_jax.losses._cross_entropy import integer_cross_entropy
+from dsink_jax.losses._cross_entropy import integer_cross_entropy, prior_shift
 
 
 def logit_adjusted_cross_entropy(
@@ -49,11 +49,8 @@ def logit_adjusted_cross_entropy(
     check_labels(labels, logits)
     check_per_class(class_prior, logits, "class_prior")
     tau = check_at_least(tau, "tau", 0)
-    adjusted = logits.astype(jnp.float32)
-    if is_traced(tau) or tau > 0:
-        log_prior = jnp.log(class_prior.astype(jnp.float32))
-        adjusted = adjusted + (_shift(tau, log_prior) if is_traced(tau) else tau * log_prior)
-    return integer_cross_entropy(adjusted, labels)
+    shift = prior_shift(tau, jnp.log(class_prior.astype(jnp.float32)))
+    return integer_cross_entropy(logits.astype(jnp.float32) + shift, labels)
 
 
 def ldam(
@@ -168,12 +165,6 @@ def focal_cross_entropy(logits: jax.Array, labels: jax.Array, gamma: float | jax
     finite = jnp.where(jnp.isposinf(cross_entropy), 100.0, cross_entropy)
     miss = jnp.maximum(-jnp.expm1(-finite), jnp.finfo(jnp.float32).tiny)
     return miss**gamma * cross_entropy
-
-
-def _shift(tau, log_prior):
-    """The product of a traced tau and log_prior; 0 for tau 0, whatever the prior is."""
-    finite = jnp.isfinite(log_prior)
-    return jnp.where(finite, tau * jnp.where(finite, log_prior, 0.0), jnp.where(tau > 0, log_prior, 0.0))
 
 
 def _log(beta):

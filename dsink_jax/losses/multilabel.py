@@ -1,10 +1,17 @@
-"""Losses where an example may have several labels, or none: a sigmoid for each label."""
+"""Losses of examples with several labels each, or none: one sigmoid for each label."""
 
 import jax
 import jax.numpy as jnp
 
-from dsink_jax.array_checks import check_arrays, check_where
-from dsink_jax.losses._checks import check_at_least, check_logits, check_per_class, check_range, is_traced
+from dsink_jax.array_checks import check_where
+from dsink_jax.losses._checks import (
+    check_at_least,
+    check_logits,
+    check_per_class,
+    check_range,
+    check_several_labels,
+)
+from dsink_jax.losses._cross_entropy import prior_shift
 from dsink_jax.multilabel import (
     DEFAULT_MAX_ITERATIONS,
     DEFAULT_THRESHOLD,
@@ -18,50 +25,53 @@ def multilabel_dsink_loss(
     noise_robust_logits: jax.Array,
     imbalance_robust_logits: jax.Array,
     *,
+    label_counts: jax.Array | None = None,
     where: jax.Array | None = None,
     axis_name: str | None = None,
     threshold: float = DEFAULT_THRESHOLD,
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
 ) -> jax.Array:
-    """D-SINK loss of each example with several labels: sum_c KL(q_ic || sigmoid(logits_ic)).
+    """D-SINK loss of each example for several labels an example.
 
-    Q comes from `multilabel_surrogate_labels` with the marginal of `multilabel_class_marginal`, and is a
+    sum_c KL(q_ic || sigmoid(logits_ic)), each the divergence of two Bernoulli variables. Q comes from
+    `multilabel_surrogate_labels` with the marginal mean_i sigmoid(imbalance_robust_logits_ic), and is a
     constant for the gradient: d loss_i / d logits_ic = sigmoid(logits_ic) - q_ic. No gradient reaches the
-    auxiliary models. As with one label an example, the overall objective is
-    `base + alpha * multilabel_dsink_loss(...)`, averaged by the caller.
+    auxiliary models.
 
     Args:
-      logits: floating `[N, C]`, logits of the target model f, a sigmoid for each label.
+      logits: floating `[N, C]`, logits of the target model f, one sigmoid for each label.
       noise_robust_logits: floating `[N, C]`, logits of the noise-robust auxiliary model f_N.
-      imbalance_robust_logits: floating `[N, C]`, logits whose sigmoids are the predictions of the
-        imbalance-robust auxiliary model f_L.
+      imbalance_robust_logits: floating `[N, C]`, logits of the imbalance-robust auxiliary model f_L.
+      label_counts: floating or integer `[N]` in [0, C], how many labels each example has, if that is known.
       where: bool `[N]`, False for padding. Such rows take no part and have loss 0.
       axis_name: name of a mapped axis over which the batch is split; see `multilabel_surrogate_labels`.
-      threshold: how far labels may be from the solution.
+      threshold: how far labels may be from the solution, by an estimate, where the solver stops.
       max_iterations: limit of passes over the batch.
 
     Returns:
       float32 `[N]`, non-negative up to rounding, in nats.
 
     Raises:
-      ValueError: for wrong ranks, shapes or dtypes.
+      ValueError: for wrong ranks, shapes or dtypes, a threshold that is not positive, or a limit below 1.
 
     Source: D-SINK, arXiv 2510.08179, without the condition that the labels of an example sum to one.
 
     >>> import jax.numpy as jnp
     >>> import numpy as np
-    >>> target, noise_robust = jnp.array([[0.0, 1.0], [0.0, -1.0]]), jnp.array([[2.0, 1.0], [-2.0, -1.0]])
-    >>> print(np.asarray(multilabel_dsink_loss(target, noise_robust, jnp.zeros((2, 2)))).round(3))
-    [0.111 0.111]
+    >>> target = jnp.zeros((2, 2))
+    >>> noise_robust = jnp.array([[4.0, 0.0], [-4.0, 0.0]])
+    >>> values = multilabel_dsink_loss(target, noise_robust, imbalance_robust_logits=target)
+    >>> print(np.asarray(values).round(3))
+    [0.328 0.328]
     """
     check_logits(
         logits, noise_robust_logits=noise_robust_logits, imbalance_robust_logits=imbalance_robust_logits
     )
-    marginal = multilabel_class_marginal(imbalance_robust_logits, where=where, axis_name=axis_name)
     allocation = multilabel_surrogate_labels(
         logits,
         noise_robust_logits,
-        marginal,
+        multilabel_class_marginal(imbalance_robust_logits, where=where, axis_name=axis_name),
+        label_counts=label_counts,
         where=where,
         axis_name=axis_name,
         threshold=threshold,
@@ -105,93 +115,86 @@ def binary_divergence_from_labels(
 
 
 def logit_adjusted_binary_cross_entropy(
-    logits: jax.Array, labels: jax.Array, label_prior: jax.Array, tau: float | jax.Array = 1.0
+    logits: jax.Array, labels: jax.Array, class_prior: jax.Array, tau: float | jax.Array = 1.0
 ) -> jax.Array:
-    """Binary cross-entropy on logits shifted by the log-odds of the labels' priors, summed over the labels.
+    """Binary cross-entropy on logits shifted by the prior log-odds; predict with the unshifted logits.
 
-    An f_L for several labels: predict with the unshifted logits, which count "has it" and "has it not" alike.
+    The logits are z_ic + tau * log(class_prior_c / (1 - class_prior_c)). A label of prior 0 (1) is predicted
+    as absent (present), whatever its logit; an example that says otherwise has infinite loss.
 
     Args:
-      logits: floating `[N, C]`.
-      labels: `[N, C]` of any numeric type or bool, in [0, 1].
-      label_prior: floating `[C]` in (0, 1), share of the examples that have each label.
+      logits: floating `[N, C]`, one sigmoid for each label.
+      labels: floating, integer or bool `[N, C]` in [0, 1]; others make the loss NaN. No gradient flows to
+        them.
+      class_prior: `[C]` in [0, 1], share of the examples that have the label.
       tau: strength of the adjustment, at least 0; 0 is plain binary cross-entropy.
 
     Returns:
-      float32 `[N]`, in nats.
+      float32 `[N]`, sum over the labels, in nats, non-negative.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or a negative tau.
 
-    Source: Menon et al., ICLR 2021, arXiv 2007.07314, for each label as a problem of two classes.
+    Source: Menon et al., Long-tail learning via logit adjustment, ICLR 2021, arXiv 2007.07314, for each label
+    as a problem of two classes with priors class_prior and 1 - class_prior.
 
     >>> import jax.numpy as jnp
     >>> import numpy as np
-    >>> prior = jnp.array([0.9, 0.1])
-    >>> losses = logit_adjusted_binary_cross_entropy(jnp.zeros((2, 2)), jnp.eye(2), prior)
-    >>> print(np.asarray(losses).round(3))
-    [0.211 4.605]
+    >>> prior, labels = jnp.array([0.5, 0.1]), jnp.array([[1, 0], [0, 1]])
+    >>> print(np.asarray(logit_adjusted_binary_cross_entropy(jnp.zeros((2, 2)), labels, prior)).round(3))
+    [0.799 2.996]
     """
-    _check_indicators(labels, logits)
-    check_per_class(label_prior, logits, "label_prior")
+    check_several_labels(labels, logits)
+    check_per_class(class_prior, logits, "class_prior")
     tau = check_at_least(tau, "tau", 0)
-    adjusted = logits.astype(jnp.float32)
-    if is_traced(tau) or tau > 0:
-        prior = label_prior.astype(jnp.float32)
-        adjusted = adjusted + tau * (jnp.log(prior) - jnp.log1p(-prior))
-    return _binary_cross_entropy(adjusted, labels.astype(jnp.float32)).sum(-1)
+    prior = class_prior.astype(jnp.float32)
+    shift = prior_shift(tau, jnp.log(prior) - jnp.log1p(-prior))
+    return _binary_cross_entropy(logits.astype(jnp.float32) + shift, _known(labels)).sum(-1)
 
 
 def generalized_binary_cross_entropy(
     logits: jax.Array, labels: jax.Array, q: float | jax.Array = 0.7
 ) -> jax.Array:
-    """Generalised cross-entropy of each label as a problem of two classes, summed over the labels.
+    """Generalised cross-entropy of each label: y (1 - p^q) / q + (1 - y) (1 - (1 - p)^q) / q, p = sigmoid(z).
 
-    (1 - p^q) / q, p the probability of what is given: sigmoid(logit) where the label is there, 1 less that
-    where it is not. An f_N for several labels, little moved by labels that are missing or spurious.
+    Binary cross-entropy for q -> 0, absolute error at q = 1.
 
     Args:
-      logits: floating `[N, C]`.
-      labels: `[N, C]` of any numeric type or bool, in [0, 1]; between 0 and 1 both sides count in their
-        shares.
+      logits: floating `[N, C]`, one sigmoid for each label.
+      labels: floating, integer or bool `[N, C]` in [0, 1]; others make the loss NaN. No gradient flows to
+        them.
       q: robustness in (0, 1].
 
     Returns:
-      float32 `[N]`, at most C / q.
+      float32 `[N]` in [0, C/q], sum over the labels.
 
     Raises:
-      ValueError: for wrong ranks, shapes or dtypes, or a q out of range.
+      ValueError: for wrong ranks, shapes or dtypes, or q outside (0, 1].
 
-    Source: Zhang and Sabuncu, NeurIPS 2018, arXiv 1805.07836, equation 6.
+    Source: Zhang and Sabuncu, NeurIPS 2018, arXiv 1805.07836, for each label as a problem of two classes.
 
     >>> import jax.numpy as jnp
     >>> import numpy as np
-    >>> losses = generalized_binary_cross_entropy(jnp.zeros((1, 2)), jnp.array([[1, 0]]), q=1.0)
-    >>> print(np.asarray(losses))
-    [1.]
+    >>> labels = jnp.array([[1, 0]])
+    >>> print(np.asarray(generalized_binary_cross_entropy(jnp.array([[0.0, 2.0]]), labels)).round(3))
+    [1.655]
     """
-    _check_indicators(labels, logits)
+    check_several_labels(labels, logits)
     q = check_range(q, "q", 0.0, 1.0, low_open=True)
-    logits, labels = logits.astype(jnp.float32), labels.astype(jnp.float32)
+    logits, labels = logits.astype(jnp.float32), _known(labels)
+    # p^q as exp(q log p): exact and differentiable where p underflows.
+    present, absent = (-jnp.expm1(q * jax.nn.log_sigmoid(sided)) / q for sided in (logits, -logits))
+    return (labels * present + (1.0 - labels) * absent).sum(-1)
 
-    def loss(signed):
-        # -expm1(q log p) / q: exact where p is near 1, and with a finite gradient where p is 0.
-        return -jnp.expm1(q * jax.nn.log_sigmoid(signed)) / q
 
-    return (labels * loss(logits) + (1.0 - labels) * loss(-logits)).sum(-1)
+def _known(labels):
+    """The labels as constants, float32; NaN where they are outside [0, 1]."""
+    labels = jax.lax.stop_gradient(labels.astype(jnp.float32))
+    return jnp.where((labels >= 0) & (labels <= 1), labels, jnp.nan)
 
 
 def _binary_cross_entropy(logits, labels):
-    """-q log sigmoid(z) - (1 - q) log sigmoid(-z); gradient sigmoid(z) - q."""
-    return jax.nn.softplus(logits) - jnp.where(labels == 0, 0.0, labels * jnp.where(labels == 0, 0.0, logits))
-
-
-def _check_indicators(labels, logits):
-    check_logits(logits)
-    check_arrays(labels=labels)
-    if labels.shape != logits.shape:
-        raise ValueError(
-            f"labels must have the shape of logits, {list(logits.shape)}, got {list(labels.shape)}."
-        )
-    if not (jnp.issubdtype(labels.dtype, jnp.number) or labels.dtype == bool):
-        raise ValueError(f"labels must be numbers or bool, got {labels.dtype}.")
+    """-y log sigmoid(z) - (1 - y) log(1 - sigmoid(z)), `[N, C]`; 0 without mass, at infinite z too."""
+    present = jax.nn.softplus(jnp.where(labels == 0, 0.0, -logits))
+    absent = jax.nn.softplus(jnp.where(labels == 1, 0.0, logits))
+    return labels * present + (1.0 - labels) * absent

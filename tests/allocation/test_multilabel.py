@@ -1,4 +1,7 @@
-"""Q for several labels an example: against root finding, POT and the single-label problem."""
+"""Surrogate labels of several labels an example, against Brent's method, POT and the single-label solver."""
+
+import re
+from functools import partial
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -6,176 +9,352 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
-import ot
 import pytest
-from scipy.optimize import brentq
-from scipy.special import expit
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from allocation_references import MAPPINGS, NUM_DEVICES
+from allocation_references import MAPPINGS, NUM_DEVICES, VALID_ROWS, by_pmap, by_shard_map
 from dsink_jax import multilabel_class_marginal, multilabel_surrogate_labels, surrogate_labels
+from multilabel_references import (
+    counted_labels,
+    draw_problem,
+    pot_labels,
+    reference_labels,
+    shifted_marginal,
+)
 
-solve = jax.jit(multilabel_surrogate_labels, static_argnames=("threshold", "max_iterations"))
-
-
-def problem(num_examples, num_labels, scale=3.0, seed=0):
-    """Two models' logits and a marginal, float32."""
-    rng = np.random.default_rng(seed)
-    logits, noise_robust = scale * rng.standard_normal((2, num_examples, num_labels))
-    return (each.astype(np.float32) for each in (logits, noise_robust, rng.random(num_labels)))
-
-
-def by_root(logits, noise_robust, marginal):
-    """The same label by label in float64."""
-    scores = (logits.astype(float) + noise_robust.astype(float)) / 2
-    labels = np.zeros(logits.shape)
-    for c, wanted in enumerate(marginal.astype(float)):
-        if wanted in (0.0, 1.0):
-            labels[:, c] = wanted
-            continue
-        root = brentq(lambda b, c=c, m=wanted: expit(scores[:, c] + b).mean() - m, -1e6, 1e6, xtol=1e-12)
-        labels[:, c] = expit(scores[:, c] + root)
-    return labels
+solve = jax.jit(multilabel_surrogate_labels, static_argnames=("max_iterations", "axis_name"))
 
 
-@pytest.mark.parametrize("scale", [1, 10, 1e4])
-@pytest.mark.parametrize(("num_examples", "num_labels"), [(1, 3), (64, 10), (1024, 40)])
-def test_each_label_is_the_root_of_its_own_equation(num_examples, num_labels, scale):
-    logits, noise_robust, marginal = problem(num_examples, num_labels, scale)
-    found = solve(logits, noise_robust, marginal)
-    # Half the sum of two logits of 10,000 is known to 1e-3 in float32; a label's error is a quarter of that.
-    exact = 1e-5 if scale < 100 else 2.5e-4
-    np.testing.assert_allclose(found.labels, by_root(logits, noise_robust, marginal), atol=exact)
-    np.testing.assert_allclose(np.mean(found.labels, 0), marginal, atol=1e-5)
-    assert found.marginal_error < 1e-5 and found.labels.dtype == jnp.float32
-    assert found.converged or scale > 100  # that the labels are as exact as was asked for is not said there
+def assert_close(got, expected, tolerance=1e-5):
+    np.testing.assert_allclose(np.float64(got), expected, rtol=0, atol=tolerance)
 
 
-def test_each_label_is_a_transport_to_two_columns():
-    """By POT in float64: the cost is -log f_N - log f of "has it" and "has it not", epsilon 2."""
-    logits, noise_robust, marginal = problem(40, 6)
-    found = solve(logits, noise_robust, marginal)
-    for c in range(6):
-        both = [np.stack([z[:, c], np.zeros(40)], 1).astype(float) for z in (logits, noise_robust)]
-        cost = sum(np.log(np.exp(z).sum(1, keepdims=True)) - z for z in both)
-        wanted = float(marginal[c])
-        plan = ot.sinkhorn(
-            np.full(40, 1 / 40), [wanted, 1 - wanted], cost, 2.0, method="sinkhorn_log", stopThr=1e-13
-        )
-        np.testing.assert_allclose(found.labels[:, c], 40 * plan[:, 0], atol=1e-5)
+# The solution.
 
 
-def test_two_classes_that_exclude_each_other_are_one_label():
-    logits, noise_robust, marginal = problem(50, 1, seed=3)
-    found = solve(logits, noise_robust, marginal)
-    two = [np.concatenate([z, np.zeros_like(z)], 1) for z in (logits, noise_robust)]
-    expected = surrogate_labels(*two, np.array([marginal[0], 1 - marginal[0]]), threshold=1e-7)
-    np.testing.assert_allclose(found.labels[:, 0], expected.labels[:, 0], atol=1e-5)
+@pytest.mark.parametrize("scale", [0.3, 3, 12])
+@pytest.mark.parametrize(("num_examples", "num_labels"), [(1, 2), (16, 3), (256, 20), (1000, 50)])
+def test_labels_are_brents(num_examples, num_labels, scale):
+    logits, noise_robust, _, marginal = draw_problem(num_examples, num_labels, scale)
+    got = solve(logits, noise_robust, marginal)
+    assert got.converged and got.iterations <= 10
+    assert_close(got.labels, reference_labels(logits, noise_robust, marginal))
+    assert got.labels.dtype == got.marginal_error.dtype == np.float32
+    error = np.abs(np.float64(got.labels).mean(0) - marginal).max()
+    assert_close(got.marginal_error, error, 1e-6)
+    assert error < 2e-6
 
 
-def test_certain_labels():
-    logits, noise_robust, _ = problem(30, 3)
-    found = solve(logits, noise_robust, np.array([0.0, 1.0, 1e-4], np.float32))
-    assert (found.labels[:, 0] == 0).all() and (found.labels[:, 1] == 1).all()
-    assert np.mean(found.labels[:, 2]) == pytest.approx(1e-4, rel=1e-3)
-    logits[:, 2] = -np.inf  # a label that a model rules out cannot be given: that is told
-    assert not solve(logits, noise_robust, np.full(3, 0.5, np.float32)).converged
+@pytest.mark.parametrize("scale", [1, 5])
+def test_labels_are_pots(scale):
+    logits, noise_robust, _, marginal = draw_problem(64, 8, scale)
+    assert_close(solve(logits, noise_robust, marginal).labels, pot_labels(logits, noise_robust, marginal))
 
 
-@pytest.mark.parametrize("counts", ["integers", "shares"])
-def test_counts_of_labels_are_kept(counts):
-    """Rows sum to their counts, and labels have the shares asked for, brought to the counts' total."""
-    logits, noise_robust, marginal = problem(60, 8)
-    marginal = (0.2 + 0.5 * marginal).astype(np.float32)  # with rows of none and of all labels not all go
-    rng = np.random.default_rng(1)
-    given = rng.integers(0, 7, 60) if counts == "integers" else rng.uniform(0.5, 3, 60).astype(np.float32)
-    found = solve(logits, noise_robust, marginal, label_counts=given)
-    np.testing.assert_allclose(np.sum(found.labels, 1), given, atol=1e-5)
-    shares = np.mean(found.labels, 0)
-    moved = np.log(shares / (1 - shares)) - np.log(marginal / (1 - marginal))
-    np.testing.assert_allclose(moved, moved.mean(), atol=1e-3)
-    # Of the form that is asked for: score + a_i + b_c.
-    inside = (given > 0) & (given < 8)
-    labels = np.asarray(found.labels, float)[inside]
-    rest = np.log(labels / (1 - labels)) - ((logits + noise_robust) / 2)[inside]
-    rest -= rest.mean(0) + rest.mean(1, keepdims=True) - rest.mean()
-    np.testing.assert_allclose(rest, 0, atol=2e-3)
-    assert found.converged
+@pytest.mark.parametrize("scale", [1, 5])
+def test_two_exclusive_classes_are_the_single_label_problem(scale):
+    rng = np.random.default_rng(3)
+    logits, noise_robust = (scale * rng.standard_normal((2, 64, 2))).astype(np.float32)
+    marginal = jnp.array([0.2, 0.8])
+    expected = jax.jit(surrogate_labels)(logits, noise_robust, marginal, threshold=2e-7)
+    differences = (array[:, :1] - array[:, 1:] for array in (logits, noise_robust))
+    assert_close(solve(*differences, jnp.array([0.2])).labels, expected.labels[:, :1])
 
 
-def test_padding_takes_no_part():
-    logits, noise_robust, marginal = problem(24, 5)
-    where = np.arange(24) % 3 > 0
-    alone = solve(logits[where], noise_robust[where], marginal)
-    logits[~where], noise_robust[~where] = np.nan, np.inf
-    found = solve(logits, noise_robust, marginal, where=where)
-    np.testing.assert_allclose(found.labels[where], alone.labels, atol=2e-6)
-    assert (found.labels[~where] == 0).all()
-    imbalance_robust = np.where(where[:, None], logits, np.nan)
-    np.testing.assert_allclose(
-        multilabel_class_marginal(imbalance_robust, where=where), expit(logits[where]).mean(0), atol=1e-6
+def test_marginal_is_the_mean_of_sigmoids():
+    _, _, imbalance_robust, marginal = draw_problem(64, 8, 3)
+    assert_close(multilabel_class_marginal(imbalance_robust), marginal, 1e-6)
+    where = np.arange(64) < 40
+    imbalance_robust[40:] = np.nan
+    expected = multilabel_class_marginal(imbalance_robust[:40])
+    np.testing.assert_allclose(multilabel_class_marginal(imbalance_robust, where=where), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("marginal", [1e-6, 1e-3, 0.999, 1 - 1e-6])
+def test_very_rare_and_very_common_labels(marginal):
+    logits, noise_robust, _, _ = draw_problem(200, 3, 3)
+    marginal = np.full(3, marginal, np.float32)
+    got = solve(logits, noise_robust, marginal)
+    assert got.converged
+    expected = reference_labels(logits, noise_robust, marginal)
+    # Small labels are known to float32's digits.
+    np.testing.assert_allclose(got.labels, expected, rtol=1e-4, atol=1e-12)
+
+
+# Known numbers of labels.
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_labels_with_counts_are_those_of_alternating_brents(scale):
+    logits, noise_robust, _, marginal = draw_problem(64, 6, scale)
+    counts = np.random.default_rng(1).integers(0, 5, 64)
+    counts[:2] = 6, 0
+    got = solve(logits, noise_robust, marginal, label_counts=counts)
+    assert got.converged
+    assert_close(got.labels, counted_labels(logits, noise_robust, marginal, counts), 2e-5)
+    assert_close(got.labels.sum(1), counts)
+    expected = shifted_marginal(marginal, counts.mean())
+    assert_close(got.labels.mean(0), expected)
+    assert_close(got.marginal_error, np.abs(np.float64(got.labels).mean(0) - expected).max(), 1e-6)
+
+
+def test_counts_need_not_be_whole():
+    logits, noise_robust, _, marginal = draw_problem(32, 4, 2)
+    counts = np.linspace(0.1, 3.5, 32).astype(np.float32)
+    got = solve(logits, noise_robust, marginal, label_counts=counts)
+    assert got.converged
+    assert_close(got.labels, counted_labels(logits, noise_robust, marginal, counts), 2e-5)
+
+
+def test_counts_of_one_are_rows_that_sum_to_one():
+    logits, noise_robust, _, marginal = draw_problem(32, 4, 2)
+    got = solve(logits, noise_robust, marginal / marginal.sum(), label_counts=np.ones(32, np.float32))
+    assert_close(got.labels.sum(1), 1)
+    assert_close(got.labels.mean(0), marginal / marginal.sum())
+
+
+def test_counts_leave_certain_labels():
+    logits, noise_robust, _, _ = draw_problem(32, 4, 2)
+    marginal = np.float32([0, 1, 0.3, 0.2])
+    got = solve(logits, noise_robust, marginal, label_counts=np.full(32, 1.5, np.float32))
+    assert got.converged
+    np.testing.assert_array_equal(got.labels[:, 0], 0)
+    np.testing.assert_array_equal(got.labels[:, 1], 1)
+    assert_close(got.labels.sum(1), 1.5)
+
+
+def test_counts_that_cannot_be_are_not_converged():
+    logits, noise_robust, _, _ = draw_problem(32, 4, 2)
+    got = solve(logits, noise_robust, np.float32([1, 1, 0.3, 0.2]), label_counts=np.ones(32, np.float32))
+    assert not got.converged
+
+
+@pytest.mark.parametrize("count", [-1.0, 5.0, np.nan])
+def test_a_count_out_of_range_makes_every_label_nan(count):
+    logits, noise_robust, _, marginal = draw_problem(32, 4, 2)
+    counts = np.ones(32, np.float32)
+    counts[3] = count
+    got = solve(logits, noise_robust, marginal, label_counts=counts)
+    assert np.isnan(got.labels).all() and not got.converged
+    padded = solve(logits, noise_robust, marginal, label_counts=counts, where=np.arange(32) != 3)
+    assert np.isfinite(padded.labels).all() and padded.converged
+
+
+# Edges.
+
+
+def test_certain_labels_are_exact():
+    logits, noise_robust, _, marginal = draw_problem(16, 4, 3)
+    marginal[:2] = 0, 1
+    got = solve(logits, noise_robust, marginal)
+    assert got.converged
+    np.testing.assert_array_equal(got.labels[:, 0], 0)
+    np.testing.assert_array_equal(got.labels[:, 1], 1)
+    expected = reference_labels(logits[:, 2:], noise_robust[:, 2:], marginal[2:])
+    assert_close(got.labels[:, 2:], expected)
+
+
+@pytest.mark.parametrize("scale", [100, 1e4])
+def test_huge_logits(scale):
+    logits, noise_robust, _, marginal = draw_problem(200, 6, scale)
+    got = solve(logits, noise_robust, marginal)
+    assert got.converged
+    assert_close(got.labels, reference_labels(logits, noise_robust, marginal), 1e-4)
+
+
+@pytest.mark.parametrize("offset", [1e4, -1e4])
+def test_a_shift_of_all_logits_changes_nothing(offset):
+    logits, noise_robust, _, marginal = draw_problem(200, 6, 2)
+    # In sixteenths, so that the shift is no rounding.
+    logits, noise_robust = (np.round(16 * array) / 16 for array in (logits, noise_robust))
+    got = solve(logits + np.float32(offset), noise_robust + np.float32(offset), marginal)
+    assert got.converged
+    assert_close(got.labels, reference_labels(logits, noise_robust, marginal))
+
+
+@pytest.mark.parametrize("bad", [np.nan, "infinities"])
+def test_a_bad_row_makes_every_label_nan_unless_it_is_padding(bad):
+    logits, noise_robust, _, marginal = draw_problem(32, 4, 3)
+    where = np.arange(32) != 5
+    expected = solve(logits[where], noise_robust[where], marginal)
+    logits[5, 2], noise_robust[5, 2] = (np.inf, -np.inf) if bad == "infinities" else (bad, 0)
+    for options in ({}, {"label_counts": np.ones(32, np.float32)}):
+        got = solve(logits, noise_robust, marginal, **options)
+        assert np.isnan(got.labels).all() and np.isnan(got.marginal_error) and not got.converged
+    got = solve(logits, noise_robust, marginal, where=where)
+    assert_close(got.labels[where], expected.labels)
+    np.testing.assert_array_equal(got.labels[~where], 0)
+    assert_close(got.marginal_error, expected.marginal_error, 1e-6)
+
+
+def test_infinite_logits_are_certain_labels():
+    logits, noise_robust, _, _ = draw_problem(16, 2, 1)
+    marginal = np.float32([0.5, 0.5])
+    logits[0, 0], noise_robust[1, 0] = np.inf, -np.inf
+    got = solve(logits, noise_robust, marginal)
+    assert got.converged
+    np.testing.assert_array_equal(got.labels[:2, 0], [1, 0])
+    logits[:12, 1] = -np.inf  # no more than a quarter can be had
+    got = solve(logits, noise_robust, marginal)
+    assert not got.converged
+    assert_close(got.labels[:, 1], np.arange(16) >= 12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1, np.inf])
+def test_an_invalid_marginal_makes_every_label_nan(bad):
+    logits, noise_robust, _, marginal = draw_problem(32, 4, 3)
+    marginal[1] = bad
+    for options in ({}, {"label_counts": np.ones(32, np.float32)}):
+        got = solve(logits, noise_robust, marginal, **options)
+        assert np.isnan(got.labels).all() and not got.converged
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_float32_inside_whatever_comes_in(dtype):
+    logits, noise_robust, _, marginal = (jnp.asarray(array, dtype) for array in draw_problem(64, 4, 3))
+    got = solve(logits, noise_robust, marginal)
+    arrays = [np.asarray(array, np.float32) for array in (logits, noise_robust, marginal)]
+    np.testing.assert_array_equal(got.labels, solve(*arrays).labels)
+
+
+def test_it_stops_at_the_limit():
+    logits, noise_robust, _, marginal = draw_problem(256, 20, 12)
+    got = solve(logits, noise_robust, marginal, max_iterations=1)
+    assert got.iterations == 1 and not got.converged
+
+
+def test_no_gradient_and_several_at_once():
+    problems = [draw_problem(16, 3, scale) for scale in (1, 5)]
+    logits, noise_robust, _, marginal = (np.stack(arrays) for arrays in zip(*problems, strict=True))
+    got = jax.jit(jax.vmap(multilabel_surrogate_labels))(logits, noise_robust, marginal)
+    for labels, problem in zip(got.labels, problems, strict=True):
+        assert_close(labels, solve(problem[0], problem[1], problem[3]).labels, 2e-6)
+    gradient = jax.grad(lambda *arrays: solve(*arrays).labels.sum(), argnums=(0, 1, 2))
+    for array in gradient(logits[0], noise_robust[0], marginal[0]):
+        np.testing.assert_array_equal(array, 0)
+
+
+# Over devices.
+
+
+def marginal_and_labels(logits, noise_robust, imbalance_robust, where, counts, *, counted, axis_name=None):
+    options = {"where": where, "axis_name": axis_name}
+    marginal = multilabel_class_marginal(imbalance_robust, **options)
+    counts = counts if counted else None
+    return marginal, multilabel_surrogate_labels(
+        logits, noise_robust, marginal, label_counts=counts, **options
     )
 
 
-@pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1])
-def test_a_marginal_that_is_none_is_told(bad):
-    logits, noise_robust, marginal = problem(10, 4)
-    marginal[2] = bad
-    found = solve(logits, noise_robust, marginal)
-    assert np.isnan(found.labels).all() and not found.converged
+on_one_device = jax.jit(marginal_and_labels, static_argnames="counted")
 
 
-def test_a_row_that_is_nan_is_told():
-    logits, noise_robust, marginal = problem(10, 4)
-    logits[3, 1] = np.nan
-    assert np.isnan(solve(logits, noise_robust, marginal).labels).all()
-    counts = np.full(10, 2)
-    assert np.isnan(solve(logits, noise_robust, marginal, label_counts=counts).labels).all()
-
-
-@pytest.mark.parametrize("mapping", MAPPINGS)
-@pytest.mark.parametrize("counts", [False, True])
-def test_eight_devices_solve_one_problem(mapping, counts):
-    logits, noise_robust, marginal = problem(NUM_DEVICES * 6, 7)
-    given = np.arange(len(logits)) % 5 if counts else None
-    alone = solve(logits, noise_robust, marginal, label_counts=given)
-
-    def one(logits, noise_robust, *given):
-        how = {"label_counts": given[0][:, 0].astype(jnp.int32)} if given else {}
-        return multilabel_surrogate_labels(
-            logits, noise_robust, jnp.asarray(marginal), axis_name="batch", **how
-        )
-
-    columns = [] if given is None else [np.repeat(given[:, None], 7, 1).astype(np.float32)]
-    several = jax.device_get(mapping(one, logits, noise_robust, *columns))
-    np.testing.assert_allclose(several.labels.reshape(logits.shape), alone.labels, atol=5e-6)
-    assert np.ptp(several.marginal_error) == 0 and several.converged.all()
-
-
-def test_no_gradient_flows():
-    logits, noise_robust, marginal = problem(8, 3)
-    gradient = jax.grad(lambda *each: multilabel_surrogate_labels(*each).labels[0].sum(), (0, 1, 2))
-    for each in gradient(*(jnp.asarray(x) for x in (logits, noise_robust, marginal))):
-        assert not np.asarray(each).any()
-
-
-def test_several_problems_at_once():
-    several = [list(problem(12, 4, seed=seed)) for seed in range(3)]
-    stacked = [np.stack(each) for each in zip(*several, strict=True)]
-    found = jax.vmap(multilabel_surrogate_labels)(*(jnp.asarray(x) for x in stacked))
-    for labels, own in zip(found.labels, several, strict=True):
-        np.testing.assert_allclose(labels, by_root(*own), atol=1e-5)
-
-
-FINITE = st.floats(-1e4, 1e4, width=32)
-
-
-@hypothesis.given(
-    logits=hnp.arrays(np.float32, (2, 6, 3), elements=FINITE),
-    marginal=hnp.arrays(np.float32, 3, elements=st.floats(0, 1, width=32)),
+@pytest.mark.parametrize(
+    ("mapping", "counted"),
+    [
+        *((mapping, False) for mapping in MAPPINGS),
+        *(
+            pytest.param(mapping, True, marks=pytest.mark.slow)
+            for mapping in MAPPINGS
+            if mapping is not by_shard_map
+        ),
+        (by_shard_map, True),
+    ],
 )
-def test_whatever_finite_logits(logits, marginal):
-    found = solve(*logits, marginal)
-    labels = np.asarray(found.labels)
-    assert ((labels >= 0) & (labels <= 1)).all()
-    if found.converged:
-        np.testing.assert_allclose(labels.mean(0), marginal, atol=2e-5)
+def test_eight_devices_are_one(mapping, counted):
+    logits, noise_robust, imbalance_robust, _ = draw_problem(32, 5, 3)
+    where = (np.arange(4) < VALID_ROWS[:, None]).reshape(32)  # each device another number of rows, one none
+    for array in (logits, noise_robust, imbalance_robust):
+        array[~where] = np.nan
+    arrays = (logits, noise_robust, imbalance_robust, where, np.random.default_rng(2).integers(1, 4, 32))
+    on_a_device = partial(marginal_and_labels, counted=counted, axis_name="batch")
+    marginal, got = jax.device_get(mapping(on_a_device, *arrays))
+    expected_marginal, expected = on_one_device(*arrays, counted=counted)
+    assert_close(marginal, np.tile(expected_marginal, (NUM_DEVICES, 1)), 1e-6)
+    assert_close(got.labels.reshape(32, 5), expected.labels)
+    assert got.converged.all() and expected.converged
+    for value in got[1:]:
+        np.testing.assert_array_equal(value, np.full(NUM_DEVICES, value[0]))
+    np.testing.assert_array_equal(got.labels.reshape(32, 5)[~where], 0)
+
+
+def test_nan_on_one_device_reaches_all():
+    logits, noise_robust, _, marginal = draw_problem(32, 5, 3)
+    logits[9, 1] = np.nan
+    got = by_pmap(
+        lambda z, n: multilabel_surrogate_labels(z, n, jnp.asarray(marginal), axis_name="batch"),
+        logits,
+        noise_robust,
+    )
+    assert np.isnan(got.labels).all() and not got.converged.any()
+
+
+def test_devices_exchange_no_more_than_the_labels():
+    logits, noise_robust, _, marginal = draw_problem(128, 6, 3)
+
+    def on_devices(logits, noise_robust):
+        solve_here = partial(multilabel_surrogate_labels, class_marginal=marginal, axis_name="batch")
+        return by_shard_map(solve_here, logits, noise_robust)
+
+    text = jax.jit(on_devices).lower(logits, noise_robust).compile().as_text()
+    found = re.findall(r"= (.*) (all-gather|all-reduce|all-to-all|collective-\w+)(?:-start)?\(", text)
+    assert {name for _, name in found} == {"all-reduce"}
+    for shapes, _ in found:
+        assert set(re.findall(r"\[([\d,]*)\]", shapes)) <= {"6", ""}
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_jit_of_sharded_rows_is_one_batch(kind, counted):
+    logits, noise_robust, _, marginal = draw_problem(32, 4, 3)
+    where = np.arange(32) < 29
+    counts = np.ones(32, np.float32) if counted else None
+    expected = solve(logits, noise_robust, marginal, where=where, label_counts=counts)
+    mesh = jax.make_mesh((NUM_DEVICES,), ("batch",), axis_types=(kind,), devices=jax.devices("cpu"))
+    rows = NamedSharding(mesh, PartitionSpec("batch"))
+    arrays = jax.device_put((logits, noise_robust, where, counts), rows)
+    got = solve(*arrays[:2], marginal, where=arrays[2], label_counts=arrays[3])
+    assert_close(got.labels, expected.labels, 2e-6)
+    assert got.converged and got.iterations == expected.iterations
+
+
+# Whatever comes in.
+
+FLOATS = st.floats(width=32)
+LOGITS = hnp.arrays(np.float32, (3, 4), elements=FLOATS | st.floats(-20, 20, width=32))
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(
+    logits=LOGITS,
+    noise_robust=LOGITS,
+    marginal=hnp.arrays(np.float32, 4, elements=st.floats(0, 1, width=32) | FLOATS),
+    where=hnp.arrays(bool, 3),
+    counts=st.none() | hnp.arrays(np.float32, 3, elements=st.floats(0, 4, width=32)),
+)
+def test_labels_are_in_their_range_or_all_nan(logits, noise_robust, marginal, where, counts):
+    got = solve(logits, noise_robust, marginal, where=where, label_counts=counts, max_iterations=50)
+    labels = np.asarray(got.labels)
+    if np.isnan(labels).any():
+        assert np.isnan(labels).all() and not got.converged
+        return
+    assert (labels >= 0).all() and (labels <= 1).all()
+    assert (labels[~where] == 0).all()
+    assert (labels[np.ix_(where, marginal == 0)] == 0).all()
+    assert (labels[np.ix_(where, marginal == 1)] == 1).all()
+    if got.converged and where.any() and counts is None:
+        assert_close(labels[where].mean(0), marginal, 5e-5)
+    if got.converged and counts is not None:
+        assert_close(labels[where].sum(1), counts[where], 1e-4)
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(
+    logits=hnp.arrays(np.float32, (7, 2), elements=st.floats(-30, 30, width=32)),
+    noise_robust=hnp.arrays(np.float32, (7, 2), elements=st.floats(-30, 30, width=32)),
+    marginal=hnp.arrays(np.float32, 2, elements=st.floats(2**-10, 1 - 2**-10, width=32)),
+)
+def test_any_labels_are_brents(logits, noise_robust, marginal):
+    got = solve(logits, noise_robust, marginal)
+    assert got.converged
+    assert_close(got.labels, reference_labels(logits, noise_robust, marginal))

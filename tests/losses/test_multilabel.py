@@ -1,129 +1,236 @@
-"""Losses for several labels an example: by hand, by finite differences and by those for one label."""
+"""Losses of several labels an example, against their formulas in float64 and finite differences."""
 
+from functools import partial
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import expit, rel_entr
+from scipy.special import expit, log_expit, rel_entr
 
-from dsink_jax import losses, multilabel_class_marginal, multilabel_dsink_loss, multilabel_surrogate_labels
+from allocation_references import MAPPINGS, VALID_ROWS
+from dsink_jax.losses import (
+    binary_divergence_from_labels,
+    generalized_binary_cross_entropy,
+    generalized_cross_entropy,
+    logit_adjusted_binary_cross_entropy,
+    logit_adjusted_cross_entropy,
+    multilabel_dsink_loss,
+)
+from loss_references import numerical_gradient, total_gradient
+from multilabel_references import counted_labels, draw_problem, reference_labels
 
-
-@pytest.fixture
-def batch():
-    """Logits of f, f_N and f_L, and labels, of 12 examples and 5 labels."""
-    rng = np.random.default_rng(0)
-    logits = (2 * rng.standard_normal((3, 12, 5))).astype(np.float32)
-    return *logits, rng.integers(0, 2, (12, 5))
-
-
-def test_dsink_is_the_divergence_from_q_and_its_gradient_what_is_left(batch):
-    logits, noise_robust, imbalance_robust, _ = batch
-    labels = multilabel_surrogate_labels(
-        logits, noise_robust, multilabel_class_marginal(imbalance_robust)
-    ).labels
-    q, p = np.asarray(labels, float), expit(logits.astype(float))
-    expected = (rel_entr(q, p) + rel_entr(1 - q, 1 - p)).sum(1)
-    np.testing.assert_allclose(multilabel_dsink_loss(*batch[:3]), expected, atol=1e-5)
-
-    def total(*each):
-        return multilabel_dsink_loss(*each).sum()
-
-    gradients = jax.grad(total, (0, 1, 2))(*map(jnp.asarray, batch[:3]))
-    np.testing.assert_allclose(gradients[0], p - q, atol=1e-5)
-    assert not np.asarray(gradients[1]).any() and not np.asarray(gradients[2]).any()
+PRIOR = np.float32([0.5, 0.1, 0.02, 0.9])
+dsink = jax.jit(multilabel_dsink_loss)
 
 
-def test_padding_has_neither_loss_nor_gradient(batch):
-    logits, noise_robust, imbalance_robust, _ = (each.copy() for each in batch)
-    where = np.arange(12) % 4 > 0
-    alone = multilabel_dsink_loss(logits[where], noise_robust[where], imbalance_robust[where])
-    for each in (logits, noise_robust, imbalance_robust):
-        each[~where] = np.nan
-    models = [jnp.asarray(each) for each in (logits, noise_robust, imbalance_robust)]
-    found = multilabel_dsink_loss(*models, where=where)
-    np.testing.assert_allclose(found[where], alone, atol=1e-5)
-    gradient = jax.grad(lambda z: multilabel_dsink_loss(z, *models[1:], where=where).sum())(models[0])
-    assert (np.asarray(found)[~where] == 0).all() and (np.asarray(gradient)[~where] == 0).all()
+def draw(seed=0, scale=2.0):
+    rng = np.random.default_rng(seed)
+    labels = rng.random((6, 4)) < 0.4
+    return (scale * rng.standard_normal((6, 4))).astype(np.float32), labels
 
 
-def test_certain_labels_at_far_logits():
-    far = jnp.array([[1e4, -1e4, 1e4]])
-    certain = jnp.array([[1.0, 0.0, 0.0]])
-    value, gradient = jax.value_and_grad(lambda z: losses.binary_divergence_from_labels(z, certain)[0])(far)
-    assert value == 1e4
-    np.testing.assert_array_equal(gradient, [[0.0, 0.0, 1.0]])
-    sure = losses.binary_divergence_from_labels(jnp.array([[-jnp.inf]]), jnp.array([[0.0]]))
-    assert sure == 0
+def divergence(labels, logits):
+    """sum_c KL(q_ic || sigmoid(z_ic)) by its definition."""
+    predictions, absences = expit(np.float64(logits)), expit(-np.float64(logits))
+    return (rel_entr(labels, predictions) + rel_entr(1 - labels, absences)).sum(1)
 
 
-@pytest.mark.parametrize("tau", [0.0, 1.0, 0.5])
-def test_logit_adjustment_is_that_of_two_classes_each(batch, tau):
-    logits, *_, labels = batch
-    prior = np.linspace(0.1, 0.9, 5).astype(np.float32)
-    found = losses.logit_adjusted_binary_cross_entropy(logits, labels, prior, tau)
-    expected = sum(
-        losses.logit_adjusted_cross_entropy(
-            np.stack([np.zeros(12, np.float32), logits[:, c]], 1),
-            labels[:, c],
-            np.array([1 - prior[c], prior[c]]),
-            tau,
-        )
-        for c in range(5)
-    )
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+def exact_adjusted(logits, labels, tau=1.0):
+    prior = np.float64(PRIOR)
+    shifted = np.float64(logits) + tau * np.log(prior / (1 - prior))
+    return -(labels * log_expit(shifted) + (1 - np.float64(labels)) * log_expit(-shifted)).sum(1)
 
 
-@pytest.mark.parametrize("q", [0.3, 0.7, 1.0])
-def test_generalised_cross_entropy_is_that_of_two_classes_each(batch, q):
-    logits, *_, labels = batch
-    found = losses.generalized_binary_cross_entropy(logits, labels, q)
-    expected = sum(
-        losses.generalized_cross_entropy(
-            np.stack([np.zeros(12, np.float32), logits[:, c]], 1), labels[:, c], q
-        )
-        for c in range(5)
-    )
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+def exact_generalized(logits, labels, q=0.7):
+    present, absent = expit(np.float64(logits)), expit(-np.float64(logits))
+    return (labels * (1 - present**q) + (1 - np.float64(labels)) * (1 - absent**q)).sum(1) / q
 
 
+adjusted = partial(logit_adjusted_binary_cross_entropy, class_prior=jnp.asarray(PRIOR))
 POINTWISE = {
-    "divergence": lambda z, y: losses.binary_divergence_from_labels(z, y.astype(z.dtype)),
-    "logit adjustment": lambda z, y: losses.logit_adjusted_binary_cross_entropy(
-        z, y, jnp.full(5, 0.2, z.dtype)
-    ),
-    "generalised": losses.generalized_binary_cross_entropy,
+    "adjusted": (adjusted, exact_adjusted),
+    "generalized": (generalized_binary_cross_entropy, exact_generalized),
+}
+
+VALUES_AND_GRADIENTS = {
+    name: jax.jit(jax.value_and_grad(lambda z, labels, loss=loss: loss(z, labels).sum()))
+    for name, (loss, _) in POINTWISE.items()
 }
 
 
+# D-SINK.
+
+
+@pytest.mark.parametrize("scale", [1, 6])
+def test_dsink_is_the_divergence_from_brents_labels(scale):
+    logits, noise_robust, imbalance_robust, marginal = draw_problem(64, 8, scale)
+    labels = reference_labels(logits, noise_robust, marginal)
+    got = dsink(logits, noise_robust, imbalance_robust)
+    assert got.shape == (64,) and got.dtype == np.float32
+    np.testing.assert_allclose(got, divergence(labels, logits), rtol=1e-4, atol=1e-4)
+    gradient = total_gradient(multilabel_dsink_loss, logits, noise_robust, imbalance_robust)
+    np.testing.assert_allclose(gradient, expit(np.float64(logits)) - labels, rtol=0, atol=1e-5)
+    differences = numerical_gradient(lambda z: divergence(labels[:2], z).sum(), logits[:2])
+    np.testing.assert_allclose(gradient[:2], differences, rtol=0, atol=2e-5)
+
+
+def test_dsink_with_counts():
+    logits, noise_robust, imbalance_robust, marginal = draw_problem(32, 5, 2)
+    counts = np.random.default_rng(0).integers(1, 4, 32)
+    labels = counted_labels(logits, noise_robust, marginal, counts)
+    got = dsink(logits, noise_robust, imbalance_robust, label_counts=counts)
+    np.testing.assert_allclose(got, divergence(labels, logits), rtol=1e-4, atol=1e-4)
+
+
+def test_no_gradient_reaches_the_auxiliaries():
+    arrays = draw_problem(16, 3, 2)[:3]
+    for gradient in total_gradient(multilabel_dsink_loss, *arrays, argnums=(1, 2)):
+        np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_dsink_with_padding_over_devices(mapping):
+    arrays = draw_problem(32, 5, 3)[:3]
+    where = (np.arange(4) < VALID_ROWS[:, None]).reshape(32)
+    for array in arrays:
+        array[~where] = np.nan
+
+    def values_and_gradient(logits, *others, axis_name=None):
+        *auxiliaries, where = others
+
+        def total(logits):
+            values = multilabel_dsink_loss(logits, *auxiliaries, where=where, axis_name=axis_name)
+            return values.sum(), values
+
+        gradient, values = jax.grad(total, has_aux=True)(logits)
+        return values, gradient
+
+    values, gradient = mapping(partial(values_and_gradient, axis_name="batch"), *arrays, where)
+    values, gradient = np.reshape(values, 32), np.reshape(gradient, (32, 5))
+    expected = dsink(*(array[where] for array in arrays))
+    np.testing.assert_allclose(values[where], expected, rtol=1e-4, atol=2e-5)
+    np.testing.assert_array_equal(values[~where], 0)
+    np.testing.assert_array_equal(gradient[~where], 0)
+    _, alone = jax.jit(values_and_gradient)(*arrays, where)
+    np.testing.assert_allclose(gradient, alone, rtol=0, atol=1e-5)
+
+
+def test_dsink_of_huge_logits_is_finite():
+    logits, noise_robust, imbalance_robust, _ = draw_problem(64, 4, 1e4)
+    assert np.isfinite(dsink(logits, noise_robust, imbalance_robust)).all()
+    assert np.isfinite(total_gradient(multilabel_dsink_loss, logits, noise_robust, imbalance_robust)).all()
+
+
+def test_dsink_of_a_nan_is_nan():
+    logits, noise_robust, imbalance_robust, _ = draw_problem(16, 4, 2)
+    noise_robust[3, 1] = np.nan
+    assert np.isnan(dsink(logits, noise_robust, imbalance_robust)).all()
+
+
+def test_certain_labels_at_far_logits():
+    far, certain = jnp.array([[1e4, -1e4, 1e4]]), jnp.array([[1.0, 0.0, 0.0]])
+    value, gradient = jax.value_and_grad(lambda z: binary_divergence_from_labels(z, certain)[0])(far)
+    assert value == 1e4
+    np.testing.assert_array_equal(gradient, [[0.0, 0.0, 1.0]])
+    assert binary_divergence_from_labels(jnp.array([[-jnp.inf]]), jnp.array([[0.0]])) == 0
+
+
+# Pointwise.
+
+
 @pytest.mark.parametrize("name", POINTWISE)
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_gradients_are_slopes(batch, name, dtype):
-    logits, *_, labels = batch
-    loss = POINTWISE[name]
-    value = loss(jnp.asarray(logits, dtype), jnp.asarray(labels))
-    assert value.dtype == jnp.float32 and value.shape == (12,)
-    at = logits.astype(np.float32)
-    gradient = jax.grad(lambda z: loss(z, jnp.asarray(labels)).sum())(jnp.asarray(at))
-    for i, c in ((0, 0), (5, 3), (11, 4)):
-        step = np.zeros_like(at)
-        step[i, c] = 1e-2
-        slope = (loss(at + step, labels)[i] - loss(at - step, labels)[i]) / 2e-2
-        assert gradient[i, c] == pytest.approx(float(slope), abs=2e-3)
+@pytest.mark.parametrize("soft", [False, True])
+def test_pointwise_losses_are_their_formulas(name, soft):
+    loss, exact = POINTWISE[name]
+    logits, labels = draw()
+    if soft:
+        labels = np.random.default_rng(1).random((6, 4)).astype(np.float32)
+    got = jax.jit(loss)(logits, labels)
+    assert got.shape == (6,) and got.dtype == np.float32
+    np.testing.assert_allclose(got, exact(logits, labels), rtol=2e-6)
+    gradient = jax.grad(lambda z: loss(z, labels).sum())(jnp.asarray(logits))
+    differences = numerical_gradient(lambda z: exact(z, labels).sum(), logits)
+    np.testing.assert_allclose(gradient, differences, rtol=0, atol=2e-6)
 
 
-def test_numbers_may_be_traced(batch):
-    logits, *_, labels = batch
-    adjusted = jax.jit(losses.logit_adjusted_binary_cross_entropy)
-    generalised = jax.jit(losses.generalized_binary_cross_entropy)
-    prior = np.full(5, 0.3, np.float32)
-    np.testing.assert_allclose(
-        adjusted(logits, labels, prior, 0.5),
-        losses.logit_adjusted_binary_cross_entropy(logits, labels, prior, 0.5),
-        rtol=1e-5,
-    )
-    np.testing.assert_allclose(
-        generalised(logits, labels, 0.4),
-        losses.generalized_binary_cross_entropy(logits, labels, 0.4),
-        rtol=1e-5,
-    )
+@pytest.mark.parametrize("q", [1e-3, 0.3, 1.0])
+def test_robustness_of_generalized(q):
+    logits, labels = draw(2)
+    got = generalized_binary_cross_entropy(logits, labels, q)
+    np.testing.assert_allclose(got, exact_generalized(logits, labels, q), rtol=2e-5)
+    traced = jax.jit(generalized_binary_cross_entropy)(logits, labels, q)
+    np.testing.assert_allclose(traced, got, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0, 0.5, 2])
+def test_strength_of_the_adjustment(tau):
+    logits, labels = draw(3)
+    got = adjusted(logits, labels, tau=tau)
+    np.testing.assert_allclose(got, exact_adjusted(logits, labels, tau), rtol=2e-6)
+    traced = jax.jit(lambda tau: adjusted(logits, labels, tau=tau))(tau)
+    np.testing.assert_allclose(traced, got, rtol=1e-6)
+
+
+def test_one_label_is_the_problem_of_two_classes():
+    logits, labels = draw(4)
+    pair = jnp.stack([jnp.zeros(6), logits[:, 0]], axis=1)
+    present = labels[:, 0].astype(np.int32)
+    got = generalized_binary_cross_entropy(logits[:, :1], labels[:, :1])
+    np.testing.assert_allclose(got, generalized_cross_entropy(pair, present), rtol=1e-5)
+    prior = jnp.array([0.9, 0.1])
+    got = logit_adjusted_binary_cross_entropy(logits[:, :1], labels[:, :1], prior[1:])
+    np.testing.assert_allclose(got, logit_adjusted_cross_entropy(pair, present, prior), rtol=1e-5)
+
+
+def test_labels_may_be_of_any_number_type():
+    logits, labels = draw(5)
+    for loss, _ in POINTWISE.values():
+        for dtype in (np.int32, np.uint8, np.float16, np.float32):
+            np.testing.assert_array_equal(loss(logits, labels.astype(dtype)), loss(logits, labels))
+
+
+def test_priors_of_0_and_1():
+    prior, logits = jnp.array([0.0, 1.0]), jnp.zeros((2, 2))
+    labels = jnp.array([[0, 1], [1, 1]])
+    got = logit_adjusted_binary_cross_entropy(logits, labels, prior)
+    np.testing.assert_array_equal(got, [0, np.inf])
+    for tau in (0, jnp.float32(0)):
+        got = jax.jit(lambda t: logit_adjusted_binary_cross_entropy(logits, labels, prior, t))(tau)
+        np.testing.assert_allclose(got, 2 * np.log(2), rtol=1e-6)
+    gradient = jax.grad(lambda z: logit_adjusted_binary_cross_entropy(z, labels[:1], prior).sum())(logits[:1])
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.5, np.nan])
+def test_labels_out_of_range_make_the_loss_nan(bad):
+    logits, labels = draw(6)
+    labels = labels.astype(np.float32)
+    labels[2, 1] = bad
+    for loss, _ in POINTWISE.values():
+        np.testing.assert_array_equal(np.isnan(loss(logits, labels)), np.arange(6) == 2)
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(
+    logits=hnp.arrays(np.float32, (3, 4), elements=st.floats(-1e4, 1e4, width=32)),
+    labels=hnp.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32)),
+)
+def test_any_pointwise_loss_is_finite_and_not_negative(logits, labels):
+    for name, (_, exact) in POINTWISE.items():
+        value, gradient = VALUES_AND_GRADIENTS[name](logits, labels)
+        assert value >= 0 and np.isfinite(gradient).all()
+        np.testing.assert_allclose(value, exact(logits, labels).sum(), rtol=1e-5, atol=1e-5)
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(
+    arrays=hnp.arrays(np.float32, (3, 3, 4), elements=st.floats(-1e4, 1e4, width=32)),
+    where=hnp.arrays(bool, 3),
+)
+def test_any_dsink_loss_is_a_divergence(arrays, where):
+    got = np.asarray(dsink(*arrays, where=where))
+    assert np.isfinite(got).all() and (got >= -1e-5).all() and (got[~where] == 0).all()
