@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dsink_jax.errors import InputError
-from dsink_jax.training import Predictor, predict
+from dsink_jax.training import predict
 from dsink_jax.training.loop import ShouldStop, never
 from experiments.config import Config
 from experiments.dataset import Dataset, load_dataset
@@ -41,25 +41,19 @@ class Trained:
     def features(self, name: str, images: Any) -> np.ndarray:
         """float32 `[M, D]`, what the last layer of a trained model is given for images.
 
-        Raises:
-          ValueError: for a model of several networks.
+        Of several networks, whose logits are averaged, it is those of all of them side by side.
         """
         trained = self._recipe.train(name)
-        model = trained.model
-        if model.features is None:
-            raise ValueError(f"{name} is several networks, which have no features in common.")
-        telling = model._replace(
-            apply=lambda variables, inputs, **how: (model.features(variables, inputs), {})
-        )
-        return predict(
-            Predictor(telling, trained.predictor.method),
+        found = predict(
+            trained.predictor,
             trained.variables,
             trained.numbers,
             self.dataset.training_set.standardization,
             images,
             self.dataset.devices,
-            outputs=True,
+            wanted="features",
         )
+        return found.reshape(len(found), -1)
 
 
 @contextlib.contextmanager

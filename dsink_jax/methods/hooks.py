@@ -61,6 +61,29 @@ class LooksAtTrainingSet:
         raise NotImplementedError
 
 
+class LooksAtFeatures(LooksAtTrainingSet):
+    """Looks at what the networks' last layers are given too; its method says `features` in `needs`."""
+
+    def refresh(
+        self,
+        logits: np.ndarray,
+        labels: np.ndarray,
+        example_state: Any,
+        shared_state: Any,
+        features: np.ndarray | None = None,
+    ) -> tuple[Any, Any]:
+        """New states, as `LooksAtTrainingSet.refresh` gives them.
+
+        Args:
+          logits: see there, as for all that follow but the last.
+          labels: `[M]`.
+          example_state: the present one.
+          shared_state: likewise.
+          features: float32 `[M, D]`, or `[M, K, D]` for K networks, of the same inputs; always given.
+        """
+        raise NotImplementedError
+
+
 class MakesInputs:
     """Makes other inputs of a batch before and outside the gradient: mixtures, guessed labels, weights.
 

@@ -18,9 +18,9 @@ from dsink_jax.methods.mixup import partners
 class MixMatch(LooksAtTrainingSet, MakesInputs, Method):
     """Two networks, each trained by MixMatch on the labels that the other one believes.
 
-    Li et al., ICLR 2020, arXiv 2002.07394, section 3.2. How labels are believed is up to the method: its
-    `refresh` writes the per-example state, float32 `[M, 2]`, the probability of each label being right by each
-    network, before every epoch after the warm-up. Until then training is cross-entropy on both views.
+    Li et al., ICLR 2020, arXiv 2002.07394, section 3.2. Which labels are believed is up to the method: before
+    every epoch after the warm-up its `refresh` gives the per-example state anew, float32 `[M, 2]`, by each
+    network the probability that a label is right. Until then training is cross-entropy on both views.
 
     Attributes:
       warmup: share of the training before the first division, in (0, 1).

@@ -23,8 +23,8 @@ class Model(NamedTuple):
         collections)`; `[K, n, C]` for several networks. The collections, all but "params", are updated in
         training mode. There `key`, the same on all devices, is for dropout and other random layers, and
         batch statistics and dropout masks are those of the whole batch over the mapped axis `axis_name`.
-      features: `(variables, inputs) -> float32 [n, D]` in evaluation mode, what the last layer is given; None
-        if the network does not tell.
+      features: `(variables, inputs) -> float32 [n, D]` in evaluation mode, what the last layer is given;
+        `[K, n, D]` for several networks. None if the network does not tell.
       networks: how many networks this is; see `several`.
     """
 
@@ -56,10 +56,10 @@ def collections_of(variables: Variables) -> dict[str, Any]:
 def several(model: Model, networks: int) -> Model:
     """K independent networks, trained side by side by one method; for K = 1 the model itself.
 
-    Collections have a level more, named `network_0` and so on, and logits are `[K, n, C]`. All networks get
-    the same inputs, or a tuple of K arrays gives each its own. Each draws random numbers of its own. The
-    same model gives the same; `InputError` for K < 1, or a model that has several already or starts with the
-    values of one NNX module.
+    Collections have a level more, named `network_0` and so on, logits are `[K, n, C]`, and features, if the
+    network tells them, `[K, n, D]`. All networks get the same inputs, or a tuple of K arrays gives each its
+    own. Each draws random numbers of its own. The same model gives the same; `InputError` for K < 1, or a
+    model that has several already or starts with the values of one NNX module.
     """
     if networks < 1:
         raise InputError(f"networks must be at least 1, got {networks}.")
@@ -80,6 +80,9 @@ def _several(model, networks):
     def by_collection(parts):
         return {kind: dict(zip(names, (part[kind] for part in parts), strict=True)) for kind in parts[0]}
 
+    def of_network(variables, name):
+        return {kind: tree[name] for kind, tree in variables.items()}
+
     def init(key, inputs):
         return by_collection([model.init(k, inputs) for k in jax.random.split(key, networks)])
 
@@ -88,10 +91,13 @@ def _several(model, networks):
         outputs = []
         # A loop, not vmap: kernels with a batch axis become grouped convolutions, slow on CPU.
         for k, (name, own) in enumerate(zip(names, each, strict=True)):
-            of_one = {kind: tree[name] for kind, tree in variables.items()}
             own_key = None if key is None else jax.random.fold_in(key, k)
+            of_one = of_network(variables, name)
             outputs.append(model.apply(of_one, own, train=train, key=own_key, axis_name=axis_name))
         logits, collections = zip(*outputs, strict=True)
         return jnp.stack(logits), by_collection(collections)
 
-    return Model(init, apply, None, networks)
+    def features(variables, inputs):
+        return jnp.stack([model.features(of_network(variables, name), inputs) for name in names])
+
+    return Model(init, apply, None if model.features is None else features, networks)

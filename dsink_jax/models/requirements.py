@@ -31,7 +31,7 @@ def check_model(
       inputs_dtype: type of what the network is given.
       num_classes: C.
       classifier: what the model was made with; shapes do not tell whether logits are cosines.
-      needs: what a method needs beyond logits: `features`, that the network tells `[n, D]`; `classifier`,
+      needs: what a method needs beyond logits: `features`, that each network tells `[n, D]`; `classifier`,
         that the last layer's kernel `[D, C]` is in `params["classifier"]["kernel"]`.
     """
     check_known("classifier", classifier, get_args(Classifier))
@@ -67,6 +67,7 @@ def check_model(
             needed = "The method needs the features [n, D] that the network's last layer is given"
             raise InputError(f"{needed}: let it take features_only=True and return them.")
         shape = shapes("called with features_only=True", model.features, variables, inputs).shape
+        shape = shape[1:] if model.networks > 1 else shape  # of one of them
         if len(shape) != 2 or shape[0] != inputs_shape[0]:
             raise InputError(f"The network's features are {list(shape)} for {given}; expected [n, D].")
     params = variables["params"]

@@ -14,7 +14,7 @@ from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.errors import InputError
 from dsink_jax.methods.base import Method, TrainingFacts, numbers_of
 from dsink_jax.methods.distillation import Distillation
-from dsink_jax.methods.hooks import LooksAtTrainingSet, TwoStages, UsesMetaSet
+from dsink_jax.methods.hooks import LooksAtFeatures, LooksAtTrainingSet, TwoStages, UsesMetaSet
 from dsink_jax.models.interface import Model, Variables
 from dsink_jax.training import parallel, processes
 from dsink_jax.training.arguments import DeviceData, Standardization, StepNumbers
@@ -269,18 +269,14 @@ def _is_best(history, epoch):
 def _refreshed(state, present, data, standardization, devices):
     """The state after the method has looked at the whole training set."""
     count = len(data.labels)
-    logits = predict(
-        present.predictor,
-        present.variables,
-        present.numbers,
-        standardization,
-        data.inputs,
-        devices,
-        outputs=True,
-    )
+    what = (present.predictor, present.variables, present.numbers, standardization, data.inputs, devices)
+    logits = predict(*what, wanted="outputs")
+    more = {}
+    if isinstance(present.method, LooksAtFeatures):
+        more["features"] = predict(*what, wanted="features")
     example_state, shared_state = jax.device_get((state.example_state, state.shared_state))
     own = jax.tree.map(lambda leaf: leaf[:count], example_state)
-    own, new_shared = present.method.refresh(logits, np.asarray(data.labels), own, shared_state)
+    own, new_shared = present.method.refresh(logits, np.asarray(data.labels), own, shared_state, **more)
     # In the types and with the rows they had.
     filled = jax.tree.map(
         lambda new, old: np.concatenate([np.asarray(new, old.dtype), old[count:]]), own, example_state

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -11,10 +11,11 @@ from dsink_jax.data import streaming
 from dsink_jax.models.interface import Variables
 from dsink_jax.training import parallel
 from dsink_jax.training.arguments import PredictionNumbers, Predictor, Standardization
-from dsink_jax.training.step import make_output_step, make_predict_step
+from dsink_jax.training.step import make_feature_step, make_output_step, make_predict_step
 
 # Examples on each device at once: so few programs serve any number of them.
 BATCH_SIZES = (512, 128, 32, 8)
+Wanted = Literal["predictions", "outputs", "features"]
 
 
 def predict(
@@ -25,7 +26,7 @@ def predict(
     inputs: Any,
     devices: Sequence[jax.Device],
     *,
-    outputs: bool = False,
+    wanted: Wanted = "predictions",
 ) -> np.ndarray:
     """Logits float32 `[M, C]`, whose softmax is the method's prediction: evaluation mode, no augmentation.
 
@@ -39,10 +40,13 @@ def predict(
       standardization: of the inputs, or None.
       inputs: `[M, ...]`, an array on the host or a source to stream from.
       devices: devices of this process to predict on.
-      outputs: whether the networks' outputs are wanted, as `LooksAtTrainingSet.refresh` gets them: `[M, C]`
-        or `[M, K, C]`.
+      wanted: `predictions` of the method; or what `refresh` gets: the networks' `outputs`, `[M, C]` or, of
+        K networks, `[M, K, C]`, or their `features`, `[M, D]` or `[M, K, D]`.
+
+    Raises:
+      ValueError: if features are wanted of a network that does not tell them.
     """
-    step = _mapped_step(predictor, tuple(devices), outputs)
+    step = _mapped_step(predictor, tuple(devices), wanted)
     fixed = parallel.replicate((variables, numbers, standardization), devices)
     parts = []
     for count, batch in _batches(inputs, len(devices)):
@@ -69,8 +73,11 @@ def batch_sizes(count: int, num_devices: int) -> Iterator[int]:
 
 
 @functools.lru_cache(maxsize=64)  # compiled once for all trainings of one kind, such as the folds of an audit
-def _mapped_step(predictor, devices, outputs):
-    step = make_output_step(predictor.model) if outputs else make_predict_step(predictor)
+def _mapped_step(predictor, devices, wanted):
+    if wanted == "predictions":
+        step = make_predict_step(predictor)
+    else:
+        step = {"outputs": make_output_step, "features": make_feature_step}[wanted](predictor.model)
     return parallel.parallel_predict_step(step, devices)
 
 

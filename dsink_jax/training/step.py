@@ -5,6 +5,7 @@ no axis, plain `jit`. What a program is compiled for is a `StepProgram`; what ma
 an array: the `StepNumbers`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -198,13 +199,21 @@ def make_predict_step(predictor: Predictor) -> Callable:
 
 def make_output_step(model: Model) -> Callable:
     """The same for the networks' outputs as `refresh` gets them, `[n, C]` or `[n, K, C]`."""
+    return _example_by_example(lambda variables, inputs: model.apply(variables, inputs)[0])
 
-    def output_step(variables, numbers, standardization, inputs):
+
+def make_feature_step(model: Model) -> Callable:
+    """The same for the networks' features, `[n, D]` or `[n, K, D]`."""
+    return _example_by_example(functools.partial(_features, model))
+
+
+def _example_by_example(function):
+    def step(variables, numbers, standardization, inputs):
         del numbers
-        logits, _ = model.apply(variables, standardized(inputs, standardization))
-        return logits if logits.ndim == 2 else logits.swapaxes(0, 1)
+        found = function(variables, standardized(inputs, standardization))
+        return found if found.ndim == 2 else found.swapaxes(0, 1)
 
-    return output_step
+    return step
 
 
 def repeat_step(train_step: Callable) -> Callable:
@@ -320,13 +329,15 @@ def _predict(predictor, numbers, variables, inputs):
 
 def _present_networks(model, variables):
     """The networks as they are, in evaluation mode."""
+    return Networks(
+        lambda inputs: model.apply(variables, inputs)[0], functools.partial(_features, model, variables)
+    )
 
-    def features(inputs):
-        if model.features is None:
-            raise ValueError("Features are needed, which this model does not tell: see `Model.features`.")
-        return model.features(variables, inputs)
 
-    return Networks(lambda inputs: model.apply(variables, inputs)[0], features)
+def _features(model, variables, inputs):
+    if model.features is None:
+        raise ValueError("Features are needed, which this model does not tell: see `Model.features`.")
+    return model.features(variables, inputs)
 
 
 def _with_auxiliaries(batch, data, program, numbers, variables, index):

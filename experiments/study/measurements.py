@@ -58,7 +58,7 @@ def opened(cell: Cell, should_stop: ShouldStop = never) -> contextlib.AbstractCo
 def features(run: Trained) -> list[Row]:
     """t-SNE of the features of test images for cross-entropy, the best model without D-SINK, and D-SINK.
 
-    The best is by accuracy in this run, among all single networks of the study. With each point the share of
+    The best is by accuracy in this run, among all that the study trains. With each point the share of
     its nearest neighbours among all test images, by the features themselves, that are of its class: what the
     picture only suggests. The paper's figure 2 is such a picture.
     """
@@ -186,15 +186,9 @@ MEASUREMENTS = {
 
 
 def _best_rival(run):
-    """The single network that is most accurate of those that are no D-SINK."""
+    """The trained model that is most accurate of those that are no D-SINK."""
     models = run.results["models"]
-    rivals = [
-        name
-        for name, spec in run.specs.items()
-        if spec.role != "target"
-        and spec.is_trained
-        and run.dataset.model_for(spec.method).features is not None
-    ]
+    rivals = [name for name, spec in run.specs.items() if spec.role != "target" and spec.is_trained]
     return max(rivals, key=lambda name: models[name]["accuracy"]["last"])
 
 
