@@ -40,6 +40,7 @@ from dsink_jax.methods.registry import (
     method_options,
 )
 from dsink_jax.methods.reweighting import TransportReweighting
+from dsink_jax.methods.tabasco import Tabasco
 from dsink_jax.methods.transition import estimate_noise_rate, estimate_transition_matrix
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "PostHocLogitAdjustment",
     "SoftBootstrapping",
     "SymmetricCrossEntropy",
+    "Tabasco",
     "TauNormalization",
     "TrainingFacts",
     "TransportReweighting",

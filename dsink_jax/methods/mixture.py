@@ -35,7 +35,7 @@ def two_gaussians(numbers: np.ndarray, max_iter: int) -> TwoGaussians | None:
       The mixture; None where all numbers are equal, and there is nothing to divide by.
 
     Source: the limits of the fit are those that the code of DivideMix (Li et al., arXiv 2002.07394) and of
-    TABASCO (Lu et al., ICCV 2023) share; only the number of steps differs.
+    TABASCO (Lu et al., arXiv 2208.09833) share; only the number of steps differs.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture

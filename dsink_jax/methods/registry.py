@@ -25,6 +25,7 @@ from dsink_jax.methods.ldam import LdamDrw
 from dsink_jax.methods.logit_adjustment import BalancedSoftmax, LogitAdjustment, PostHocLogitAdjustment
 from dsink_jax.methods.mixup import Mixup
 from dsink_jax.methods.reweighting import TransportReweighting
+from dsink_jax.methods.tabasco import Tabasco
 
 RobustTo = Literal["imbalance", "noise", "nothing"]
 # A method as people give it: by name, as an object, or made from what is known of the training set.
@@ -68,6 +69,7 @@ METHODS: dict[str, Entry] = {
     "forward_correction": Entry(ForwardCorrection, "noise", "Patrini et al., arXiv 1609.03683"),
     "coteaching": Entry(CoTeaching, "noise", "Han et al., arXiv 1804.06872"),
     "dividemix": Entry(DivideMix, "noise", "Li et al., arXiv 2002.07394"),
+    "tabasco": Entry(Tabasco, "noise", "Lu et al., arXiv 2208.09833"),
 }
 
 
