@@ -147,7 +147,7 @@ def model_table() -> str:
         "**replicated**: cached logits of f_N and f_L": lambda s: amount(2 * FLOAT * s.examples * s.classes),
         "images of 224 x 224 x 3, uint8": lambda s: amount(s.examples * IMAGE_BYTES),
         "state of `elr`, float32": lambda s: amount(state_bytes("elr", s)),
-        "state of `dividemix`, `ot_reweighting`": lambda s: amount(state_bytes("dividemix", s)),
+        "state of `dividemix`, `tabasco`, `ot_reweighting`": lambda s: amount(state_bytes("dividemix", s)),
         "state of `truncated_gce`": lambda s: amount(state_bytes("truncated_gce", s)),
         "matrix of `forward_correction`": lambda s: amount(FLOAT * s.classes**2),
     }

@@ -123,20 +123,20 @@ _PAIRS = tuple(
 )
 _BASES = (
     *("cross_entropy", "logit_adjustment", "ldam_drw", "class_balanced"),
-    *("elr", "gce", "mixup", "coteaching", "dividemix"),
+    *("elr", "gce", "mixup", "coteaching", "dividemix", "tabasco"),
 )
 
 STUDIES: dict[str, Study] = {
     "main": Study(
         "D-SINK beside its parts",
-        "Is D-SINK ahead of cross-entropy, of each auxiliary model, of f_L stopped early, and of the simple "
-        "ways to join the two?",
+        "Is D-SINK ahead of cross-entropy, of each auxiliary model, of f_L stopped early, of the simple ways "
+        "to join the two, and of a method made for both troubles?",
         {
             "small": tuple(setting("digits", ratio, *noise) for ratio in (10, 30) for noise in _SYNTHETIC),
             "cpu": (*CIFAR_ON_CPU, setting("cifar100", 10)),
             "paper": _paper_settings(),
         },
-        (*_PARTS, dsink()),
+        (*_PARTS, alone("tabasco"), dsink()),
         figures=("accuracy", "curves"),
     ),
     "naive": Study(
@@ -251,7 +251,7 @@ STUDIES: dict[str, Study] = {
         "What the features look like",
         "Do the features of D-SINK keep the classes apart better than those of the best model without it?",
         _DEFAULT,
-        (alone("cross_entropy"), noise_robust("mixup"), _TUNED_NAIVE, dsink()),
+        (alone("cross_entropy"), noise_robust("mixup"), _TUNED_NAIVE, alone("tabasco"), dsink()),
         figures=("features",),
         measurements=("features",),
     ),

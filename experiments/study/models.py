@@ -146,7 +146,7 @@ _EFFORT = {
     **dict.fromkeys(("crt", "tau_norm"), 1.2),
     "ot_reweighting": 2.0,
     "coteaching": 2.2,
-    "dividemix": 12.0,
+    **dict.fromkeys(("dividemix", "tabasco"), 12.0),
 }
 
 

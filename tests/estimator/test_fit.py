@@ -119,10 +119,17 @@ def test_eight_devices_fit_what_one_does(data, fitted):
     [
         {"imbalance_method": "crt", "noise_method": CoTeaching("estimated")},
         {"imbalance_method": "ldam_drw", "noise_method": "dividemix"},
+        {"noise_method": "tabasco", "base": "tabasco"},
         {"imbalance_method": TransportReweighting(2, "observed"), "base": "elr"},
         {"imbalance_method": lambda facts: ClassBalanced(beta=1 - 1 / float(facts.class_counts.sum()))},
     ],
-    ids=["two stages, two networks", "cosines, two networks", "meta set, state", "function of the facts"],
+    ids=[
+        "two stages, two networks",
+        "cosines, two networks",
+        "features of two networks",
+        "meta set, state",
+        "function of the facts",
+    ],
 )
 def test_other_methods_of_two_stages_networks_and_meta_sets(data, how, tmp_path):
     fitted = fit(*data, **(QUICK | {"epochs": 2}), devices=jax.devices()[:1], **how)

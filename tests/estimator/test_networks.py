@@ -182,6 +182,7 @@ LACKS = {
     "tau_norm": ("tau_norm", OneLayer(4), "name that layer classifier"),
     "ldam_drw": ("ldam_drw", OneLayer(4), "needs logits that are cosines"),
     "ot_reweighting": (TransportReweighting(2, "observed"), OneLayer(4), "needs the features"),
+    "tabasco": ("tabasco", OneLayer(4), "needs the features"),
     "two of an NNX module": (
         "dividemix",
         own_networks.NNX(4, size=8, rngs=nnx.Rngs(0)),

@@ -44,7 +44,7 @@ def test_state_worked_by_hand():
     setting = scaling.Setting("", 1000, 7, 8, 8)
     found = {name: scaling.state_bytes(name, setting) for name in METHODS}
     # A target for each class; a weight; weight and loss, or the losses of two networks; nothing.
-    kept = {"elr": 4 * 7, "truncated_gce": 4, "ot_reweighting": 8, "dividemix": 8}
+    kept = {"elr": 4 * 7, "truncated_gce": 4, "ot_reweighting": 8, "dividemix": 8, "tabasco": 8}
     assert found == {name: 1000 * kept.get(name, 0) for name in METHODS}
 
 

@@ -15,7 +15,10 @@ from dsink_jax.training_set import TrainingSet
 from method_references import build
 
 # Those that start slowly, by small gradients, margins or few examples, have more.
-EPOCHS = {"gce": 25, "truncated_gce": 60, "ldam_drw": 30, "coteaching": 25, "dividemix": 25}
+EPOCHS = {
+    **{"gce": 25, "truncated_gce": 60, "ldam_drw": 30},
+    **dict.fromkeys(("coteaching", "dividemix", "tabasco"), 25),
+}
 OPTIONS = {"coteaching": {"noise_rate": "estimated"}}
 
 

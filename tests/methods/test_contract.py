@@ -44,7 +44,7 @@ from method_references import (
 
 EVERY_METHOD = pytest.mark.parametrize("name", METHODS)
 # Of the methods that take long to compile the quick tests leave out what the others show too.
-_LONG = ("mixup", "coteaching", "dividemix", "ot_reweighting")
+_LONG = ("mixup", "coteaching", "dividemix", "tabasco", "ot_reweighting")
 QUICKEST_METHODS = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in _LONG)) for name in METHODS]
 )
@@ -63,6 +63,7 @@ STATIC = {
     "forward_correction": {"matrix": "known"},
     "coteaching": {"noise_rate": "estimated"},
     "dividemix": {"penalty": "none"},
+    "tabasco": {"penalty": "none"},
 }
 TEMPERED = ("logit_adjustment", "balanced_softmax", "gce", "forward_correction")
 WHERE = np.array([True] * 6 + [False] * 2)
@@ -208,7 +209,8 @@ def test_state_of_each_example(name):
     method = build(name)
     state = method.init(7, CLASSES)
     assert all(len(leaf) == 7 and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state))
-    numbers = {"elr": CLASSES, "truncated_gce": 1, "dividemix": 2, "ot_reweighting": 2}.get(name, 0)
+    of_two = dict.fromkeys(("dividemix", "tabasco", "ot_reweighting"), 2)
+    numbers = {"elr": CLASSES, "truncated_gce": 1, **of_two}.get(name, 0)
     assert bytes_per_example(method, CLASSES) == 4 * numbers == 2 * bytes_per_example(method, CLASSES, 2)
     result, batch, outputs, _ = evaluated(method)
     assert jax.tree.structure(result.example_state) == jax.tree.structure(state)

@@ -13,10 +13,10 @@ from method_references import FACTS, build
 
 
 def test_every_entry_is_public_and_has_a_source():
-    assert len({entry.method for entry in METHODS.values()}) == len(METHODS) == 21  # a class has one name
+    assert len({entry.method for entry in METHODS.values()}) == len(METHODS) == 22  # a class has one name
     assert all(getattr(methods, entry.method.__name__) is entry.method for entry in METHODS.values())
     roles = [entry.robust_to for entry in METHODS.values()]
-    assert [roles.count(role) for role in ("nothing", "imbalance", "noise")] == [1, 9, 11]
+    assert [roles.count(role) for role in ("nothing", "imbalance", "noise")] == [1, 9, 12]
     assert all("arXiv" in entry.source for name, entry in METHODS.items() if name != "cross_entropy")
 
 
@@ -74,6 +74,15 @@ def test_unknown_names_are_refused(name, words):
 
 NAN, INF = float("nan"), float("inf")
 ADJUSTMENT = {"tau": (-0.1, NAN, INF), "temperature": (0.0, -1.0, NAN, INF)}
+MIX_MATCH = {
+    "warmup": (0.0, 1.0),
+    "lambda_u": (-1.0, INF),
+    "temperature": (0.0, NAN),
+    "mix_alpha": (0.0, INF),
+    "clean_bound": (-0.1, 1.1),
+    "ramp": (0.0, 1.1),
+    "penalty": ("observed",),
+}
 OUT_OF_RANGE = {
     "logit_adjustment": ADJUSTMENT,
     "balanced_softmax": {"temperature": ADJUSTMENT["temperature"]},
@@ -114,15 +123,8 @@ OUT_OF_RANGE = {
     "hard_bootstrapping": {"beta": (-0.1, 1.1, NAN)},
     "forward_correction": {"matrix": ("unknown",), "estimate_after": (0.0, 1.0)} | ADJUSTMENT,
     "coteaching": {"noise_rate": (-0.1, 1.0, NAN, "guessed"), "ramp": (0.0, 1.0)},
-    "dividemix": {
-        "warmup": (0.0, 1.0),
-        "lambda_u": (-1.0, INF),
-        "temperature": (0.0, NAN),
-        "mix_alpha": (0.0, INF),
-        "clean_bound": (-0.1, 1.1),
-        "ramp": (0.0, 1.1),
-        "penalty": ("observed",),
-    },
+    "dividemix": MIX_MATCH,
+    "tabasco": MIX_MATCH,
 }
 
 

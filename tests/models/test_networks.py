@@ -343,11 +343,11 @@ def test_what_is_wrong_is_said(what, needs, words):
 
 def test_features_that_are_not_told():
     for network in (Plain(3), (init_pair, apply_pair), "two of them"):
-        model = make_model(Linen(), 3, networks=2) if network == "two of them" else make_model(network, 3)
+        model = make_model(Plain(3), 3, networks=2) if network == "two of them" else make_model(network, 3)
         with pytest.raises(InputError, match=r"needs the features.*features_only=True"):
             check_model(model, VECTORS.shape, VECTORS.dtype, 3, needs=("features",))
     check_model(make_model((init_pair, apply_pair), 3), (6, 4), "float32", 3, needs=("classifier",))
-    check_model(make_model(Linen(), 3, networks=2), (6, 4), "float32", 3, needs=("classifier",))
+    check_model(make_model(Linen(), 3, networks=2), (6, 4), "float32", 3, needs=("features", "classifier"))
 
 
 def test_collections_that_a_step_changes():

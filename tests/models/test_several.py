@@ -53,6 +53,19 @@ def test_networks_are_applied_one_by_one(train):
         assert_trees_close(part(collections, index), expected_stats)
 
 
+def test_features_of_each():
+    variables = filled(TWO, IMAGES)
+    features = jax.jit(TWO.features)(variables, IMAGES)
+    for index in range(2):
+        expected = jax.jit(ONE.features)(part(variables, index), IMAGES)
+        np.testing.assert_allclose(features[index], expected, rtol=1e-5, atol=1e-5)
+    assert features.shape == (2, *expected.shape)
+
+
+def test_features_that_one_does_not_tell():
+    assert several(ONE._replace(features=None), 2).features is None
+
+
 def test_each_may_have_its_own_images():
     variables = filled(TWO, IMAGES)
     own = (IMAGES, 2 * IMAGES[::-1] + 1)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dsink_jax.methods import CrossEntropy, TauNormalization, make_facts, numbers_of, static_part
+from dsink_jax.methods import CoTeaching, CrossEntropy, TauNormalization, make_facts, numbers_of, static_part
 from dsink_jax.models import make_model
 from dsink_jax.training import PredictionNumbers, Predictor, predict
 from dsink_jax.training.predict import BATCH_SIZES
@@ -28,6 +28,32 @@ def test_any_number_of_rows_is_a_plain_apply(devices, cpus):
         source = Counting(INPUTS[:rows])
         np.testing.assert_array_equal(predict(*arguments, source, cpus[:devices]), got)
         assert set(source.read) == set(range(rows))
+
+
+@pytest.mark.parametrize("method", [CrossEntropy(), CoTeaching(0.3)], ids=["one network", "two"])
+def test_outputs_and_features_are_told_example_by_example(method, cpus):
+    model = tiny_model(method)
+    variables = some_variables(method, INPUTS)
+    arguments = (Predictor(model, static_part(method)), variables, NUMBERS, None, INPUTS[:9], cpus[:2])
+    logits, features = (predict(*arguments, wanted=what) for what in ("outputs", "features"))
+    expected = model.features(variables, INPUTS[:9].astype(np.float32))
+    if method.networks == 2:
+        expected = expected.swapaxes(0, 1)
+        assert features.shape[:2] == logits.shape[:2] == (9, 2)
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-4)
+    parameters = variables["params"]
+    for k, own in enumerate(parameters.values() if method.networks == 2 else [parameters]):
+        f, z = (features[:, k], logits[:, k]) if method.networks == 2 else (features, logits)
+        difference = z - f @ own["classifier"]["kernel"]
+        # A bias of the last layer is the same for all inputs.
+        np.testing.assert_allclose(difference - difference[:1], 0, atol=2e-3)
+
+
+def test_features_of_a_network_that_does_not_tell_them(cpus):
+    model = tiny_model(CrossEntropy())._replace(features=None)
+    variables = some_variables(CrossEntropy(), INPUTS)
+    with pytest.raises(ValueError, match="Features are needed, which this model does not tell"):
+        predict(Predictor(model, CrossEntropy()), variables, NUMBERS, None, INPUTS, cpus, wanted="features")
 
 
 @pytest.mark.parametrize("devices", [1, 8])

@@ -12,6 +12,7 @@ from dsink_jax.methods import (
     DivideMix,
     DSink,
     EarlyLearningRegularization,
+    Tabasco,
     TransportReweighting,
 )
 from dsink_jax.training import Checkpointer, TrainingStoppedError, loop
@@ -22,6 +23,7 @@ CASES = {
     "elr": (EarlyLearningRegularization(), {}),
     "dsink": (CrossEntropy(), {"term": DSink(3.0, 1.0, 1.0)}),
     "dividemix": (DivideMix(), {}),
+    "tabasco": (Tabasco(), {}),
     "coteaching": (CoTeaching("estimated"), {}),  # after the first epoch
     "ot_reweighting": (TransportReweighting(2, "observed", share=1.0), {"state_dtype": "float16"}),
 }

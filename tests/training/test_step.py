@@ -17,6 +17,7 @@ from dsink_jax.methods import (
     LogitAdjustment,
     Mixup,
     NaiveDistillation,
+    Tabasco,
     TransportReweighting,
 )
 from dsink_jax.models import build_model
@@ -51,6 +52,7 @@ METHODS = {
     "dsink on logit adjustment, which sets in": (LogitAdjustment(), DSink(3.0, 2.25, 0.5)),
     "dsink on elr": (EarlyLearningRegularization(), DSink(1.0)),
     "dsink on dividemix": (DivideMix(), DSink(3.0)),
+    "dsink on tabasco": (Tabasco(), DSink(3.0)),
     "dsink on coteaching": (CoTeaching(0.3), DSink(3.0)),
     "naive on cross_entropy": (CrossEntropy(), NaiveDistillation(1.0)),
 }
