@@ -190,8 +190,7 @@ def open_set_class_marginal(
         (logits, noise_robust_logits, imbalance_robust_logits, share)
     )
     valid = jnp.ones(logits.shape[0], bool) if where is None else where
-    models = (each.astype(jnp.float32) for each in (logits, noise_robust_logits))
-    odds = sum(jax.nn.logsumexp(each, axis=-1) for each in models) / EPSILON
+    odds = energies(logits, noise_robust_logits)
     known = _known(odds, valid, share, axis_name)
     # A share that is none, and an example without an energy, make the mean none.
     known = jnp.where((share > 0) & (share <= 1) & jnp.isfinite(odds), known, jnp.nan)
@@ -199,6 +198,21 @@ def open_set_class_marginal(
     weighted = jnp.where(valid[:, None], known[:, None] * predictions, 0.0)
     summed, count = psum((weighted.sum(0), jnp.where(valid, known, 0.0).sum()), axis_name)
     return summed / jnp.where(count == 0, 1.0, count)
+
+
+def energies(logits: jax.Array, noise_robust_logits: jax.Array) -> jax.Array:
+    """float32 `[N]`: what speaks for an example's being of a class, (logsumexp(z_i) + logsumexp(z_N,i)) / 2.
+
+    Source: energies of Liu et al., NeurIPS 2020, arXiv 2010.03759, in the mean of two models.
+    """
+    models = (each.astype(jnp.float32) for each in (logits, noise_robust_logits))
+    return sum(jax.nn.logsumexp(each, axis=-1) for each in models) / EPSILON
+
+
+def energy_level(energies: jax.Array, known_share: float | jax.Array) -> jax.Array:
+    """The level `[]` at which the mean of sigmoid(energies - level) is the share; 0 for a share of 1."""
+    share = jnp.asarray(known_share, jnp.float32)
+    return _level(energies, jnp.ones(energies.shape, bool), share, None)
 
 
 def _cost(logits, noise_robust_logits, marginal, share, valid, axis_name):

@@ -251,6 +251,11 @@ class Recipe:
         changes = {name: value for name, value in own.items() if value is not None}
         return spec.training_set or self._set, dataclasses.replace(self._settings, **changes)
 
+    def change_term(self, name: str, **changes: Any) -> None:
+        """Changes numbers of a model's term that only the auxiliaries could tell, before it is trained."""
+        spec = self._specs[name]
+        self._specs[name] = dataclasses.replace(spec, term=dataclasses.replace(spec.term, **changes))
+
     def train(self, name: str) -> TrainedModel:
         """A trained model, by its name: trained now, gone on with, or read from its last checkpoint."""
         if name not in self._trained:

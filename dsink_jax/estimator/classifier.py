@@ -14,6 +14,7 @@ from dsink_jax.estimator.fitting import fit
 from dsink_jax.estimator.priors import check_prior
 from dsink_jax.estimator.settings import AUTO, NOISE_METHOD, Settings
 from dsink_jax.methods import build_method
+from dsink_jax.open_set import OpenSetAllocation
 
 _METHODS = ("imbalance_method", "noise_method", "base")
 
@@ -51,6 +52,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         noise_method=Settings.noise_method,
         base=Settings.base,
         alpha=Settings.alpha,
+        known_share=Settings.known_share,
         options=Settings.options,
         auxiliary_predictions=Settings.auxiliary_predictions,
         folds=Settings.folds,
@@ -74,6 +76,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self.noise_method = noise_method
         self.base = base
         self.alpha = alpha
+        self.known_share = known_share
         self.options = options
         self.auxiliary_predictions = auxiliary_predictions
         self.folds = folds
@@ -155,7 +158,16 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         X = self._checked(X)
         return self.classes_[self.fitted_.predict(X, self.role, self._checked_prior())]
 
-    def surrogate_labels(self, X: Any) -> Allocation:
+    def known_probability(self, X: Any) -> np.ndarray:
+        """How far examples are known to be of a class, float32 `[M]`; see `FittedDSink.known_probability`.
+
+        Raises:
+          ValueError: if `known_share` was 1, or the target was not trained, `role` being another.
+        """
+        X = self._checked(X)
+        return self.fitted_.known_probability(X)
+
+    def surrogate_labels(self, X: Any) -> Allocation | OpenSetAllocation:
         """Q of the examples, in the order of `classes_`; see `FittedDSink.surrogate_labels`.
 
         Raises:

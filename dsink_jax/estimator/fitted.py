@@ -9,13 +9,13 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO, Final, Literal, Self, get_args
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dsink_jax import allocation
+from dsink_jax import allocation, open_set
 from dsink_jax.allocation import Allocation
 from dsink_jax.errors import InputError, StorageError, check_known
 from dsink_jax.estimator.descriptions import as_json, settings_as_json
@@ -24,6 +24,7 @@ from dsink_jax.estimator.priors import Prior, check_prior, convert
 from dsink_jax.estimator.selection import Selection
 from dsink_jax.estimator.settings import Settings
 from dsink_jax.methods import TrainingFacts, build_method
+from dsink_jax.open_set import OpenSetAllocation
 from dsink_jax.paths import check_local_path
 from dsink_jax.training import Standardization, TrainedModel
 
@@ -32,12 +33,24 @@ Role = Literal["target", "noise_robust", "imbalance_robust"]
 ADJUSTED: Final = "noise_robust_adjusted"
 Predicted = Literal[Role, "noise_robust_adjusted"]
 
-_FORMAT = "dsink-jax fitted 4"
+_FORMAT = "dsink-jax fitted 5"
 _ABOUT, _PRIOR, _SHARES, _SEPARATOR = "about", "class_prior", "class_shares", "/"
 _STANDARDIZATION, _FACTS = "standardization", "facts"
 _LEAST_SHARE = np.finfo(np.float32).tiny
 # Settings that a file has no words for: they trained, and are not needed to predict.
 _ONLY_TRAIN = ("preprocess", "optimizer")
+
+
+class Known(NamedTuple):
+    """Which examples of the training set were taken to be of a class.
+
+    Attributes:
+      share: how large a part of them.
+      level: the energy at which an example is as likely of a class as not; see `known_probability`.
+    """
+
+    share: float
+    level: float
 
 
 class FittedDSink:
@@ -54,6 +67,7 @@ class FittedDSink:
         out where something was chosen by them (see `dsink_jax.noise_model`), otherwise f_N's mean prediction.
       selection: what was chosen by labels held out (`dsink_jax.estimator.selection`), or None if nothing was,
         or the models are from a file.
+      known: which training examples were taken to be of a class; None where all were.
       prior: which shares of the classes predictions are for unless a call says otherwise, see `logits`; may
         be set. Shares are kept so that they sum to 1.
     """
@@ -69,11 +83,12 @@ class FittedDSink:
         devices: Sequence[jax.Device] | None = None,
         prior: Any = "balanced",
         selection: Selection | None = None,
+        known: Known | None = None,
     ):
         """See `fit` and `load`."""
         self.parts, self.standardization, self.kind = dict(parts), standardization, kind
         self.settings, self.class_prior, self.class_shares = settings, class_prior, class_shares
-        self.prior, self.selection = prior, selection
+        self.prior, self.selection, self.known = prior, selection, known
         self._devices = list(jax.local_devices() if devices is None else devices)
 
     @property
@@ -155,12 +170,43 @@ class FittedDSink:
         """f_L's mean prediction over the inputs, float32 `[C]`; see `dsink_jax.class_marginal`."""
         return np.asarray(allocation.class_marginal(jnp.asarray(self._logits(inputs, "imbalance_robust"))))
 
-    def surrogate_labels(self, inputs: Any) -> Allocation:
-        """Q of the inputs, solved for all of them together; see `dsink_jax.surrogate_labels`."""
+    def known_probability(self, inputs: Any) -> np.ndarray:
+        """How far inputs are known to be of a class, float32 `[M]` in [0, 1], each by itself.
+
+        sigmoid(energy - level): the energy is (logsumexp(z) + logsumexp(z_N)) / 2 of the logits z of the
+        target and z_N of f_N, and the level is the one at which the mean over the training set is its known
+        share. Examples of no class have low energies; the order means more than the number.
+
+        Raises:
+          InputError: for inputs that are not like those of the training, or if the models were fitted with a
+            `known_share` of 1, or without the target.
+
+        Source: energies of Liu et al., NeurIPS 2020, arXiv 2010.03759.
+        """
+        if self.known is None:
+            raise InputError(
+                "These models took all examples to be of a class. Fit with known_share below 1, or "
+                "'estimated', and with the target."
+            )
+        found = open_set.energies(self._logits(inputs, "target"), self._logits(inputs, "noise_robust"))
+        known = jax.nn.sigmoid(found - self.known.level)
+        return np.asarray(known if self.known.share < 1 else jnp.ones_like(known))
+
+    def surrogate_labels(self, inputs: Any) -> Allocation | OpenSetAllocation:
+        """Q of the inputs, solved for all of them together; see `dsink_jax.surrogate_labels`.
+
+        Of models that were fitted with a `known_share`, that of `dsink_jax.open_set_surrogate_labels`: the
+        inputs should then hold about that share of examples of a class.
+        """
         target, noise_robust, imbalance_robust = (
             jnp.asarray(self._logits(inputs, role)) for role in get_args(Role)
         )
-        return allocation.surrogate_labels(target, noise_robust, allocation.class_marginal(imbalance_robust))
+        if self.known is None:
+            marginal = allocation.class_marginal(imbalance_robust)
+            return allocation.surrogate_labels(target, noise_robust, marginal)
+        share = self.known.share
+        marginal = open_set.open_set_class_marginal(imbalance_robust, target, noise_robust, share)
+        return open_set.open_set_surrogate_labels(target, noise_robust, marginal, share)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one `.npz` file of arrays and JSON, which `load` reads; whole or not at all.
@@ -202,6 +248,7 @@ class FittedDSink:
             "settings": settings_as_json(self.settings),
             "kind": self.kind._asdict(),
             "methods": {role: as_json(part.method) for role, part in self.parts.items()},
+            "known": None if self.known is None else self.known._asdict(),
             "prior": self.prior if isinstance(self.prior, str) else self.prior.tolist(),
         }
         # Numbers of NumPy are as good as any.
@@ -257,7 +304,8 @@ class FittedDSink:
                 variables = _variables(path, model, kind, standardization is not None, leaves)
                 parts[spec.name] = TrainedModel(model, method, facts, variables)
         estimated = arrays[_PRIOR], arrays[_SHARES]
-        return cls(parts, standardization, kind, settings, *estimated, devices, about["prior"])
+        known = None if about["known"] is None else Known(**about["known"])
+        return cls(parts, standardization, kind, settings, *estimated, devices, about["prior"], known=known)
 
 
 def _objects(settings):

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from dsink_jax.estimator.cautions import warn_of_hopeless
 from dsink_jax.estimator.descriptions import settings_as_json
 from dsink_jax.estimator.directory import checkpoint_folder, describe_data, fit_directory
-from dsink_jax.estimator.fitted import FittedDSink
+from dsink_jax.estimator.fitted import FittedDSink, Known
 from dsink_jax.estimator.inputs import (
     InputKind,
     check_inputs,
@@ -21,8 +21,9 @@ from dsink_jax.estimator.inputs import (
 )
 from dsink_jax.estimator.priors import check_prior
 from dsink_jax.estimator.selection import Selection, select
-from dsink_jax.estimator.settings import Settings, changed
-from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST, Recipe, Watching
+from dsink_jax.estimator.settings import ESTIMATED, Settings, changed
+from dsink_jax.open_set import energies, energy_level, estimate_known_share
+from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST, TARGET, Recipe, Watching
 from dsink_jax.training import make_progress
 from dsink_jax.training.parallel import total_devices
 from dsink_jax.training_set import TrainingSet
@@ -108,8 +109,13 @@ def fit(
         selection = select_for(training_set, settings, devices, verbose)
         if selection is not None:
             recipe = make_recipe(target, checkpoints, selection)
+        known_share = _known_share(recipe, settings) if target else None
         parts = recipe.train_all()
         of_training = {role: recipe.training_logits(role) for role in (IMBALANCE_ROBUST, NOISE_ROBUST)}
+        known = None
+        if known_share is not None:
+            energy = energies(recipe.training_logits(TARGET), of_training[NOISE_ROBUST])
+            known = Known(known_share, float(energy_level(energy, known_share)))
     warn_of_hopeless(training_set.labels, of_training)
     mean_prediction = _mean_prediction(of_training[NOISE_ROBUST])
     class_shares = mean_prediction
@@ -119,7 +125,7 @@ def fit(
         mean_prediction = np.full_like(mean_prediction, 1 / len(mean_prediction))
     estimated = mean_prediction, class_shares
     return FittedDSink(
-        parts, training_set.standardization, kind, settings, *estimated, devices, prior, selection
+        parts, training_set.standardization, kind, settings, *estimated, devices, prior, selection, known
     )
 
 
@@ -191,6 +197,19 @@ def recipe_maker(training_set: TrainingSet, settings: Settings, devices: Sequenc
         )
 
     return make
+
+
+def _known_share(recipe, settings):
+    """The share of examples that are of a class; None where all are."""
+    if not settings.is_open_set:
+        return None
+    if settings.known_share != ESTIMATED:
+        return float(settings.known_share)
+    for role in (IMBALANCE_ROBUST, NOISE_ROBUST):
+        recipe.train(role)
+    share = estimate_known_share(*(recipe.training_logits(role) for role in (IMBALANCE_ROBUST, NOISE_ROBUST)))
+    recipe.change_term(TARGET, known_share=share)
+    return share
 
 
 def _tell_fold(name, number, folds):

@@ -9,7 +9,16 @@ from typing import Any, Literal, get_args
 
 from dsink_jax.data import Preprocess
 from dsink_jax.errors import InputError, check_known
-from dsink_jax.methods import DSink, Method, MethodLike, TrainingFacts, build_method, check_method_name
+from dsink_jax.methods import (
+    Distillation,
+    DSink,
+    Method,
+    MethodLike,
+    OpenSetDSink,
+    TrainingFacts,
+    build_method,
+    check_method_name,
+)
 from dsink_jax.methods.registry import all_options
 from dsink_jax.models import MODELS, Model, Network, check_model_name, check_model_takes, make_model
 from dsink_jax.recipe import TARGET, AuxiliaryPredictions, ModelSpec, auxiliary_specs
@@ -17,6 +26,7 @@ from dsink_jax.training import OptimizerSettings, TrainingSettings
 from dsink_jax.training.optimizer import OptimizerLike
 
 AUTO = "auto"  # a method that is left open
+ESTIMATED = "estimated"  # a known share that is
 NOISE_METHOD, _WEIGHT_DECAY = "elr", 5e-4  # where nothing is chosen
 EPOCHS, _LEAST_STEPS, _ALPHA = 30, 1000, 10.0
 
@@ -36,6 +46,9 @@ class Settings:
       base: what the target optimises beside the D-SINK loss, likewise.
       alpha: weight of the D-SINK loss, at least 0; None for 10, and for 100 where something is chosen by
         labels held out: the auxiliary models then know more than the labels do.
+      known_share: share of the examples that are of a class, in (0, 1], where others are in the training set
+        with labels all the same; `estimated` to take what the energies of f_L and f_N say; see
+        `dsink_jax.open_set_dsink_loss` and `estimate_known_share`. The target learns little of the others.
       options: options of methods that are given by name, under the names that flags have, such as
         `{"coteaching_noise_rate": "estimated"}`.
       auxiliary_predictions: what the target learns from: f_N and f_L run on its own augmented inputs
@@ -70,6 +83,7 @@ class Settings:
     noise_method: MethodLike = AUTO
     base: MethodLike = "logit_adjustment"
     alpha: float | None = None
+    known_share: float | Literal["estimated"] = 1.0
     options: Mapping[str, Any] | None = None
     auxiliary_predictions: AuxiliaryPredictions = "online"
     folds: int = 5
@@ -115,6 +129,11 @@ class Settings:
             not isinstance(self.alpha, numbers.Real) or not 0 <= self.alpha < float("inf")
         ):
             raise InputError(f"alpha must be at least 0, got {self.alpha!r}.")
+        share = self.known_share
+        if isinstance(share, bool) or (
+            not 0 < share <= 1 if isinstance(share, numbers.Real) else share != ESTIMATED
+        ):
+            raise InputError(f"known_share must be in (0, 1] or {ESTIMATED!r}, got {share!r}.")
         if self.model is None or isinstance(self.model, int | float):
             raise InputError(
                 f"model must be a name ({', '.join(MODELS)}), a module, or a function that makes one, "
@@ -172,6 +191,18 @@ class Settings:
         """Whether a network by name is trained on feature vectors."""
         return isinstance(self.model, str) and len(shape) == 1
 
+    @property
+    def is_open_set(self) -> bool:
+        """Whether some examples may be of no class."""
+        return self.known_share != 1
+
+    def _term(self, alpha) -> Distillation:
+        if not self.is_open_set:
+            return DSink(alpha)
+        share = self.known_share
+        # An estimate needs the auxiliary models; it takes the place of the 1 when they are there.
+        return OpenSetDSink(alpha, known_share=1.0 if isinstance(share, str) else float(share))
+
     def _options_of(self, method):
         """The options of a method that is given by name."""
         own = {one.full_name: one.name for one in all_options() if one.method == method}
@@ -200,7 +231,7 @@ class Settings:
                 TARGET,
                 methods["base"],
                 "target",
-                DSink(_ALPHA if self.alpha is None else float(self.alpha)),
+                self._term(_ALPHA if self.alpha is None else float(self.alpha)),
                 auxiliary_predictions=self.auxiliary_predictions,
                 average_decay=self.average_decay,
                 label=labels["base"],

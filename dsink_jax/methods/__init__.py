@@ -17,7 +17,7 @@ from dsink_jax.methods.combined import AdjustedNoiseRobust, Ensemble
 from dsink_jax.methods.coteaching import CoTeaching
 from dsink_jax.methods.cross_entropy import CrossEntropy, LabelSmoothing
 from dsink_jax.methods.decoupled import ClassifierRetraining, TauNormalization
-from dsink_jax.methods.distillation import Distillation, DSink, NaiveDistillation
+from dsink_jax.methods.distillation import Distillation, Distilled, DSink, NaiveDistillation, OpenSetDSink
 from dsink_jax.methods.dividemix import DivideMix
 from dsink_jax.methods.early_learning import EarlyLearningRegularization
 from dsink_jax.methods.forward_correction import ForwardCorrection
@@ -55,6 +55,7 @@ __all__ = [
     "CrossEntropy",
     "DSink",
     "Distillation",
+    "Distilled",
     "DivideMix",
     "EarlyLearningRegularization",
     "Ensemble",
@@ -71,6 +72,7 @@ __all__ = [
     "MethodLoss",
     "Mixup",
     "NaiveDistillation",
+    "OpenSetDSink",
     "PostHocLogitAdjustment",
     "SoftBootstrapping",
     "SymmetricCrossEntropy",

@@ -5,8 +5,9 @@ inputs as they are, and both auxiliary models' predictions for the same inputs.
 """
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 
 from dsink_jax import losses
@@ -20,8 +21,23 @@ from dsink_jax.allocation import (
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.losses._checks import check_at_least, check_range
 from dsink_jax.methods.base import Batch, Options
+from dsink_jax.open_set import open_set_class_marginal, open_set_surrogate_labels
 
 LossScale = Literal["bounded", "sum"]
+
+
+class Distilled(NamedTuple):
+    """What a term makes of a batch.
+
+    Attributes:
+      values: float32 `[n]`, loss of each example.
+      metrics: diagnostics by name, float32 `[]` or `[n]`.
+      base_weights: float32 `[n]`, what the base losses are multiplied by; None for 1.
+    """
+
+    values: jax.Array
+    metrics: dict[str, jax.Array]
+    base_weights: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +80,8 @@ class Distillation(Options):
             total = total / jnp.maximum(1.0, 0.5 * (1.0 + alpha))
         return total
 
-    def values(self, logits, batch: Batch, axis_name: str | None):
-        """Per-example loss float32 `[n]` of the method's prediction `[n, C]`, and diagnostics by name."""
+    def values(self, logits, batch: Batch, axis_name: str | None) -> Distilled:
+        """The losses of the method's prediction `[n, C]`."""
         raise NotImplementedError
 
 
@@ -91,8 +107,7 @@ class DSink(Distillation):
         super().__post_init__()
         self.check(check_range, "threshold", 0.0, 2.0, low_open=True)
         self.check(check_range, "epsilon", 0.0, 1e6, low_open=True)
-        if not isinstance(self.max_iterations, int) or not 1 <= self.max_iterations < 2**31:
-            raise InputError(f"max_iterations must be an integer of at least 1, got {self.max_iterations!r}.")
+        _check_limit(self.max_iterations)
 
     def values(self, logits, batch, axis_name):
         """See `Distillation.values`."""
@@ -108,11 +123,66 @@ class DSink(Distillation):
             axis_name=axis_name,
         )
         values = losses.divergence_from_labels(logits, allocation.labels, where=batch.where)
-        return values, {
-            "marginal_error": allocation.marginal_error,
-            "sinkhorn_iterations": allocation.iterations.astype(jnp.float32),
-            "sinkhorn_converged": allocation.converged.astype(jnp.float32),
-        }
+        return Distilled(values, _solver_metrics(allocation))
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenSetDSink(Distillation):
+    """D-SINK where a share of the examples is of no class; see `dsink_jax.open_set_dsink_loss`.
+
+    Each example's loss, that of the base too, counts by how far it is known to be of a class.
+
+    Attributes:
+      alpha: final weight of the term, at least 0.
+      warmup_epochs: epochs at the start with weight 0.
+      ramp_epochs: epochs of linear growth to alpha after that.
+      loss_scale: `bounded` or `sum`.
+      known_share: share of the examples that are of a class, in (0, 1].
+      threshold: L1 error of the masses at which the solver stops.
+      max_iterations: limit of Sinkhorn iterations.
+    """
+
+    known_share: float = 1.0
+    threshold: float = DEFAULT_THRESHOLD
+    max_iterations: int = DEFAULT_MAX_ITERATIONS
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check(check_range, "known_share", 0.0, 1.0, low_open=True)
+        self.check(check_range, "threshold", 0.0, 2.0, low_open=True)
+        _check_limit(self.max_iterations)
+
+    def values(self, logits, batch, axis_name):
+        """See `Distillation.values`."""
+        how = {"where": batch.where, "axis_name": axis_name}
+        marginal = open_set_class_marginal(
+            batch.imbalance_robust_logits, logits, batch.noise_robust_logits, self.known_share, **how
+        )
+        allocation = open_set_surrogate_labels(
+            logits,
+            batch.noise_robust_logits,
+            marginal,
+            self.known_share,
+            threshold=self.threshold,
+            max_iterations=self.max_iterations,
+            **how,
+        )
+        divergence = losses.divergence_from_labels(logits, allocation.labels, where=batch.where)
+        metrics = {**_solver_metrics(allocation), "known": allocation.known}
+        return Distilled(allocation.known * divergence, metrics, allocation.known)
+
+
+def _solver_metrics(allocation):
+    return {
+        "marginal_error": allocation.marginal_error,
+        "sinkhorn_iterations": allocation.iterations.astype(jnp.float32),
+        "sinkhorn_converged": allocation.converged.astype(jnp.float32),
+    }
+
+
+def _check_limit(max_iterations):
+    if not isinstance(max_iterations, int) or not 1 <= max_iterations < 2**31:
+        raise InputError(f"max_iterations must be an integer of at least 1, got {max_iterations!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,4 +214,4 @@ class NaiveDistillation(Distillation):
             self.noise_weight,
             where=batch.where,
         )
-        return values, {}
+        return Distilled(values, {})

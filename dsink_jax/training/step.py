@@ -262,14 +262,15 @@ def _losses(method, term, logits, batch, rows, context):
         return _Losses(base.values, base.example_state, dict(base.metrics), predicted)
     # Every network is drawn to a Q of its own; the diagnostics are the last one's.
     each = [of_inputs] if method.networks == 1 else list(of_inputs[:, None])
-    distillation = jnp.zeros(len(batch.labels), jnp.float32)
-    for one in each:
-        values, metrics = term.values(method.predict(one, context.facts), batch, context.axis_name)
-        distillation += values
+    found = [term.values(method.predict(one, context.facts), batch, context.axis_name) for one in each]
+    distillation = jnp.stack([one.values for one in found]).sum(0)
+    own, metrics = base.values, found[-1].metrics
+    if found[-1].base_weights is not None:
+        own = own * jnp.stack([one.base_weights for one in found]).mean(0)
     return _Losses(
-        term.combine(base.values, distillation, context.epoch),
+        term.combine(own, distillation, context.epoch),
         base.example_state,
-        {**base.metrics, "base": base.values, "distillation": distillation, **metrics},
+        {**base.metrics, "base": own, "distillation": distillation, **metrics},
         method.predict(of_inputs, context.facts),
     )
 

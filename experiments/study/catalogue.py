@@ -182,6 +182,14 @@ STUDIES: dict[str, Study] = {
         figures=("bases",),
         beside={dsink(base=base).name: (base,) for base in _BASES},
     ),
+    "tabasco": Study(
+        "D-SINK on top of TABASCO",
+        "Does D-SINK add to a base that is made for both troubles, as in the paper's Table 6?",
+        _DEFAULT,
+        (alone("tabasco"), dsink(base="tabasco"), dsink()),
+        figures=("bases",),
+        beside={dsink(base="tabasco").name: ("tabasco",)},
+    ),
     "auxiliaries": Study(
         "D-SINK for pairs of auxiliary methods",
         "Does any pair of an imbalance-robust and a noise-robust model do?",

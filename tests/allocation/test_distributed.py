@@ -218,7 +218,7 @@ def term_on_a_device(logits, noise_robust, imbalance_robust, where):
     batch = Batch(logits, labels, where, noise_robust, imbalance_robust)
 
     def total(logits):
-        values, metrics = DSink().values(logits, batch, "batch")
+        values, metrics, _ = DSink().values(logits, batch, "batch")
         return values.sum(), (values, metrics)
 
     (_, (values, metrics)), gradient = jax.value_and_grad(total, has_aux=True)(logits)

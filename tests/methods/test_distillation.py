@@ -20,6 +20,7 @@ from dsink_jax.methods import (
     EarlyLearningRegularization,
     LogitAdjustment,
     NaiveDistillation,
+    OpenSetDSink,
     make_facts,
     numbers_of,
     static_part,
@@ -127,7 +128,7 @@ def test_bounded_weights(alpha):
 
 
 def test_dsink_is_the_divergence_to_q():
-    values, metrics = DSink().values(jnp.asarray(LOGITS), full_batch(), None)
+    values, metrics, _ = DSink().values(jnp.asarray(LOGITS), full_batch(), None)
     np.testing.assert_allclose(values, divergence(allocation(LOGITS), LOGITS), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         values, losses.dsink_loss(LOGITS, NOISE_ROBUST, IMBALANCE_ROBUST), rtol=1e-5, atol=1e-6
@@ -150,7 +151,7 @@ def test_gradient_of_dsink_by_hand():
 
 def test_padding_has_no_part_in_dsink():
     where = np.array([True] * 5 + [False] * 3)
-    values, _ = DSink().values(jnp.asarray(LOGITS), full_batch(where), None)
+    values, *_ = DSink().values(jnp.asarray(LOGITS), full_batch(where), None)
     labels = allocation(LOGITS[where], NOISE_ROBUST[where], IMBALANCE_ROBUST[where])
     np.testing.assert_allclose(values[where], divergence(labels, LOGITS[where]), rtol=1e-4, atol=1e-5)
     assert not values[~where].any()
@@ -166,6 +167,22 @@ def test_solver_limits_are_passed_on():
     assert (loose["sinkhorn_converged"], loose["sinkhorn_iterations"]) == (0, 10)
 
 
+def test_open_set_dsink_weighs_both_losses_by_what_is_known():
+    values, metrics, weights = OpenSetDSink(known_share=0.6).values(jnp.asarray(LOGITS), full_batch(), None)
+    expected = losses.open_set_dsink_loss(LOGITS, NOISE_ROBUST, IMBALANCE_ROBUST, known_share=0.6)
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(weights, metrics["known"])
+    assert weights.mean() == pytest.approx(0.6, abs=1e-5) and np.ptp(weights) > 0.1
+
+
+def test_open_set_dsink_is_dsink_where_all_are_known():
+    values, _, weights = OpenSetDSink().values(jnp.asarray(LOGITS), full_batch(), None)
+    np.testing.assert_allclose(
+        values, DSink().values(jnp.asarray(LOGITS), full_batch(), None).values, rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_array_equal(weights, 1)
+
+
 def naive_by_hand(noise_weight, logits):
     term = noise_weight * divergence(softmax(NOISE_ROBUST), logits)
     return term + (1 - noise_weight) * divergence(softmax(IMBALANCE_ROBUST), logits)
@@ -173,7 +190,7 @@ def naive_by_hand(noise_weight, logits):
 
 @pytest.mark.parametrize("noise_weight", [0.0, 0.3, 0.5, 1.0])
 def test_naive_distillation_by_hand(noise_weight):
-    values, metrics = NaiveDistillation(noise_weight=noise_weight).values(LOGITS, full_batch(), None)
+    values, metrics, _ = NaiveDistillation(noise_weight=noise_weight).values(LOGITS, full_batch(), None)
     np.testing.assert_allclose(values, naive_by_hand(noise_weight, LOGITS), rtol=1e-4, atol=1e-5)
     assert metrics == {}
 
@@ -273,6 +290,26 @@ def test_terms_join_the_loss_of_every_method(name):
             np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-6)
         changed = zip(*map(jax.tree.leaves, (after.params, alone.params)), strict=True)
         assert all(np.abs(new - old).max() > 1e-6 for new, old in changed)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "coteaching"])
+def test_unknown_examples_count_less_in_the_base_too(name):
+    method = build(name)
+    model = linear_model(method.networks, 1.0)
+    state, _, _ = one_step(method, None, model)
+    flat = np.asarray(full_batch().inputs, np.float64).reshape(EXAMPLES, -1)
+    each = [(flat @ np.asarray(kernel)).astype(np.float32) for kernel in jax.tree.leaves(state.params)]
+    _, _, metrics = one_step(method, OpenSetDSink(3.0, known_share=0.7), model)
+    found = [OpenSetDSink(known_share=0.7).values(one, full_batch(), None) for one in each]
+    weights = np.mean([one.base_weights for one in found], 0)
+    np.testing.assert_allclose(metrics["known"], 0.7, rtol=1e-4)
+    np.testing.assert_allclose(metrics["distillation"], sum(one.values.mean() for one in found), rtol=1e-3)
+    np.testing.assert_allclose(
+        metrics["loss"], (metrics["base"] + 3 * metrics["distillation"]) / 2, rtol=1e-3
+    )
+    if name == "cross_entropy":
+        losses_of_base = -np.log(softmax(each[0].astype(np.float64))[np.arange(EXAMPLES), LABELS])
+        np.testing.assert_allclose(metrics["base"], (weights * losses_of_base).mean(), rtol=1e-3)
 
 
 # Trainings.
