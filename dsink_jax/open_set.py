@@ -29,6 +29,7 @@ from dsink_jax.array_checks import (
 from dsink_jax.collectives import all_gather, psum
 from dsink_jax.errors import InputError
 
+ESTIMATED = "estimated"  # a known share that is
 # Halvings of the interval in which the level of "none of these" is sought: float32 has no finer one.
 _HALVINGS = 40
 # Two Gaussians count as two kinds of examples if their means are this many standard deviations apart. From 2
@@ -205,8 +206,8 @@ def energies(logits: jax.Array, noise_robust_logits: jax.Array) -> jax.Array:
 
     Source: energies of Liu et al., NeurIPS 2020, arXiv 2010.03759, in the mean of two models.
     """
-    models = (each.astype(jnp.float32) for each in (logits, noise_robust_logits))
-    return sum(jax.nn.logsumexp(each, axis=-1) for each in models) / EPSILON
+    own, other = (jax.nn.logsumexp(z.astype(jnp.float32), axis=-1) for z in (logits, noise_robust_logits))
+    return (own + other) / EPSILON
 
 
 def energy_level(energies: jax.Array, known_share: float | jax.Array) -> jax.Array:

@@ -254,6 +254,8 @@ class Recipe:
     def change_term(self, name: str, **changes: Any) -> None:
         """Changes numbers of a model's term that only the auxiliaries could tell, before it is trained."""
         spec = self._specs[name]
+        if spec.term is None:
+            raise ValueError(f"{name} has no term.")
         self._specs[name] = dataclasses.replace(spec, term=dataclasses.replace(spec.term, **changes))
 
     def train(self, name: str) -> TrainedModel:

@@ -16,6 +16,7 @@ import pathlib
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from dsink_jax.report import percent
 from dsink_jax.training import TrainingDivergedError
 
 # Parameters that messages of the library speak of, and that there are flags for.
-_NAMED = ("label_column", "id_column", "noise_method")
+_NAMED = ("label_column", "id_column", "noise_method", "known_share")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Flags:
     """How f_L is trained."""
     noise_method: str = AUTO
     """How f_N is trained; auto chooses for features, and is elr for images."""
+    known_share: float | Literal["estimated"] = 1.0
+    """Share of the examples that are of one of the classes, if others are among them; or estimated."""
     folds: int = 5
     """Parts that the data is split into; each is judged by models that were trained on the others."""
     epochs: int | None = None
@@ -144,7 +147,7 @@ def run(flags: Flags) -> int:
             verbose=not flags.quiet,
         )
     models = logits.noise_robust, logits.imbalance_robust, logits.others
-    found = audit.find_label_errors(data.labels, *models, judged=logits.judged)
+    found = audit.find_label_errors(data.labels, *models, judged=logits.judged, known_share=flags.known_share)
     cautions = [
         in_flags(caution, _NAMED) for caution in audit.cautions(data, found, logits.noise_robust, flags.folds)
     ]

@@ -79,7 +79,8 @@ def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
     Args:
       inputs: `[M, D]` or `[M, H, W, channels]`; see `dsink_jax.fit`.
       labels: integers `[M]` in 0..C-1, as given.
-      **how: see `out_of_sample_logits`.
+      **how: see `out_of_sample_logits`; with a `known_share` below 1, or `estimated`, examples of no class
+        are told from wrong labels, see `find_label_errors`.
 
     Raises:
       InputError: as `out_of_sample_logits`.
@@ -95,4 +96,6 @@ def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
     """
     found = out_of_sample_logits(inputs, labels, **how)
     models = found.noise_robust, found.imbalance_robust, found.others
-    return find_label_errors(np.asarray(labels), *models, judged=found.judged)
+    own = how.get("settings") or Settings()
+    share = how.get("known_share", own.known_share)
+    return find_label_errors(np.asarray(labels), *models, judged=found.judged, known_share=share)

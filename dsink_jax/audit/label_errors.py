@@ -11,14 +11,16 @@ common, because a rare class has too few examples to tell how it is mistaken.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import log_softmax
 
-from dsink_jax import allocation
+from dsink_jax import allocation, open_set
 from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.errors import InputError
 from dsink_jax.noise_model import fit_noise_model
+from dsink_jax.open_set import ESTIMATED
 
 _COMMON = 0.5  # weight of what all classes have in common
 _LEAST = -30.0  # of a logit next to its row's largest
@@ -28,8 +30,8 @@ class LabelErrors(NamedTuple):
     """What is to be said of labels. Arrays of NumPy.
 
     Attributes:
-      wrong_probability: float32 `[M]` in [0, 1], probability that the given label is wrong; NaN where that
-        could not be judged.
+      wrong_probability: float32 `[M]` in [0, 1], probability that the given label is wrong, because another
+        class is true or none is; NaN where that could not be judged.
       proposed: int32 `[M]`, the most probable true class. It can be the given one of a label that `is_wrong`,
         where the others together are more probable but none of them is; files and pages then name the
         likeliest of the others.
@@ -39,6 +41,8 @@ class LabelErrors(NamedTuple):
       class_marginal: float32 `[C]`, estimated shares of the true classes.
       noise: float32 `[C, C]`, estimated P(given | true), rows sum to 1; halfway to what is common to all
         classes.
+      known: float32 `[M]` in [0, 1], how far each example is known to be of a class at all; None where that
+        was not asked. The other attributes, but the first, are about examples of a class.
     """
 
     wrong_probability: np.ndarray
@@ -48,6 +52,14 @@ class LabelErrors(NamedTuple):
     surrogate_labels: np.ndarray
     class_marginal: np.ndarray
     noise: np.ndarray
+    known: np.ndarray | None = None
+
+    @property
+    def is_none(self) -> np.ndarray:
+        """Bool `[M]`, whether an example is more probably of no class than of one; False if not judged."""
+        if self.known is None:
+            return np.zeros(len(self.proposed), bool)
+        return (self.known < 0.5) & ~np.isnan(self.wrong_probability)
 
     @property
     def is_wrong(self) -> np.ndarray:
@@ -70,6 +82,7 @@ def find_label_errors(
     other_logits: Sequence[np.ndarray] = (),
     *,
     judged: np.ndarray | None = None,
+    known_share: float | str = 1.0,
 ) -> LabelErrors:
     """Finds labels that are probably wrong.
 
@@ -81,6 +94,9 @@ def find_label_errors(
       other_logits: the same of any more models; all count alike.
       judged: bool `[M]`, False where the models cannot know the class that is given, as that of the only
         example there is of it; all True if left out.
+      known_share: share of the examples that are of a class, in (0, 1]; `estimated` to find it by
+        `dsink_jax.estimate_known_share`. Below 1 logits count as they are, no log-probabilities: which
+        examples are of none is told by the energies of f_N and f_L.
 
     Returns:
       The `LabelErrors`.
@@ -112,6 +128,7 @@ def find_label_errors(
         raise InputError(
             f"judged must be one bool for each of {count} examples, got {list(np.shape(judged))}."
         )
+    known = _known(noise_robust_logits, imbalance_robust_logits, known_share)
     together = sum(log_softmax(logits, axis=-1) for logits in models) / np.float32(len(models))
     model = fit_noise_model(together, labels, balanced=False)
     scaled = jnp.asarray(together / np.float32(model.temperature))
@@ -121,7 +138,7 @@ def find_label_errors(
     noise = (1 - _COMMON) * model.transition_matrix + _COMMON * _common(model.transition_matrix, labels)
     probabilities = surrogate * noise.T[labels]
     probabilities /= np.maximum(probabilities.sum(-1, keepdims=True), np.finfo(np.float32).tiny)
-    wrong = 1 - probabilities[np.arange(count), labels]
+    wrong = 1 - probabilities[np.arange(count), labels] * (1 if known is None else known)
     return LabelErrors(
         wrong_probability=wrong if judged is None else np.where(judged, wrong, np.float32("nan")),
         proposed=probabilities.argmax(-1).astype(np.int32),
@@ -130,7 +147,25 @@ def find_label_errors(
         surrogate_labels=surrogate,
         class_marginal=model.class_shares,
         noise=noise,
+        known=known,
     )
+
+
+def _known(noise_robust_logits, imbalance_robust_logits, share):
+    """How far each example is known, by the energies of both models; None where all examples are."""
+    if isinstance(share, str) and share == ESTIMATED:
+        share = open_set.estimate_known_share(imbalance_robust_logits, noise_robust_logits)
+    elif isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 < share <= 1:
+        raise InputError(f"known_share must be in (0, 1] or {ESTIMATED!r}, got {share!r}.")
+    elif share == 1:
+        return None
+    energies = open_set.energies(jnp.asarray(imbalance_robust_logits), jnp.asarray(noise_robust_logits))
+    known = (
+        jax.nn.sigmoid(energies - open_set.energy_level(energies, share))
+        if share < 1
+        else jnp.ones_like(energies)
+    )
+    return np.asarray(known, np.float32)
 
 
 def _checked(logits):

@@ -15,6 +15,9 @@ from dsink_jax.report.document import document
 from dsink_jax.report.gallery import displayable, png_data_uri
 
 COLUMNS = ("rank", "example", "given", "proposed", "wrong_probability", "confidence", "wrong")
+KNOWN = "known"
+"""One more column where examples of no class were looked for: how far each is known to be of one."""
+NONE = "none of these"
 _MOST_WRONG = 0.75  # of a class, from which on it is doubted
 _HEAD = ("example", "given", "proposed", "wrong with probability")
 
@@ -30,12 +33,14 @@ def table(data: Labelled, found: LabelErrors) -> str:
       Lines with `COLUMNS`: the name of the example; its given label and the proposed one, which is the most
       probable other class if the given one is probably wrong, and else the same; the probabilities that the
       given one is wrong and that the proposed one is right; and `yes` or `no`. Where a label could not be
-      judged there is no probability, and `unknown`.
+      judged there is no probability, and `unknown`. Of examples that are probably of no class the proposed
+      label is `none of these`; where such were looked for `KNOWN` is the last column.
     """
     proposed, confidence = _proposals(data, found)
+    names = (*data.class_names, NONE)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
+    rows.writerow(COLUMNS if found.known is None else (*COLUMNS, KNOWN))
     for rank, i in enumerate(found.ranking, start=1):
         said = [
             f"{found.wrong_probability[i]:.4f}",
@@ -44,8 +49,8 @@ def table(data: Labelled, found: LabelErrors) -> str:
         ]
         if np.isnan(found.wrong_probability[i]):
             said = ["", "", "unknown"]
-        labels = (data.class_names[data.labels[i]], data.class_names[proposed[i]])
-        rows.writerow([rank, data.names[i], *labels, *said])
+        known = [] if found.known is None else [f"{found.known[i]:.4f}"]
+        rows.writerow([rank, data.names[i], names[data.labels[i]], names[proposed[i]], *said, *known])
     return text.getvalue()
 
 
@@ -56,6 +61,7 @@ def summary(data: Labelled, found: LabelErrors, shown: int = 10) -> str:
     lines = [
         f"{wrong:,} of {count:,} labels are probably wrong ({percent(wrong / count)} %); "
         f"expected in all: {percent(expected)} %",
+        *_of_none(found),
         "",
         align([("given label", "examples", "wrong", "share", "est. true"), *by_class(data, found)], left=1),
     ]
@@ -122,7 +128,8 @@ def by_class(data: Labelled, found: LabelErrors) -> list[tuple[str, ...]]:
     """For each class: examples given it, how many probably wrongly, and how many there truly are."""
     given = np.bincount(data.labels, minlength=len(data.class_names))
     wrong = np.bincount(data.labels[found.is_wrong], minlength=len(data.class_names))
-    true = found.probabilities.sum(0)
+    known = 1.0 if found.known is None else found.known[:, None]
+    true = (known * found.probabilities).sum(0)
     return [
         (name, f"{g:,}", f"{w:,}", f"{percent(w / g) if g else '-'} %", f"{t:,.0f}")
         for name, g, w, t in zip(data.class_names, given, wrong, true, strict=True)
@@ -150,6 +157,7 @@ def page(
         [
             f"<p>{wrong:,} of {len(data.labels):,} labels are probably wrong. Expected wrong in all: "
             f"{percent(_expected(found))} %.</p>",
+            *(f"<p>{line}.</p>" for line in _of_none(found)),
             *(f"<p><strong>{html.escape(caution)}</strong></p>" for caution in cautions),
             "<h2>Class by class</h2>",
             _html_table(head, by_class(data, found)),
@@ -157,6 +165,17 @@ def page(
             _gallery(data, found, worst) if is_image else _html_table(_HEAD, _worst(data, found, worst)),
         ],
     )
+
+
+def _of_none(found):
+    """A line on examples of no class, where they were looked for."""
+    if found.known is None:
+        return []
+    none = int(found.is_none.sum())
+    return [
+        f"{none:,} of these examples are probably of none of the classes; expected in all: "
+        f"{percent(float(1 - found.known.mean()))} %"
+    ]
 
 
 def _expected(found):
@@ -173,7 +192,7 @@ def _html_table(head, rows):
 
 
 def _proposals(data, found):
-    """The label to put in each one's place, and its probability.
+    """The label to put in each one's place, C for none of them, and its probability.
 
     A label can be wrong more probably than not and yet be the most probable one, where the others share what
     it lacks: it is then the likeliest of the others that is to be looked at.
@@ -182,17 +201,24 @@ def _proposals(data, found):
     others = found.probabilities.copy()
     others[rows, data.labels] = -1
     proposed = np.where(found.is_wrong, others.argmax(-1), data.labels)
-    return proposed, found.probabilities[rows, proposed]
+    confidence = found.probabilities[rows, proposed]
+    if found.known is None:
+        return proposed, confidence
+    none = found.is_none
+    return np.where(none, len(data.class_names), proposed), np.where(
+        none, 1 - found.known, found.known * confidence
+    )
 
 
 def _worst(data, found, rows):
     """Example, given and proposed label, and probability that it is wrong, as text."""
     proposed, _ = _proposals(data, found)
+    names = (*data.class_names, NONE)
     return [
         (
             data.names[i],
-            data.class_names[data.labels[i]],
-            data.class_names[proposed[i]],
+            names[data.labels[i]],
+            names[proposed[i]],
             f"{found.wrong_probability[i]:.3f}",
         )
         for i in rows
@@ -202,8 +228,9 @@ def _worst(data, found, rows):
 def _gallery(data, found, rows):
     items = []
     classes, confidence = _proposals(data, found)
+    names = (*data.class_names, NONE)
     for i, image in zip(rows, displayable(data.inputs[rows]), strict=True):
-        given, proposed = (html.escape(data.class_names[k]) for k in (data.labels[i], classes[i]))
+        given, proposed = (html.escape(names[k]) for k in (data.labels[i], classes[i]))
         name = html.escape(data.names[i], quote=True)
         items.append(
             f'<li><img src="{png_data_uri(image)}" alt="example {name}, given label {given}" '

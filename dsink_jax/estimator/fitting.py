@@ -21,8 +21,8 @@ from dsink_jax.estimator.inputs import (
 )
 from dsink_jax.estimator.priors import check_prior
 from dsink_jax.estimator.selection import Selection, select
-from dsink_jax.estimator.settings import ESTIMATED, Settings, changed
-from dsink_jax.open_set import energies, energy_level, estimate_known_share
+from dsink_jax.estimator.settings import Settings, changed
+from dsink_jax.open_set import ESTIMATED, energies, energy_level, estimate_known_share
 from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST, TARGET, Recipe, Watching
 from dsink_jax.training import make_progress
 from dsink_jax.training.parallel import total_devices
@@ -164,7 +164,7 @@ def select_for(
         how,
         settings.model_for(training_set.num_classes, shape),
         choose_noise_method=settings.leaves_noise_method_open,
-        weight_decay=settings.weight_decay,
+        weight_decay=settings.weight_decay_of_heads,
         alpha=settings.alpha,
         seed=int(settings.seed),
         # Heads are small: over several devices each step takes longer.

@@ -21,13 +21,15 @@ from dsink_jax.methods import (
 )
 from dsink_jax.methods.registry import all_options
 from dsink_jax.models import MODELS, Model, Network, check_model_name, check_model_takes, make_model
+from dsink_jax.open_set import ESTIMATED
 from dsink_jax.recipe import TARGET, AuxiliaryPredictions, ModelSpec, auxiliary_specs
 from dsink_jax.training import OptimizerSettings, TrainingSettings
 from dsink_jax.training.optimizer import OptimizerLike
 
 AUTO = "auto"  # a method that is left open
-ESTIMATED = "estimated"  # a known share that is
 NOISE_METHOD, _WEIGHT_DECAY = "elr", 5e-4  # where nothing is chosen
+# Of heads where examples may be of no class: more makes logits alike, and energies tell them less.
+_OPEN_SET_WEIGHT_DECAY = 1e-4
 EPOCHS, _LEAST_STEPS, _ALPHA = 30, 1000, 10.0
 
 
@@ -62,7 +64,7 @@ class Settings:
       learning_rate: highest learning rate; it falls to 0 along a cosine.
       momentum: of SGD, in [0, 1).
       weight_decay: at least 0; added to the gradient by SGD, decoupled by AdamW. None to choose it for
-        feature vectors, 5e-4 for others.
+        feature vectors, 1e-4 for those where `known_share` is not 1, 5e-4 for others.
       selection: whether what is left open of `noise_method` and `weight_decay` is chosen by labels held out,
         for feature vectors and networks by name; see `dsink_jax.estimator.selection`. False for the method as
         published: f_N by ELR, weight decay 5e-4.
@@ -186,6 +188,13 @@ class Settings:
         open_to_choice = self.leaves_noise_method_open or self.weight_decay is None
         steps_by_name = isinstance(self.optimizer, str)
         return self.selection and open_to_choice and steps_by_name and self.trains_heads(shape)
+
+    @property
+    def weight_decay_of_heads(self) -> float | None:
+        """Weight decay where something is chosen by labels held out; None if that is to be chosen too."""
+        if self.weight_decay is None and self.is_open_set:
+            return _OPEN_SET_WEIGHT_DECAY
+        return self.weight_decay
 
     def trains_heads(self, shape: tuple[int, ...]) -> bool:
         """Whether a network by name is trained on feature vectors."""

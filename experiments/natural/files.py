@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from dsink_jax.data.npz_files import read_npz
 from dsink_jax.errors import InputError
@@ -85,6 +86,47 @@ def read_labelled_texts(path: pathlib.Path) -> LabelledTexts:
     return LabelledTexts(
         path, np.array([row["split"] for row in rows]), [row["text"] for row in rows], gold, weak, names
     )
+
+
+class Queries(NamedTuple):
+    """CLINC150: queries, and which intents belong together.
+
+    Attributes:
+      split: names `[R]` of the parts that rows are of.
+      texts: R texts.
+      intent: int64 `[R]` in 0..C-1, or -1 out of scope.
+      in_imbalanced: bool `[R]`, whether a row is of the authors' own imbalanced training set.
+      domain: `[C]` names of the domains that intents are of.
+    """
+
+    split: np.ndarray
+    texts: list[str]
+    intent: np.ndarray
+    in_imbalanced: np.ndarray
+    domain: np.ndarray
+
+
+def read_queries(folder: pathlib.Path) -> Queries:
+    """Reads CLINC150 from its folder: `clinc150.csv.gz`, `label_names.txt` and `domain_names.txt`.
+
+    Raises:
+      InputError: if a file is missing or damaged, or an intent has no domain.
+    """
+    path = folder / "clinc150.csv.gz"
+    columns = ("split", "text", "label", "in_imbalanced")
+    try:
+        rows = pd.read_csv(path, usecols=columns, keep_default_na=False, dtype=str)
+        intent = rows["label"].to_numpy(str).astype(np.int64)
+        imbalanced = rows["in_imbalanced"].to_numpy(str) == "1"
+        pairs = (folder / "domain_names.txt").read_text(encoding="utf-8").splitlines()
+        domain_of = dict(line.split("\t") for line in pairs if line)
+        names = read_class_names(folder / "label_names.txt", intent)
+        domain = np.array([domain_of[name] for name in names])
+    except InputError:
+        raise
+    except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
+        raise InputError(f"{folder} cannot be read as CLINC150: {error}.") from error
+    return Queries(rows["split"].to_numpy(str), rows["text"].tolist(), intent, imbalanced, domain)
 
 
 def read_class_names(path: pathlib.Path, labels: np.ndarray) -> tuple[str, ...]:

@@ -8,6 +8,7 @@
     python -m experiments.study overhead --help           # what D-SINK adds to an epoch: trains nothing
     python -m experiments.study natural --data-dir DIR    # sets whose labels are wrong by themselves
     python -m experiments.study natural-audit --data-dir DIR  # and which of these labels are found
+    python -m experiments.study open-set --data-dir DIR   # examples of no class in the training set
 
 trains what is missing under --runs-dir, adds the numbers to results/STUDY/*.csv and draws tables and figures
 from those files. The same command again goes on where it stopped; studies share what they have in common.
@@ -48,8 +49,9 @@ _OTHERS = {
     "solver-accuracy": ("accuracy.csv", "experiments.solver_accuracy"),
     "natural": ("natural.csv", "experiments.natural.command"),
     "natural-audit": ("natural-audit.csv", "experiments.natural.audit"),
+    "open-set": ("open-set.csv", "experiments.natural.open_set"),
 }
-_WITH_OWN_FLAGS = {name: _OTHERS[name][1] for name in ("overhead", "natural", "natural-audit")}
+_WITH_OWN_FLAGS = {name: module for name, (_, module) in _OTHERS.items() if name != "solver-accuracy"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,6 +108,25 @@ def test_a_table_from_the_command_line(digits, tmp_path):
 
 
 @pytest.mark.slow
+def test_examples_of_no_class_from_the_command_line(tmp_path, capsys):
+    """Eights and nines, given the other labels by chance."""
+    data = load_digits()
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.permutation(len(data.target))[:900])
+    strange = data.target[rows] >= 8
+    given = np.where(strange, rng.integers(0, 8, 900), data.target[rows])
+    np.savez(tmp_path / "data.npz", features=data.data[rows], labels=given)
+    share = f"{1 - strange.mean():.3f}"
+    assert run(flags_of([str(tmp_path / "data.npz"), "--known-share", share, "--quiet"])) == 0
+    assert "probably of none of the classes" in capsys.readouterr().out
+    with open(tmp_path / "data-audit" / "labels.csv", newline="") as file:
+        table = {int(row["example"]): row for row in csv.DictReader(file)}
+    none = np.array([table[i]["proposed"] == "none of these" for i in range(900)])
+    known = np.array([float(table[i]["known"]) for i in range(900)])
+    assert (known[~strange][:, None] > known[strange]).mean() > 0.85
+    assert none[strange].mean() > 4 * none[~strange].mean()
+
+
 def test_a_folder_of_images(digits, tmp_path, capsys):
     write_folder(tmp_path / "scans", digits, 120)
     flags = Flags(

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import log_softmax
+from scipy.optimize import brentq
+from scipy.special import expit, log_softmax, logsumexp
 
 from allocation_references import reference_labels
-from dsink_jax import InputError
+from dsink_jax import InputError, estimate_known_share
 from dsink_jax.audit import find_label_errors
 from dsink_jax.noise_model import fit_noise_model
 
@@ -144,3 +145,51 @@ def test_bad_input_is_named(arguments, said):
     with pytest.raises(InputError) as caught:
         find_label_errors(*arguments)
     assert said in str(caught.value)
+
+
+def with_unknown(unknown=100):
+    """The same, and examples that no model is sure of."""
+    labels, noise_robust, imbalance_robust, _ = models(sharpness=6.0)
+    rng = np.random.default_rng(9)
+    more = rng.normal(size=(2, unknown, 4))
+    given = rng.integers(0, 4, unknown)
+    of_two = (np.concatenate(pair) for pair in zip((noise_robust, imbalance_robust), more, strict=True))
+    return np.concatenate([labels, given]), *of_two
+
+
+def test_known_is_the_sigmoid_of_the_energy_above_the_level():
+    labels, noise_robust, imbalance_robust = with_unknown()
+    energy = (logsumexp(noise_robust, 1) + logsumexp(imbalance_robust, 1)) / 2
+    level = brentq(lambda b: expit(energy - b).mean() - 0.75, -50, 50)
+    found = find_label_errors(labels, noise_robust, imbalance_robust, known_share=0.75)
+    np.testing.assert_allclose(found.known, expit(energy - level), atol=1e-4)
+    # The rest is as it would be, but for labels of examples of no class.
+    closed = find_label_errors(labels, noise_robust, imbalance_robust)
+    assert closed.known is None and not closed.is_none.any()
+    np.testing.assert_array_equal(found.probabilities, closed.probabilities)
+    rows = np.arange(len(labels))
+    expected = 1 - found.probabilities[rows, labels] * expit(energy - level)
+    np.testing.assert_allclose(found.wrong_probability, expected, atol=1e-4)
+    assert found.is_none[300:].mean() > 0.9 > 0.1 > found.is_none[:300].mean()
+    assert found.is_wrong[found.is_none].all()
+
+
+def test_an_estimated_share_is_that_of_the_energies():
+    labels, noise_robust, imbalance_robust = with_unknown()
+    found = find_label_errors(labels, noise_robust, imbalance_robust, known_share="estimated")
+    share = estimate_known_share(imbalance_robust, noise_robust)
+    assert found.known.mean() == pytest.approx(share, abs=1e-4)
+    assert share == pytest.approx(0.75, abs=0.05)
+
+
+def test_where_the_energies_are_of_one_kind_all_are_known():
+    labels, noise_robust, imbalance_robust, _ = models()
+    found = find_label_errors(labels, noise_robust, imbalance_robust, known_share="estimated")
+    assert (found.known == 1).all()
+
+
+@pytest.mark.parametrize("share", [0, 1.5, "guessed", None, True, float("nan")])
+def test_shares_out_of_range_are_refused(share):
+    labels, noise_robust, imbalance_robust, _ = models(20)
+    with pytest.raises(InputError, match=r"known_share must be in \(0, 1\]"):
+        find_label_errors(labels, noise_robust, imbalance_robust, known_share=share)

@@ -56,6 +56,28 @@ def test_what_cannot_be_judged_is_said_to_be_unknown():
         audit.find_label_errors(data.labels, knowing, knowing, judged=np.ones(5, bool))
 
 
+def test_examples_of_no_class_are_told_from_wrong_labels():
+    data = labelled([0, 0, 1, 1, 2, 2])
+    probabilities = np.full((6, 3), 0.05, np.float32)
+    probabilities[range(6), [0, 1, 1, 1, 2, 2]] = 0.9
+    known = np.float32([0.9, 0.9, 0.2, 0.9, 0.9, 0.1])
+    wrong = 1 - known * probabilities[range(6), data.labels]
+    wrong[5] = np.nan  # not judged
+    best = probabilities.argmax(1), probabilities.max(1)
+    found = audit.LabelErrors(wrong, *best, probabilities, *[np.zeros(0)] * 3, known)
+    rows = {row["example"]: row for row in csv.DictReader(audit.table(data, found).splitlines())}
+    assert [rows[i]["proposed"] for i in "012345"] == ["a", "b", "none of these", "b", "c", "c"]
+    assert [rows[i]["wrong"] for i in "012345"] == ["no", "yes", "yes", "no", "no", "unknown"]
+    assert [rows[i]["known"] for i in "0125"] == ["0.9000", "0.9000", "0.2000", "0.1000"]
+    assert [rows[i]["confidence"] for i in "012"] == ["0.8100", "0.8100", "0.8000"]
+    summary, page = audit.summary(data, found), audit.page(data, found, "")
+    assert "1 of these examples are probably of none of the classes; expected in all: 35.0 %" in summary
+    assert "probably of none of the classes" in page and "<td>none of these</td>" in page
+    # Of the examples each class has its known part: 0.9 * (0.9 + 5 * 0.05) and so on.
+    true = (known[:, None] * probabilities).sum(0)
+    assert [row[-1] for row in audit.by_class(data, found)] == [f"{number:,.0f}" for number in true]
+
+
 def test_what_speaks_against_a_finding():
     data = labelled([0, 0, 0, 1, 1, 2])
     knowing = np.eye(3)[data.labels]
