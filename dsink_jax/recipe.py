@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from dsink_jax.data import batches
-from dsink_jax.data.corruption import check_class_numbers
+from dsink_jax.data.corruption import check_observed
 from dsink_jax.errors import InputError
 from dsink_jax.methods import AdjustedNoiseRobust, Distillation, Ensemble, Method, static_part
 from dsink_jax.methods.hooks import TwoStages
@@ -181,7 +181,7 @@ class Recipe:
         self._trained: dict[str, TrainedModel] = {}
         self._training_logits: dict[str, np.ndarray] = {}
         self._out_of_fold: dict[str, OutOfFold] = {}
-        check_class_numbers(training_set.labels, training_set.num_classes, "Labels")
+        check_observed(training_set.labels, training_set.num_classes)
         batches.check_batch_size(settings.batch_size, total_devices(self._devices))
         for spec in self._specs.values():
             self._check(spec)
@@ -224,6 +224,9 @@ class Recipe:
 
     def _check_labels(self, spec, data):
         _, settings = self._of(spec)
+        if spec.method.several_labels != (data.labels.ndim == 2):
+            kind = "indicators [M, C] of several labels" if data.labels.ndim == 2 else "one label an example"
+            raise InputError(f"{spec.name}: {type(spec.method).__name__} is not for {kind}.")
         try:
             spec.method.check_facts(data.facts(settings.epochs))
         except InputError as error:
@@ -364,10 +367,12 @@ class Recipe:
         seen = np.zeros(len(data.labels), bool)
         for number, model in enumerate(trained):
             held_out = np.flatnonzero(fold == number)
-            known = np.bincount(data.labels[fold != number], minlength=data.num_classes) > 0
+            others = data.labels[fold != number]
+            several = others.ndim == 2
+            known = others.any(0) if several else np.bincount(others, minlength=data.num_classes) > 0
             predicted = self._predict(model, data.rows(held_out).inputs)
             logits[held_out] = np.where(known, predicted, -np.inf)
-            seen[held_out] = known[data.labels[held_out]]
+            seen[held_out] = True if several else known[data.labels[held_out]]
         return OutOfFold(logits, seen)
 
     def _train_stages(self, spec):

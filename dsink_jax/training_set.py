@@ -21,7 +21,7 @@ class TrainingSet:
 
     Attributes:
       inputs: `[M, ...]`, an array or a `data.Source` to stream from.
-      labels: integer `[M]` in 0..C-1, as observed.
+      labels: integer `[M]` in 0..C-1, as observed; or 0 and 1 `[M, C]`, which of several labels each has.
       num_classes: C.
       class_counts: numbers `[C]`, examples of each class as far as methods may know; None for those of the
         observed labels.
@@ -43,6 +43,9 @@ class TrainingSet:
     def facts(self, epochs: int) -> TrainingFacts:
         """What methods may know."""
         counts = self.class_counts
+        if self.labels.ndim == 2:
+            facts = make_facts(self.labels.sum(0), epochs)
+            return facts._replace(class_prior=self.labels.mean(0, dtype=np.float64).astype(np.float32))
         if counts is None:
             counts = np.bincount(self.labels, minlength=self.num_classes)
         return make_facts(counts, epochs, self.transition_matrix)
@@ -71,12 +74,17 @@ class TrainingSet:
 def make_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Int `[M]`, the fold of each example: those of a class are dealt out in turn, in random order.
 
+    Of several labels, `[M, C]`, the rarest that an example has counts as its class.
+
     Raises:
       InputError: for fewer than 2 folds, or more than there are examples.
     """
     if not isinstance(folds, int | np.integer) or not 2 <= folds <= len(labels):
         raise InputError(f"folds must be between 2 and the number of examples, {len(labels)}, got {folds!r}.")
     rng = np.random.default_rng((seed, _FOLD_STREAM))
+    if labels.ndim == 2:
+        rarity = np.where(labels > 0, labels.sum(0), len(labels) + 1)
+        labels = np.where(labels.any(1), rarity.argmin(1), labels.shape[1])
     shuffled = rng.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     fold = np.empty(len(labels), np.int64)

@@ -293,6 +293,19 @@ def check_class_numbers(labels: np.ndarray, num_classes: int, what: str) -> np.n
     return labels.astype(np.int64)  # NumPy counts no uint64
 
 
+def check_observed(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels int64 `[M]` in [0, C), or indicators of several labels int64 `[M, C]`; else `InputError`."""
+    labels = np.asarray(labels)
+    if labels.ndim != 2:
+        return check_class_numbers(labels, num_classes, "Labels")
+    if not (np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool):
+        raise InputError(f"Indicators of labels must be integers or bool, got {labels.dtype}.")
+    shape = list(labels.shape)
+    if labels.shape[1] != num_classes or not np.isin(labels, (0, 1)).all():
+        raise InputError(f"Indicators of labels must be 0 and 1 [M, {num_classes}], got {shape}.")
+    return labels.astype(np.int64)
+
+
 def _shorten(counts):
     if len(set(counts.tolist())) == 1:
         return f"{len(counts)} x {counts[0]}"

@@ -5,7 +5,7 @@ from typing import Any, Self, get_args
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from dsink_jax.allocation import Allocation
 from dsink_jax.errors import check_known
@@ -14,6 +14,7 @@ from dsink_jax.estimator.fitting import fit
 from dsink_jax.estimator.priors import check_prior
 from dsink_jax.estimator.settings import AUTO, NOISE_METHOD, Settings
 from dsink_jax.methods import build_method
+from dsink_jax.multilabel import MultilabelAllocation
 from dsink_jax.open_set import OpenSetAllocation
 
 _METHODS = ("imbalance_method", "noise_method", "base")
@@ -26,10 +27,11 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
     a method that is given as an object are parameters too, such as `noise_method__momentum`. And two of
     `FittedDSink.logits`: `role`, which of the models predicts (the target is trained only if it is that, f_L
     and f_N always are), and `prior`, which shares of the classes it predicts for, an array being in the order
-    of `classes_`. `set_params(prior=...)` after `fit` changes predictions without another.
+    of `classes_`; None is `balanced`, and `estimated` where examples have several labels.
+    `set_params(prior=...)` after `fit` changes predictions without another.
 
     Attributes:
-      classes_: the labels, sorted, `[C]`.
+      classes_: the labels, sorted, `[C]`; 0..C-1 where examples have several.
       n_features_in_: D.
       fitted_: the `FittedDSink`, with the auxiliary models.
 
@@ -47,7 +49,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         model=Settings.model,
         *,
         role="target",
-        prior="balanced",
+        prior=None,
         imbalance_method=Settings.imbalance_method,
         noise_method=Settings.noise_method,
         base=Settings.base,
@@ -112,12 +114,16 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
           X: features `[M, D]`, numbers.
-          y: labels `[M]` of any kind, as observed; at least two different ones.
+          y: labels `[M]` of any kind, as observed, at least two different ones; or 0 and 1 `[M, C]`, which of
+            several labels each example has.
 
         Raises:
           ValueError: for anything else, or parameters out of range.
         """
-        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2, multi_output=True)
+        y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+        if y.ndim == 2:
+            return self._fit(X, y, np.arange(y.shape[1]))
         try:
             self.classes_, labels = np.unique(y, return_inverse=True)
         except TypeError:  # they cannot be sorted
@@ -130,6 +136,10 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"A classifier needs at least 2 classes, and the labels are of one class: {y[0]}."
             )
+        return self._fit(X, labels, self.classes_)
+
+    def _fit(self, X, labels, classes):
+        self.classes_ = classes
         check_known("role", self.role, get_args(Predicted))
         given = self.get_params(deep=False)
         role, prior = given.pop("role"), given.pop("prior")
@@ -156,7 +166,8 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """The most probable labels `[M]`; see `predict_proba`."""
         X = self._checked(X)
-        return self.classes_[self.fitted_.predict(X, self.role, self._checked_prior())]
+        found = self.fitted_.predict(X, self.role, self._checked_prior())
+        return found.astype(int) if self.fitted_.several_labels else self.classes_[found]
 
     def known_probability(self, X: Any) -> np.ndarray:
         """How far examples are known to be of a class, float32 `[M]`; see `FittedDSink.known_probability`.
@@ -167,7 +178,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         X = self._checked(X)
         return self.fitted_.known_probability(X)
 
-    def surrogate_labels(self, X: Any) -> Allocation | OpenSetAllocation:
+    def surrogate_labels(self, X: Any) -> Allocation | OpenSetAllocation | MultilabelAllocation:
         """Q of the examples, in the order of `classes_`; see `FittedDSink.surrogate_labels`.
 
         Raises:
@@ -181,4 +192,11 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         return validate_data(self, X, dtype=np.float32, reset=False)
 
     def _checked_prior(self):
-        return check_prior(self.prior, len(self.classes_))
+        if self.prior is None:
+            return "estimated" if self.fitted_.several_labels else "balanced"
+        return check_prior(self.prior, len(self.classes_), several_labels=self.fitted_.several_labels)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

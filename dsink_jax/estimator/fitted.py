@@ -20,10 +20,15 @@ from dsink_jax.allocation import Allocation
 from dsink_jax.errors import InputError, StorageError, check_known
 from dsink_jax.estimator.descriptions import as_json, settings_as_json
 from dsink_jax.estimator.inputs import InputKind, check_inputs
-from dsink_jax.estimator.priors import Prior, check_prior, convert
+from dsink_jax.estimator.priors import Prior, check_prior, convert, convert_several
 from dsink_jax.estimator.selection import Selection
 from dsink_jax.estimator.settings import Settings
 from dsink_jax.methods import TrainingFacts, build_method
+from dsink_jax.multilabel import (
+    MultilabelAllocation,
+    multilabel_class_marginal,
+    multilabel_surrogate_labels,
+)
 from dsink_jax.open_set import OpenSetAllocation
 from dsink_jax.paths import check_local_path
 from dsink_jax.training import Standardization, TrainedModel
@@ -55,6 +60,9 @@ class Known(NamedTuple):
 
 class FittedDSink:
     """The D-SINK target with its two auxiliary models, trained.
+
+    Where examples have several labels (`several_labels`), logits are those of a sigmoid for each label,
+    shares are those of the examples with each label, and predictions are indicators.
 
     Attributes:
       parts: the models by role: network, method, facts, variables and the history of the training.
@@ -97,6 +105,14 @@ class FittedDSink:
         return self.parts["noise_robust"].facts
 
     @property
+    def several_labels(self) -> bool:
+        """Whether an example may have several labels, or none."""
+        return self.parts["noise_robust"].method.several_labels
+
+    def _checked_prior(self, prior):
+        return check_prior(prior, self.num_classes, several_labels=self.several_labels)
+
+    @property
     def num_classes(self) -> int:
         """C."""
         return self.facts.num_classes
@@ -108,7 +124,7 @@ class FittedDSink:
 
     @prior.setter
     def prior(self, prior):
-        self._prior = check_prior(prior, self.num_classes)
+        self._prior = self._checked_prior(prior)
 
     def logits(self, inputs: Any, role: Predicted = "target", prior: Any = None) -> np.ndarray:
         """Logits float32 `[M, C]`, whose softmax is the prediction.
@@ -132,7 +148,12 @@ class FittedDSink:
         Source: the adjustment, Menon et al., ICLR 2021, arXiv 2007.07314, with f_N's own prior.
         """
         check_known("role", role, get_args(Predicted))
-        prior = self.prior if prior is None else check_prior(prior, self.num_classes)
+        prior = self.prior if prior is None else self._checked_prior(prior)
+        if self.several_labels:
+            balanced = self._logits(inputs, "noise_robust" if role == ADJUSTED else role)
+            if isinstance(prior, str) and prior == "balanced":
+                return balanced
+            return convert_several(balanced, self.class_shares if isinstance(prior, str) else prior)
         if isinstance(prior, str) and prior == "balanced":
             return self._logits(inputs, role)
         balanced = self._logits(inputs, ADJUSTED if role == "noise_robust" else role)
@@ -157,18 +178,22 @@ class FittedDSink:
         return self.parts[role].logits(array, self.standardization, self._devices)
 
     def predict_proba(self, inputs: Any, role: Predicted = "target", prior: Any = None) -> np.ndarray:
-        """Probabilities float32 `[M, C]`, rows summing to 1; see `logits`."""
+        """Probabilities float32 `[M, C]`, rows summing to 1 unless of several labels; see `logits`."""
         logits = self.logits(inputs, role, prior)
+        if self.several_labels:
+            return np.asarray(jax.nn.sigmoid(logits))
         shifted = np.exp(logits - logits.max(-1, keepdims=True))
         return shifted / shifted.sum(-1, keepdims=True)
 
     def predict(self, inputs: Any, role: Predicted = "target", prior: Any = None) -> np.ndarray:
-        """Most probable classes int32 `[M]`; see `logits`."""
-        return self.logits(inputs, role, prior).argmax(-1).astype(np.int32)
+        """Most probable classes int32 `[M]`, of several labels 0 and 1 `[M, C]`; see `logits`."""
+        logits = self.logits(inputs, role, prior)
+        return (logits > 0).astype(np.int32) if self.several_labels else logits.argmax(-1).astype(np.int32)
 
     def class_marginal(self, inputs: Any) -> np.ndarray:
         """f_L's mean prediction over the inputs, float32 `[C]`; see `dsink_jax.class_marginal`."""
-        return np.asarray(allocation.class_marginal(jnp.asarray(self._logits(inputs, "imbalance_robust"))))
+        mean = multilabel_class_marginal if self.several_labels else allocation.class_marginal
+        return np.asarray(mean(jnp.asarray(self._logits(inputs, "imbalance_robust"))))
 
     def known_probability(self, inputs: Any) -> np.ndarray:
         """How far inputs are known to be of a class, float32 `[M]` in [0, 1], each by itself.
@@ -192,15 +217,19 @@ class FittedDSink:
         known = jax.nn.sigmoid(found - self.known.level)
         return np.asarray(known if self.known.share < 1 else jnp.ones_like(known))
 
-    def surrogate_labels(self, inputs: Any) -> Allocation | OpenSetAllocation:
+    def surrogate_labels(self, inputs: Any) -> Allocation | OpenSetAllocation | MultilabelAllocation:
         """Q of the inputs, solved for all of them together; see `dsink_jax.surrogate_labels`.
 
         Of models that were fitted with a `known_share`, that of `dsink_jax.open_set_surrogate_labels`: the
-        inputs should then hold about that share of examples of a class.
+        inputs should then hold about that share of examples of a class. Of several labels, that of
+        `dsink_jax.multilabel_surrogate_labels`.
         """
         target, noise_robust, imbalance_robust = (
             jnp.asarray(self._logits(inputs, role)) for role in get_args(Role)
         )
+        if self.several_labels:
+            marginal = multilabel_class_marginal(imbalance_robust)
+            return multilabel_surrogate_labels(target, noise_robust, marginal)
         if self.known is None:
             marginal = allocation.class_marginal(imbalance_robust)
             return allocation.surrogate_labels(target, noise_robust, marginal)
@@ -248,6 +277,7 @@ class FittedDSink:
             "settings": settings_as_json(self.settings),
             "kind": self.kind._asdict(),
             "methods": {role: as_json(part.method) for role, part in self.parts.items()},
+            "several_labels": self.several_labels,
             "known": None if self.known is None else self.known._asdict(),
             "prior": self.prior if isinstance(self.prior, str) else self.prior.tolist(),
         }
@@ -297,7 +327,7 @@ class FittedDSink:
         standardization = Standardization(**named[_STANDARDIZATION]) if named[_STANDARDIZATION] else None
         model_for = settings.model_for(facts.num_classes, kind.shape)
         parts = {}
-        for spec in settings.specs(facts, target=True):
+        for spec in settings.specs(facts, target=True, several_labels=about["several_labels"]):
             if leaves := named[spec.name]:
                 method = _method(about["methods"][spec.name], spec.method)
                 model = model_for(method)
@@ -374,7 +404,7 @@ def _read(path):
         for name in (_PRIOR, _SHARES):
             if arrays[name].shape != shape:
                 raise ValueError(f"its {name} has shape {list(arrays[name].shape)}")
-        check_prior(about["prior"], *shape)
+        check_prior(about["prior"], *shape, several_labels=about["several_labels"])
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
+from dsink_jax.errors import InputError
 from dsink_jax.estimator.cautions import warn_of_hopeless
 from dsink_jax.estimator.descriptions import settings_as_json
 from dsink_jax.estimator.directory import checkpoint_folder, describe_data, fit_directory
@@ -19,7 +20,7 @@ from dsink_jax.estimator.inputs import (
     check_observed,
     make_standardization,
 )
-from dsink_jax.estimator.priors import check_prior
+from dsink_jax.estimator.priors import check_prior, convert_several
 from dsink_jax.estimator.selection import Selection, select
 from dsink_jax.estimator.settings import Settings, changed
 from dsink_jax.open_set import ESTIMATED, energies, energy_level, estimate_known_share
@@ -35,7 +36,7 @@ def fit(
     inputs: Any,
     labels: Any,
     *,
-    prior: Any = "balanced",
+    prior: Any = None,
     num_classes: int | None = None,
     settings: Settings | None = None,
     target: bool = True,
@@ -54,10 +55,12 @@ def fit(
         `[M, ...]` of any rank for a network of one's own; numbers. They are standardised over the last axis
         unless `standardize=False`. `[M, H, W]` are grey images for the networks by name. A memory-mapped
         array is streamed.
-      labels: integers `[M]` in 0..C-1, as observed.
+      labels: integers `[M]` in 0..C-1, as observed; or 0 and 1 `[M, C]`, which of several labels each example
+        has, see `FittedDSink`.
       prior: which shares of the classes predictions are for: `balanced`, all classes alike; `estimated`, the
-        true shares in the training set, as found; or shares `[C]`. It changes nothing that is trained, and
-        may be set, or given to a prediction, later; see `FittedDSink.logits`.
+        true shares in the training set, as found; or shares `[C]`. None is `balanced`, and for several labels
+        `estimated`. It changes nothing that is trained, and may be set, or given to a prediction, later; see
+        `FittedDSink.logits`.
       num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
       settings: how; the defaults of `Settings` if left out.
       target: whether to train the target too, or only f_L and f_N.
@@ -89,7 +92,11 @@ def fit(
     settings = changed(settings, changes)
     devices = list(jax.local_devices() if devices is None else devices)
     training_set, kind = make_training_set(inputs, labels, num_classes, settings)
-    prior = check_prior(prior, training_set.num_classes)
+    several = training_set.labels.ndim == 2
+    if several and settings.is_open_set:
+        raise InputError("known_share is for one label an example: leave it out where there may be several.")
+    prior = ("estimated" if several else "balanced") if prior is None else prior
+    prior = check_prior(prior, training_set.num_classes, several_labels=several)
     # All that can be wrong with the call is found before the directory is touched.
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
     checkpoints = checkpoint_folder(directory)
@@ -116,6 +123,13 @@ def fit(
         if known_share is not None:
             energy = energies(recipe.training_logits(TARGET), of_training[NOISE_ROBUST])
             known = Known(known_share, float(energy_level(energy, known_share)))
+    if several:
+        prior_of_given = parts[NOISE_ROBUST].facts.class_prior
+        shares = _shares_of_several(of_training[NOISE_ROBUST], parts[NOISE_ROBUST])
+        return FittedDSink(
+            *(parts, training_set.standardization, kind, settings, prior_of_given, shares),
+            *(devices, prior),
+        )
     warn_of_hopeless(training_set.labels, of_training)
     mean_prediction = _mean_prediction(of_training[NOISE_ROBUST])
     class_shares = mean_prediction
@@ -153,7 +167,7 @@ def select_for(
 ) -> Selection | None:
     """What is chosen by labels held out; None if nothing is to be."""
     shape = training_set.inputs.shape[1:]
-    if not settings.selects(shape):
+    if training_set.labels.ndim == 2 or not settings.selects(shape):
         return None
     if verbose:
         print("choosing by labels held out", flush=True)
@@ -183,7 +197,8 @@ def recipe_maker(training_set: TrainingSet, settings: Settings, devices: Sequenc
         how = _how(training_set, settings, devices)
         if checkpoints is not None:
             how = dataclasses.replace(how, checkpoint_minutes=_SAVED_EVERY)
-        specs = settings.specs(training_set.facts(how.epochs), target)
+        several = training_set.labels.ndim == 2
+        specs = settings.specs(training_set.facts(how.epochs), target, several_labels=several)
         return Recipe(
             training_set,
             specs if selection is None else selection.apply(specs, training_set),
@@ -228,6 +243,13 @@ def _batch_size(settings, count, num_devices):
     """No larger than the data, in powers of two so that data of about the same size shares programs."""
     size = min(settings.batch_size, 1 << (count - 1).bit_length())
     return max(size - size % num_devices, num_devices)
+
+
+def _shares_of_several(logits, f_n):
+    """Share of the examples that truly have each label, float32 `[C]`: f_N's mean for the given shares."""
+    if f_n.method.is_balanced:
+        logits = convert_several(logits, f_n.facts.class_prior)
+    return expit(logits.astype(np.float64)).mean(0).astype(np.float32)
 
 
 def _mean_prediction(logits):

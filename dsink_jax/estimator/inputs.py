@@ -94,10 +94,10 @@ def _check_kind(array, kind):
 
 
 def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np.ndarray, int]:
-    """Labels int32 `[M]` and the number of classes.
+    """Labels int32 `[M]`, or indicators `[M, C]`, and the number of classes.
 
     Args:
-      labels: integers `[M]` in 0..C-1.
+      labels: integers `[M]` in 0..C-1; `[M, C]` are indicators of several labels, see `check_indicators`.
       count: M.
       num_classes: C; None for as many as there are different labels, which must then be 0..C-1 without gaps.
 
@@ -108,6 +108,8 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
         labels = np.asarray(labels)
     except ValueError as error:
         raise InputError(f"The labels are not one array: {error}") from None
+    if labels.ndim == 2:
+        return check_indicators(labels, count, num_classes)
     if labels.ndim != 1 or len(labels) != count or not count:
         raise InputError(
             f"There must be one label for each of {count} examples, at least 1, got {list(labels.shape)}."
@@ -134,6 +136,37 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
     if not isinstance(num_classes, int | np.integer) or num_classes < 2:
         raise InputError(f"num_classes must be an integer of at least 2, got {num_classes!r}.")
     return check_class_numbers(labels, int(num_classes), "Labels"), int(num_classes)
+
+
+def check_indicators(labels: np.ndarray, count: int, num_classes: int | None) -> tuple[np.ndarray, int]:
+    """Which of several labels each example has, int32 `[M, C]`, and C.
+
+    Args:
+      labels: 0 and 1 `[M, C]`, integers, floats or bool.
+      count: M.
+      num_classes: C, or None.
+
+    Raises:
+      InputError: for anything else, or a label that no example has, or all have.
+    """
+    if len(labels) != count or not count or not labels.shape[1]:
+        raise InputError(
+            f"Indicators of labels must be [{count}, C], a row for each example, got {list(labels.shape)}."
+        )
+    if num_classes not in (None, labels.shape[1]):
+        raise InputError(f"num_classes is {num_classes}, and the indicators have {labels.shape[1]} columns.")
+    is_number = labels.dtype.kind in "iufb"
+    if not is_number or not np.isin(labels, (0, 1)).all():
+        other = labels[~np.isin(labels, (0, 1))].flat[0] if is_number else labels.flat[0]
+        raise InputError(
+            f"Indicators of labels must be 0 or 1, whether an example has the label, got {other}."
+        )
+    indicators = labels.astype(np.int32)
+    for number, what in ((0, "no example has"), (count, "every example has")):
+        same = np.flatnonzero(indicators.sum(0) == number)
+        if len(same):
+            raise InputError(f"{what.capitalize()} the label of column {same[0]}: leave the column out.")
+    return indicators, labels.shape[1]
 
 
 def make_standardization(inputs: np.ndarray) -> Standardization:

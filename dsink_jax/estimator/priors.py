@@ -14,13 +14,15 @@ _WORDS = ("balanced", "estimated")
 _FORMS = 'It must be "balanced", "estimated" or an array [C] of class shares.'
 
 
-def check_prior(prior: Any, num_classes: int) -> Prior:
+def check_prior(prior: Any, num_classes: int, *, several_labels: bool = False) -> Prior:
     """The prior as it is kept: one of the words, or shares float64 `[C]` that sum to 1 and cannot be changed.
 
     Args:
       prior: `balanced`, `estimated`, or numbers `[C]` of at least 0, not all 0; any positive multiple is as
         good.
       num_classes: C.
+      several_labels: whether examples may have several: then each share is that of the examples with the
+        label, in (0, 1), and counts as it is.
 
     Raises:
       InputError: for anything else.
@@ -50,12 +52,26 @@ def check_prior(prior: Any, num_classes: int) -> Prior:
             f"The shares of a prior must be finite and at least 0, got {shares[bad][0]} for class "
             f"{int(bad.argmax())}."
         )
+    if several_labels:
+        if not ((shares > 0) & (shares < 1)).all():
+            raise InputError("Of several labels the shares of a prior must be in (0, 1).")
+        shares.flags.writeable = False
+        return shares
     if not shares.any():
         raise InputError("The shares of a prior cannot all be 0.")
     shares /= shares.max()  # their sum alone could be too large
     shares /= shares.sum()
     shares.flags.writeable = False
     return shares
+
+
+def convert_several(balanced_logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Logits float32 `[M, C]` for shares `[C]` of the examples with each label, from balanced ones.
+
+    Source: as for `convert`, each label being a problem of two classes.
+    """
+    shares = np.clip(np.asarray(shares, np.float64), np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).eps)
+    return balanced_logits + (np.log(shares) - np.log1p(-shares)).astype(np.float32)
 
 
 def convert(balanced_logits: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -10,10 +10,12 @@ from typing import Any, Literal, get_args
 from dsink_jax.data import Preprocess
 from dsink_jax.errors import InputError, check_known
 from dsink_jax.methods import (
+    SEVERAL_LABELS,
     Distillation,
     DSink,
     Method,
     MethodLike,
+    MultilabelDSink,
     OpenSetDSink,
     TrainingFacts,
     build_method,
@@ -27,6 +29,7 @@ from dsink_jax.training import OptimizerSettings, TrainingSettings
 from dsink_jax.training.optimizer import OptimizerLike
 
 AUTO = "auto"  # a method that is left open
+_NOISE_METHOD_OF_SEVERAL = "binary_gce"
 NOISE_METHOD, _WEIGHT_DECAY = "elr", 5e-4  # where nothing is chosen
 # Of heads where examples may be of no class: more makes logits alike, and energies tell them less.
 _OPEN_SET_WEIGHT_DECAY = 1e-4
@@ -108,7 +111,7 @@ class Settings:
         for name in ("imbalance_method", "noise_method", "base"):
             method = getattr(self, name)
             if isinstance(method, str):
-                if name != "noise_method" or method != AUTO:
+                if not (name == "noise_method" and method == AUTO) and method not in SEVERAL_LABELS:
                     check_method_name(method)
             elif isinstance(method, Method):  # `set_params` of the one given is to change no fitted model
                 object.__setattr__(self, name, copy.copy(method))
@@ -205,7 +208,9 @@ class Settings:
         """Whether some examples may be of no class."""
         return self.known_share != 1
 
-    def _term(self, alpha) -> Distillation:
+    def _term(self, alpha, several_labels) -> Distillation:
+        if several_labels:
+            return MultilabelDSink(alpha)
         if not self.is_open_set:
             return DSink(alpha)
         share = self.known_share
@@ -217,17 +222,23 @@ class Settings:
         own = {one.full_name: one.name for one in all_options() if one.method == method}
         return {own[name]: value for name, value in (self.options or {}).items() if name in own}
 
-    def specs(self, facts: TrainingFacts, target: bool) -> list[ModelSpec]:
+    def specs(self, facts: TrainingFacts, target: bool, *, several_labels: bool = False) -> list[ModelSpec]:
         """f_L, f_N and, if it is wanted, the target.
+
+        Args:
+          facts: what is known of the training set.
+          target: whether the target is wanted.
+          several_labels: whether an example may have several.
 
         Raises:
           InputError: for an option that is out of range, or one that has to be given and is not.
         """
         given = {name: getattr(self, name) for name in ("imbalance_method", "noise_method", "base")}
         if given["noise_method"] == AUTO:
-            given["noise_method"] = NOISE_METHOD
+            given["noise_method"] = _NOISE_METHOD_OF_SEVERAL if several_labels else NOISE_METHOD
         methods = {
-            name: build_method(method, self._options_of(method), facts) for name, method in given.items()
+            name: build_method(method, self._options_of(method), facts, several_labels=several_labels)
+            for name, method in given.items()
         }
         labels = {name: _in_words(method) for name, method in given.items()}
         specs = auxiliary_specs(
@@ -240,7 +251,7 @@ class Settings:
                 TARGET,
                 methods["base"],
                 "target",
-                self._term(_ALPHA if self.alpha is None else float(self.alpha)),
+                self._term(_ALPHA if self.alpha is None else float(self.alpha), several_labels),
                 auxiliary_predictions=self.auxiliary_predictions,
                 average_decay=self.average_decay,
                 label=labels["base"],

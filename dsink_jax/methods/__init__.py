@@ -31,6 +31,7 @@ from dsink_jax.methods.logit_adjustment import BalancedSoftmax, LogitAdjustment,
 from dsink_jax.methods.mixup import Mixup
 from dsink_jax.methods.registry import (
     METHODS,
+    SEVERAL_LABELS,
     Entry,
     MethodLike,
     build_method,
@@ -40,14 +41,22 @@ from dsink_jax.methods.registry import (
     method_options,
 )
 from dsink_jax.methods.reweighting import TransportReweighting
+from dsink_jax.methods.several_labels import (
+    BinaryGeneralizedCrossEntropy,
+    BinaryLogitAdjustment,
+    MultilabelDSink,
+)
 from dsink_jax.methods.tabasco import Tabasco
 from dsink_jax.methods.transition import estimate_noise_rate, estimate_transition_matrix
 
 __all__ = [
     "METHODS",
+    "SEVERAL_LABELS",
     "AdjustedNoiseRobust",
     "BalancedSoftmax",
     "Batch",
+    "BinaryGeneralizedCrossEntropy",
+    "BinaryLogitAdjustment",
     "ClassBalanced",
     "ClassifierRetraining",
     "CoTeaching",
@@ -71,6 +80,7 @@ __all__ = [
     "MethodLike",
     "MethodLoss",
     "Mixup",
+    "MultilabelDSink",
     "NaiveDistillation",
     "OpenSetDSink",
     "PostHocLogitAdjustment",

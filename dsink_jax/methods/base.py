@@ -24,7 +24,8 @@ class TrainingFacts(NamedTuple):
     Attributes:
       class_counts: float32 `[C]`, examples of each class as far as methods may know; only ratios matter where
         nobody knows the counts.
-      class_prior: float32 `[C]`, their shares.
+      class_prior: float32 `[C]`, their shares; of several labels an example, the share of the examples that
+        have each.
       epochs: float32 `[]`, epochs of the training, those of a first stage if there are two.
       transition_matrix: float32 `[C, C]`, P(observed | true) of synthetic noise; None where it is not known.
     """
@@ -60,7 +61,7 @@ class Batch(NamedTuple):
 
     Attributes:
       inputs: `[n, ...]`, augmented and standardised.
-      labels: int32 `[n]`, observed labels.
+      labels: int32 `[n]`, observed labels; 0 and 1 `[n, C]` for several labels an example.
       where: bool `[n]`, False for padding.
       noise_robust_logits: float32 `[n, C]`, f_N's logits (softmax is its prediction), or None.
       imbalance_robust_logits: float32 `[n, C]`, the same of f_L, or None.
@@ -175,6 +176,7 @@ class Method(Options):
       forward_passes: forward passes of one network for each example, in a step and between epochs, where
         cross-entropy has 1; for the list of methods.
       required: options that have no default of any meaning, with an example for each.
+      several_labels: whether it is for indicators `[n, C]` of several labels an example.
       tempered: whether its option `temperature` divides the logits of predictions, with no part in training.
     """
 
@@ -183,6 +185,7 @@ class Method(Options):
     classifier: ClassVar[Literal["linear", "cosine"]] = "linear"
     forward_passes: ClassVar[float] = 1
     required: ClassVar[Mapping[str, Any]] = {}
+    several_labels: ClassVar[bool] = False
     tempered: ClassVar[bool] = False
 
     @property

@@ -107,7 +107,7 @@ class DSink(Distillation):
         super().__post_init__()
         self.check(check_range, "threshold", 0.0, 2.0, low_open=True)
         self.check(check_range, "epsilon", 0.0, 1e6, low_open=True)
-        _check_limit(self.max_iterations)
+        check_limit(self.max_iterations)
 
     def values(self, logits, batch, axis_name):
         """See `Distillation.values`."""
@@ -123,7 +123,7 @@ class DSink(Distillation):
             axis_name=axis_name,
         )
         values = losses.divergence_from_labels(logits, allocation.labels, where=batch.where)
-        return Distilled(values, _solver_metrics(allocation))
+        return Distilled(values, solver_metrics(allocation))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +150,7 @@ class OpenSetDSink(Distillation):
         super().__post_init__()
         self.check(check_range, "known_share", 0.0, 1.0, low_open=True)
         self.check(check_range, "threshold", 0.0, 2.0, low_open=True)
-        _check_limit(self.max_iterations)
+        check_limit(self.max_iterations)
 
     def values(self, logits, batch, axis_name):
         """See `Distillation.values`."""
@@ -168,11 +168,12 @@ class OpenSetDSink(Distillation):
             **how,
         )
         divergence = losses.divergence_from_labels(logits, allocation.labels, where=batch.where)
-        metrics = {**_solver_metrics(allocation), "known": allocation.known}
+        metrics = {**solver_metrics(allocation), "known": allocation.known}
         return Distilled(allocation.known * divergence, metrics, allocation.known)
 
 
-def _solver_metrics(allocation):
+def solver_metrics(allocation) -> dict[str, jax.Array]:
+    """What a term tells of how Q was solved for."""
     return {
         "marginal_error": allocation.marginal_error,
         "sinkhorn_iterations": allocation.iterations.astype(jnp.float32),
@@ -180,7 +181,8 @@ def _solver_metrics(allocation):
     }
 
 
-def _check_limit(max_iterations):
+def check_limit(max_iterations: int) -> None:
+    """Raises `InputError` for a limit of iterations that is none."""
     if not isinstance(max_iterations, int) or not 1 <= max_iterations < 2**31:
         raise InputError(f"max_iterations must be an integer of at least 1, got {max_iterations!r}.")
 

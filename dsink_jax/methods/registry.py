@@ -25,6 +25,7 @@ from dsink_jax.methods.ldam import LdamDrw
 from dsink_jax.methods.logit_adjustment import BalancedSoftmax, LogitAdjustment, PostHocLogitAdjustment
 from dsink_jax.methods.mixup import Mixup
 from dsink_jax.methods.reweighting import TransportReweighting
+from dsink_jax.methods.several_labels import BinaryGeneralizedCrossEntropy, BinaryLogitAdjustment
 from dsink_jax.methods.tabasco import Tabasco
 
 RobustTo = Literal["imbalance", "noise", "nothing"]
@@ -73,9 +74,16 @@ METHODS: dict[str, Entry] = {
 }
 
 
+SEVERAL_LABELS: dict[str, Entry] = {
+    "binary_logit_adjustment": Entry(BinaryLogitAdjustment, "imbalance", "Menon et al., arXiv 2007.07314"),
+    "binary_gce": Entry(BinaryGeneralizedCrossEntropy, "noise", "Zhang and Sabuncu, arXiv 1805.07836"),
+}
+"""Methods for several labels an example, by name. Settings may leave `binary_` out."""
+
+
 def method_options(name: str) -> dict[str, dataclasses.Field]:
     """The options of a named method by name."""
-    return {field.name: field for field in option_fields(METHODS[name].method)}
+    return {field.name: field for field in option_fields((METHODS | SEVERAL_LABELS)[name].method)}
 
 
 class Option(NamedTuple):
@@ -107,7 +115,11 @@ def check_method_name(name: str) -> None:
 
 
 def build_method(
-    method: MethodLike, options: Mapping[str, Any] | None = None, facts: TrainingFacts | None = None
+    method: MethodLike,
+    options: Mapping[str, Any] | None = None,
+    facts: TrainingFacts | None = None,
+    *,
+    several_labels: bool = False,
 ) -> Method:
     """A method from what a person gave.
 
@@ -115,14 +127,17 @@ def build_method(
       method: one of `METHODS`; or a `Method`, which is given back; or a function of the facts.
       options: options of a named method that are not to have their defaults.
       facts: what is known of the training set, held against what the method needs; None to leave that out.
+      several_labels: whether a name is that of a method for several labels an example, `SEVERAL_LABELS`.
 
     Raises:
       InputError: for an unknown name, an option that is out of range, one that has to be given and is not, or
         a training set that the method cannot learn from.
     """
     if isinstance(method, str):
-        check_method_name(method)
-        name, made = method, _from_name(method, options or {})
+        name = _for_several(method) if several_labels else method
+        if name not in SEVERAL_LABELS:
+            check_method_name(name)
+        made = _from_name(name, options or {})
     else:
         given: Any = method
         is_class = isinstance(given, type) and issubclass(given, Method)
@@ -144,8 +159,17 @@ def build_method(
     return made
 
 
+def _for_several(name):
+    """The name of a method for several labels, which may be given as that for one."""
+    for known in SEVERAL_LABELS:
+        if name in (known, known.removeprefix("binary_")):
+            return known
+    known = ", ".join(SEVERAL_LABELS)
+    raise InputError(f"The method {name!r} is for one label an example. For several there are: {known}.")
+
+
 def _from_name(name, options):
-    method = METHODS[name].method
+    method = (METHODS | SEVERAL_LABELS)[name].method
     for option in options:
         check_known(f"option of {name}", option, method_options(name))
     for option, example in method.required.items():
@@ -161,8 +185,8 @@ def _from_name(name, options):
 
 
 def method_name(method: Method) -> str:
-    """The name of a method among `METHODS`, or that of its class."""
-    names = (name for name, entry in METHODS.items() if entry.method is type(method))
+    """The name of a method among `METHODS` and `SEVERAL_LABELS`, or that of its class."""
+    names = (name for name, entry in (METHODS | SEVERAL_LABELS).items() if entry.method is type(method))
     return next(names, type(method).__name__)
 
 

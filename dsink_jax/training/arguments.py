@@ -51,7 +51,7 @@ class DeviceData(NamedTuple):
     Attributes:
       inputs: `[M, ...]` of any rank and numeric type; or a `Source`, which is streamed: the step is then
         given None here, and the inputs of each batch.
-      labels: int32 `[M]`, observed labels.
+      labels: int32 `[M]`, observed labels; 0 and 1 `[M, C]` for several labels an example.
       noise_robust_logits: float32 `[M, C]`, f_N's logits to be looked up, or None.
       imbalance_robust_logits: float32 `[M, C]`, the same of f_L, or None.
       meta_index: int32 `[K]`, positions of the meta set, class by class, or None. They are left out of the

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsink_jax.data import batches, streaming
-from dsink_jax.data.corruption import check_class_numbers
+from dsink_jax.data.corruption import check_observed
 from dsink_jax.errors import InputError
 from dsink_jax.methods.base import Method, TrainingFacts, numbers_of
 from dsink_jax.methods.distillation import Distillation
@@ -221,7 +221,7 @@ def _is_small(inputs):
 
 def _check_data(method, term, data, num_classes, seed, auxiliaries):
     """Raises `InputError` for what would end in an error inside the step, or in none."""
-    labels = check_class_numbers(data.labels, num_classes, "Labels")
+    labels = check_observed(data.labels, num_classes)
     shape = list(data.inputs.shape)
     if not len(labels) or len(shape) < 2 or shape[0] != len(labels) or 0 in shape:
         raise InputError(f"Inputs must be [M, ...] for {len(labels)} labels, got {shape}.")

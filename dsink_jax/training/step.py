@@ -162,7 +162,7 @@ def make_train_step(program: StepProgram, axis_name: str | None = None) -> Calla
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         opt_state = _in_types_of(state.opt_state, opt_state)
         params = optax.apply_updates(state.params, updates)
-        correct = result.predictions.argmax(-1) == batch.labels
+        correct = _correct(result.predictions, batch.labels)
         metrics = {"loss": result.values, "accuracy": correct.astype(jnp.float32), **result.metrics}
         metrics = {
             name: psum(jnp.where(where, value, 0.0).sum(), axis_name) / count if value.ndim else value
@@ -237,6 +237,13 @@ def repeat_step(train_step: Callable) -> Callable:
         return jax.lax.scan(body, state, (active, order))
 
     return steps
+
+
+def _correct(predictions, labels):
+    """Whether each example is predicted right; of several labels, the share of them that are."""
+    if labels.ndim == 2:
+        return ((predictions > 0) == (labels > 0)).mean(-1)
+    return predictions.argmax(-1) == labels
 
 
 class _Losses(NamedTuple):
