@@ -24,19 +24,29 @@ ALLOWED = {
     "data": {"errors", "extras", "paths"},
     "models": {"errors", "collectives"},
     "evaluation": set(),
-    "methods": {"errors", "collectives", "allocation", "losses"},
+    "methods": {"errors", "collectives", "allocation", "multilabel", "open_set", "losses"},
     "training": {"errors", "extras", "collectives", "data", "methods", "models"},
     "training_set": {"errors", "data", "methods", "training"},
     "recipe": {"errors", "data", "methods", "models", "training", "training_set"},
     "report": {"errors", "extras"},
     "flags": {"errors", "extras", "paths"},
     "estimator": {
-        *("errors", "paths", "allocation", "noise_model", "data", "methods", "models"),
+        *(
+            "errors",
+            "paths",
+            "allocation",
+            "multilabel",
+            "open_set",
+            "noise_model",
+            "data",
+            "methods",
+            "models",
+        ),
         *("training", "training_set", "recipe"),
     },
     "audit": {
-        *("errors", "extras", "paths", "allocation", "noise_model", "data", "methods", "models", "training"),
-        *("training_set", "recipe", "report", "flags", "estimator"),
+        *("errors", "extras", "paths", "allocation", "open_set", "noise_model", "data", "methods", "models"),
+        *("training", "training_set", "recipe", "report", "flags", "estimator"),
     },
 }
 

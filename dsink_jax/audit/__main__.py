@@ -32,7 +32,7 @@ from dsink_jax.report import percent
 from dsink_jax.training import TrainingDivergedError
 
 # Parameters that messages of the library speak of, and that there are flags for.
-_NAMED = ("label_column", "id_column", "noise_method", "known_share")
+_NAMED = ("label_columns", "label_separator", "label_column", "id_column", "noise_method", "known_share")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,10 @@ class Flags:
     """Share of labels in [0, 1]; if more are probably wrong, the exit code is 1."""
     label_column: str = LABEL_COLUMN
     """Column of a .csv file that holds the labels."""
+    label_separator: str | None = None
+    """What parts the labels of a line where it may have several, or none, such as ';'."""
+    label_columns: tuple[str, ...] = ()
+    """Columns of 0 and 1 of a .csv file instead, one for each of several labels."""
     id_column: str = ID_COLUMN
     """Column of a .csv file that says which example a line is, if there is one."""
     image_size: int = 32
@@ -119,14 +123,19 @@ def run(flags: Flags) -> int:
             flags.data,
             label_column=flags.label_column,
             id_column=flags.id_column,
+            label_separator=flags.label_separator,
+            label_columns=flags.label_columns,
             image_size=flags.image_size,
         )
     except InputError as error:
         raise InputError(in_flags(str(error), _NAMED)) from None
-    if len(given := np.unique(data.labels)) < 2:
+    several = data.labels.ndim == 2
+    if several:
+        _check_several(flags)
+    elif len(given := np.unique(data.labels)) < 2:
         only = ", ".join(data.class_names[k] for k in given)
         raise InputError(f"{flags.data} has labels of one class only: {only}.")
-    if len(given) > max(len(data.labels) / 2, 2):
+    elif len(given) > max(len(data.labels) / 2, 2):
         raise InputError(
             f"{flags.data} has {len(given):,} different labels for {len(data.labels):,} examples.\n"
             "Labels name classes: is it another column, or array, that holds them?"
@@ -146,19 +155,35 @@ def run(flags: Flags) -> int:
             settings=flags.settings,
             verbose=not flags.quiet,
         )
+    title = f"Labels of {flags.data.resolve().name}"
+    if several:
+        missed = audit.find_multilabel_errors(data.labels, logits.noise_robust, logits.imbalance_robust)
+        _write(flags.folder / "labels.csv", audit.table_of_several(data, missed))
+        _write(flags.folder / "labels.html", audit.page_of_several(data, missed, title, flags.shown))
+        print(audit.summary_of_several(data, missed))
+        return _end(flags, float((missed.wrong_probability > 0.5).mean()), [])
     models = logits.noise_robust, logits.imbalance_robust, logits.others
     found = audit.find_label_errors(data.labels, *models, judged=logits.judged, known_share=flags.known_share)
     cautions = [
         in_flags(caution, _NAMED) for caution in audit.cautions(data, found, logits.noise_robust, flags.folds)
     ]
     _write(flags.folder / "labels.csv", audit.table(data, found))
-    title = f"Labels of {flags.data.resolve().name}"
     _write(flags.folder / "labels.html", audit.page(data, found, title, flags.shown, cautions))
     print(audit.summary(data, found))
+    return _end(flags, float(found.is_wrong.mean()), cautions)
+
+
+def _check_several(flags):
+    """Refuses flags that have no meaning for several labels."""
+    if flags.known_share != 1:
+        raise InputError("--known-share is for one label an example.")
+
+
+def _end(flags, share, cautions):
+    """Tells where everything is, and gives the exit code."""
     print(f"\nAll labels: {flags.folder / 'labels.csv'}\nThe worst:  {flags.folder / 'labels.html'}")
     for line in cautions:
         tell(f"warning: {line}")
-    share = float(found.is_wrong.mean())
     if flags.fail_above is not None and share > flags.fail_above:
         limit = percent(flags.fail_above)
         print(f"{percent(share)} % of the labels are probably wrong, more than {limit} %.", file=sys.stderr)

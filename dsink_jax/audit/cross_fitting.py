@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
+from dsink_jax.audit.several_labels import MultilabelErrors, find_multilabel_errors
 from dsink_jax.estimator import Settings
 from dsink_jax.estimator.fitting import make_training_set, recipe_maker, select_for
 from dsink_jax.estimator.settings import changed
@@ -73,12 +74,13 @@ def out_of_sample_logits(
     return OutOfSample(of_f_n.logits, found[IMBALANCE_ROBUST].logits, of_f_n.seen, others)
 
 
-def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
+def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors | MultilabelErrors:
     """Finds labels that are probably wrong, from the examples themselves.
 
     Args:
       inputs: `[M, D]` or `[M, H, W, channels]`; see `dsink_jax.fit`.
-      labels: integers `[M]` in 0..C-1, as given.
+      labels: integers `[M]` in 0..C-1, as given; or 0 and 1 `[M, C]`, several labels an example, for which
+        `find_multilabel_errors` tells what is missing and what is spurious.
       **how: see `out_of_sample_logits`; with a `known_share` below 1, or `estimated`, examples of no class
         are told from wrong labels, see `find_label_errors`.
 
@@ -95,6 +97,8 @@ def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors:
     (0, 0)
     """
     found = out_of_sample_logits(inputs, labels, **how)
+    if np.ndim(labels) == 2:
+        return find_multilabel_errors(np.asarray(labels), found.noise_robust, found.imbalance_robust)
     models = found.noise_robust, found.imbalance_robust, found.others
     own = how.get("settings") or Settings()
     share = how.get("known_share", own.known_share)

@@ -6,11 +6,13 @@ import pathlib
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from dsink_jax.errors import InputError, nearest
+from dsink_jax.estimator.inputs import check_indicators
 from dsink_jax.extras import needs
 from dsink_jax.paths import check_local_path
 
@@ -27,7 +29,7 @@ class Labelled(NamedTuple):
 
     Attributes:
       inputs: `[M, D]` or `[M, H, W, channels]`.
-      labels: int64 `[M]` in 0..C-1.
+      labels: int64 `[M]` in 0..C-1; or 0 and 1 `[M, C]`, which of several labels each example has.
       class_names: C names.
       names: M names of the examples: file, id or number.
     """
@@ -43,6 +45,8 @@ def read(
     *,
     label_column: str = LABEL_COLUMN,
     id_column: str = ID_COLUMN,
+    label_separator: str | None = None,
+    label_columns: Sequence[str] = (),
     image_size: int = 32,
 ) -> Labelled:
     """Reads labelled data.
@@ -53,17 +57,27 @@ def read(
       label_column: name of the column of labels in a table.
       id_column: name of the column, if there is one, that says which example a line is; else the first
         column without a name is that, which is how pandas writes its index.
+      label_separator: what parts the labels of a line where it may have several, or none, in its column.
+      label_columns: columns of 0 and 1 instead, one for each of several labels.
       image_size: side to which images of a folder are scaled.
 
     Raises:
       InputError: if there is no such file, or it is not as said.
     """
     check_local_path(path, "path=")
+    several = label_separator is not None or len(label_columns) > 0
+    if several and path.suffix.lower() != ".csv":
+        raise InputError("label_separator= and label_columns= are for a .csv file.")
+    if label_separator is not None and (label_columns or not label_separator.strip()):
+        raise InputError("Give one of label_separator=, of one character at least, and label_columns=.")
     if path.is_dir():
         return _read_folder(path, image_size)
     if not path.is_file():
         raise InputError(f"There is no file or folder {path}.")
-    readers = {".npz": lambda: _read_arrays(path), ".csv": lambda: _read_table(path, label_column, id_column)}
+    readers = {
+        ".npz": lambda: _read_arrays(path),
+        ".csv": lambda: _read_table(path, label_column, id_column, label_separator, tuple(label_columns)),
+    }
     if path.suffix.lower() not in readers:
         raise InputError(f"{path} must be a .npz or .csv file, or a folder with a folder for each class.")
     return readers[path.suffix.lower()]()
@@ -91,7 +105,7 @@ def _read_arrays(path):
         if "allow_pickle" in reason:  # NumPy's words for it would have people run what is in the file
             reason = "it is no .npz file, or holds Python objects. Save labels as integers or words"
         raise InputError(f"{path} cannot be read as .npz: {reason}") from None
-    if labels.ndim != 1 or inputs.ndim == 0 or len(labels) != len(inputs):
+    if labels.ndim not in (1, 2) or inputs.ndim == 0 or len(labels) != len(inputs):
         raise InputError(
             f"{path} must have one label for each example, got labels {list(labels.shape)} and inputs "
             f"{list(inputs.shape)}."
@@ -99,6 +113,12 @@ def _read_arrays(path):
     if inputs.ndim == 3:  # grey images
         inputs = inputs[..., None]
     names = tuple(map(str, range(len(labels))))
+    if labels.ndim == 2:
+        indicators, count = check_indicators(labels, len(inputs), None)
+        of_labels = tuple(map(str, range(count) if given is None else np.atleast_1d(given)))
+        if len(of_labels) != count:
+            raise InputError(f"{path}: there are {len(of_labels)} class_names for {count} labels.")
+        return Labelled(inputs, indicators.astype(np.int64), of_labels, names)
     if labels.dtype.kind in "iu" and given is not None:
         if given.ndim != 1:
             raise InputError(f"{path}: class_names must be [C], got {list(given.shape)}.")
@@ -112,7 +132,7 @@ def _read_arrays(path):
     return Labelled(inputs, *_numbered(labels), names)
 
 
-def _read_table(path, label_column, id_column):
+def _read_table(path, label_column, id_column, separator, label_columns):
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
@@ -120,21 +140,21 @@ def _read_table(path, label_column, id_column):
             lines = [(rows.line_num, row) for row in rows if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from None
-    if label_column not in header:
-        raise InputError(
-            f"{path} has no column {label_column!r}{_about(header, label_column, 'label_column')}"
-        )
-    at_label = header.index(label_column)
+    parameter = "label_columns" if label_columns else "label_column"
+    for column in label_columns or (label_column,):
+        if column not in header:
+            raise InputError(f"{path} has no column {column!r}{_about(header, column, parameter)}")
+    at_labels = [header.index(column) for column in label_columns or (label_column,)]
     if id_column != ID_COLUMN and id_column not in header:
         raise InputError(f"{path} has no column {id_column!r}{_about(header, id_column, 'id_column')}")
     # A column without a name is the index that pandas writes, under the name it gives when it reads it.
     unnamed = [i for i, name in enumerate(header) if re.fullmatch(r"(Unnamed: \d+)?", name)]
     at_id = header.index(id_column) if id_column in header else next(iter(unnamed), None)
-    others = [i for i in range(len(header)) if i not in (at_label, at_id, *unnamed)]
+    others = [i for i in range(len(header)) if i not in (*at_labels, at_id, *unnamed)]
     for number, row in lines:
         if len(row) != len(header):
             raise InputError(f"{path}, line {number}: {len(row)} values for {len(header)} columns.")
-        if not row[at_label].strip():
+        if separator is None and not all(row[i].strip() for i in at_labels):
             raise InputError(f"{path}, line {number}: there is no label. Leave out what is not labelled.")
     if not lines or not others:
         raise InputError(f"{path} must have numbers beside the labels, and at least one line of them.")
@@ -165,7 +185,46 @@ def _read_table(path, label_column, id_column):
             "Leave it out, or name it with id_column=."
         )
     names = [str(place) if at_id is None else row[at_id] for place, (_, row) in enumerate(lines)]
-    return Labelled(inputs, *_numbered(np.array([row[at_label].strip() for _, row in lines])), tuple(names))
+    given = [[row[i].strip() for i in at_labels] for _, row in lines]
+    if label_columns:
+        indicators = _indicators(path, lines, given, label_columns)
+        return Labelled(inputs, indicators, label_columns, tuple(names))
+    if separator is not None:
+        indicators, of_labels = _split(path, [one for (one,) in given], separator)
+        return Labelled(inputs, indicators, of_labels, tuple(names))
+    return Labelled(inputs, *_numbered(np.array([one for (one,) in given])), tuple(names))
+
+
+def _indicators(path, lines, given, columns):
+    """Columns of 0 and 1."""
+    for (number, _), row in zip(lines, given, strict=True):
+        for column, value in zip(columns, row, strict=True):
+            if not _is_number(value) or float(value) not in (0, 1):
+                raise InputError(f"{path}, line {number}: column {column!r} must be 0 or 1, got {value!r}.")
+    return _checked_indicators(
+        path, np.array([[int(float(value)) for value in row] for row in given]), columns
+    )
+
+
+def _split(path, given, separator):
+    """Indicators of labels that are written into one column, and their names in order."""
+    each = [[name.strip() for name in text.split(separator) if name.strip()] for text in given]
+    present = [name for row in each for name in row]
+    if not present:
+        raise InputError(f"{path}: no line has a label.")
+    numbers, names = _numbered(np.array(present))
+    indicators = np.zeros((len(each), len(names)), np.int64)
+    indicators[np.repeat(np.arange(len(each)), [len(row) for row in each]), numbers] = 1
+    return _checked_indicators(path, indicators, names), names
+
+
+def _checked_indicators(path, indicators, names):
+    for number, what in ((0, "no line has"), (len(indicators), "every line has")):
+        if len(same := np.flatnonzero(indicators.sum(0) == number)):
+            raise InputError(
+                f"{path}: {what} the label {names[same[0]]!r}, so that nothing can be learned of it."
+            )
+    return indicators.astype(np.int64)
 
 
 def _about(header, column, parameter):

@@ -160,9 +160,9 @@ def page(
             *(f"<p>{line}.</p>" for line in _of_none(found)),
             *(f"<p><strong>{html.escape(caution)}</strong></p>" for caution in cautions),
             "<h2>Class by class</h2>",
-            _html_table(head, by_class(data, found)),
+            html_table(head, by_class(data, found)),
             f"<h2>The {len(worst)} labels that are most probably wrong</h2>",
-            _gallery(data, found, worst) if is_image else _html_table(_HEAD, _worst(data, found, worst)),
+            _gallery(data, found, worst) if is_image else html_table(_HEAD, _worst(data, found, worst)),
         ],
     )
 
@@ -184,7 +184,8 @@ def _expected(found):
     return float(judged.mean()) if len(judged) else 0.0
 
 
-def _html_table(head, rows):
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of text."""
     lines = [[f'<th scope="col">{html.escape(name)}</th>' for name in head]]
     lines += [[f"<td>{html.escape(cell)}</td>" for cell in row] for row in rows]
     body = "\n".join(f"<tr>{''.join(line)}</tr>" for line in lines)

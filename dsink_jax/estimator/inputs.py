@@ -1,6 +1,7 @@
 """What people train on, as arrays that the training takes, and how features are standardised."""
 
 import itertools
+import warnings
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -153,6 +154,8 @@ def check_indicators(labels: np.ndarray, count: int, num_classes: int | None) ->
         raise InputError(
             f"Indicators of labels must be [{count}, C], a row for each example, got {list(labels.shape)}."
         )
+    if labels.shape[1] == 1:
+        raise InputError(f"The labels are [{count}, 1]: one label an example is [{count}], labels[:, 0].")
     if num_classes not in (None, labels.shape[1]):
         raise InputError(f"num_classes is {num_classes}, and the indicators have {labels.shape[1]} columns.")
     is_number = labels.dtype.kind in "iufb"
@@ -166,6 +169,12 @@ def check_indicators(labels: np.ndarray, count: int, num_classes: int | None) ->
         same = np.flatnonzero(indicators.sum(0) == number)
         if len(same):
             raise InputError(f"{what.capitalize()} the label of column {same[0]}: leave the column out.")
+    if (indicators.sum(1) == 1).all():
+        warnings.warn(
+            "Every example has exactly one of the labels. If they exclude each other give labels.argmax(1): "
+            "then the models know that.",
+            stacklevel=4,
+        )
     return indicators, labels.shape[1]
 
 

@@ -71,7 +71,8 @@ def test_strangers_are_known_less(fitted):
 
 def test_the_target_is_less_sure_of_strangers_than_that_of_a_closed_fit(data, fitted):
     vectors, given, _ = data
-    closed = fit(vectors, given, devices=jax.devices()[:1], **HOW)
+    decay = fitted.settings.weight_decay_of_heads
+    closed = fit(vectors, given, devices=jax.devices()[:1], weight_decay=decay, **HOW)
     test, labels, is_known = with_strangers(seed=6)
     sure = [softmax(each.logits(test), 1).max(1)[~is_known].mean() for each in (fitted, closed)]
     assert sure[0] < sure[1]

@@ -179,6 +179,7 @@ BAD = {
     "nobody": (lambda y: y * (np.arange(LABELS) != 2), {}, "No example has the label of column 2"),
     "all": (lambda y: y | (np.arange(LABELS) == 1), {}, "Every example has the label of column 1"),
     "rows": (lambda y: y[:-1], {}, r"\[600, C\]"),
+    "one column": (lambda y: y[:, :1], {}, r"labels\[:, 0\]"),
     "three axes": (lambda y: y[:, :, None], {}, "one label for each of 600"),
     "number of classes": (lambda y: y, {"num_classes": 4}, "num_classes is 4, and the indicators have 6"),
     "method for one label": (lambda y: y, {"noise_method": "elr"}, "'elr' is for one label an example"),
@@ -193,6 +194,12 @@ def test_bad_input_is_named(data, name):
     change, how, said = BAD[name]
     with pytest.raises(InputError, match=said):
         fit(features, change(given), **how)
+
+
+def test_one_hot_labels_are_warned_of(data):
+    features = data[0]
+    with pytest.warns(UserWarning, match=r"give labels.argmax\(1\)"):
+        fit(features, np.eye(LABELS)[np.arange(len(features)) % LABELS], epochs=1, target=False)
 
 
 def test_methods_for_several_labels_are_for_no_others(data):
