@@ -68,8 +68,12 @@ def read(
     several = label_separator is not None or len(label_columns) > 0
     if several and path.suffix.lower() != ".csv":
         raise InputError("label_separator= and label_columns= are for a .csv file.")
-    if label_separator is not None and (label_columns or not label_separator.strip()):
+    if label_separator is not None and (label_columns or not label_separator):
         raise InputError("Give one of label_separator=, of one character at least, and label_columns=.")
+    if several and len(set(label_columns)) < len(label_columns):
+        raise InputError(f"label_columns= names a column twice: {', '.join(label_columns)}.")
+    if len(label_columns) == 1:
+        raise InputError("label_columns= are of several labels; of one, give label_column=.")
     if path.is_dir():
         return _read_folder(path, image_size)
     if not path.is_file():

@@ -3,6 +3,7 @@
 from typing import Any, Self, get_args
 
 import numpy as np
+import scipy.sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -121,6 +122,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
           ValueError: for anything else, or parameters out of range.
         """
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2, multi_output=True)
+        y = y.toarray() if scipy.sparse.issparse(y) else y
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         if y.ndim == 2:
             return self._fit(X, y, np.arange(y.shape[1]))

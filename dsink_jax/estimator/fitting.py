@@ -125,7 +125,7 @@ def fit(
             known = Known(known_share, float(energy_level(energy, known_share)))
     if several:
         prior_of_given = parts[NOISE_ROBUST].facts.class_prior
-        shares = _shares_of_several(of_training[NOISE_ROBUST], parts[NOISE_ROBUST])
+        shares = _shares_of_several(of_training[NOISE_ROBUST], prior_of_given)
         return FittedDSink(
             *(parts, training_set.standardization, kind, settings, prior_of_given, shares),
             *(devices, prior),
@@ -245,11 +245,9 @@ def _batch_size(settings, count, num_devices):
     return max(size - size % num_devices, num_devices)
 
 
-def _shares_of_several(logits, f_n):
+def _shares_of_several(logits, given):
     """Share of the examples that truly have each label, float32 `[C]`: f_N's mean for the given shares."""
-    if f_n.method.is_balanced:
-        logits = convert_several(logits, f_n.facts.class_prior)
-    return expit(logits.astype(np.float64)).mean(0).astype(np.float32)
+    return expit(convert_several(logits, given).astype(np.float64)).mean(0).astype(np.float32)
 
 
 def _mean_prediction(logits):

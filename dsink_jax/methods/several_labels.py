@@ -1,8 +1,8 @@
 """Methods for several labels an example: a sigmoid for each label, and the D-SINK term for them.
 
 `Batch.labels` are indicators `[n, C]`, and `TrainingFacts.class_prior` the share of the examples that have
-each label. The methods here, as they are by default, make predictions that count "has it" and "has it not"
-alike for every label; what an example is to be told for the labels' own shares is added afterwards.
+each label. Predictions count "has it" and "has it not" alike for every label, whatever the adjustment in
+training; those for the labels' own shares are made of them afterwards.
 """
 
 import dataclasses
@@ -20,16 +20,27 @@ from dsink_jax.multilabel import DEFAULT_THRESHOLD, multilabel_class_marginal, m
 
 @dataclasses.dataclass(frozen=True)
 class _OfSeveralLabels(Method):
-    """What they share."""
+    """What they share: logits shifted by tau times the log-odds of the labels' shares in training."""
+
+    tau: float = dataclasses.field(default=1.0, kw_only=True)
 
     several_labels = True
 
+    @property
+    def is_balanced(self):
+        """See `Method.is_balanced`."""
+        return True
+
+    def predict(self, logits, facts):
+        """See `Method.predict`. What was not adjusted for in training is here."""
+        return logits.astype(jnp.float32) - (1.0 - self.tau) * _log_odds(facts)
+
     def check_facts(self, facts):
         """Refuses a label that no example has, or all have."""
-        for share, what in ((0.0, "no example has"), (1.0, "every example has")):
+        for share, what in ((0.0, "No example has"), (1.0, "Every example has")):
             if (facts.class_prior == share).any():
                 number = int((facts.class_prior == share).argmax())
-                raise InputError(f"{what[0].upper()}{what[1:]} label {number}: leave it out.")
+                raise InputError(f"{what} label {number}: leave it out.")
 
 
 def _log_odds(facts):
@@ -42,7 +53,7 @@ class BinaryLogitAdjustment(_OfSeveralLabels):
     """Binary cross-entropy on logits shifted by the log-odds of the labels' shares.
 
     Menon et al., ICLR 2021, arXiv 2007.07314, for each label as a problem of two classes. With `tau` 0 it is
-    plain binary cross-entropy, whose predictions are for the shares of the training set.
+    plain binary cross-entropy, adjusted afterwards.
 
     Attributes:
       tau: strength of the adjustment, at least 0.
@@ -52,11 +63,6 @@ class BinaryLogitAdjustment(_OfSeveralLabels):
 
     def __post_init__(self):
         self.check(check_at_least, "tau", 0)
-
-    @property
-    def is_balanced(self):
-        """See `Method.is_balanced`."""
-        return self.tau == 1
 
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
@@ -76,16 +82,10 @@ class BinaryGeneralizedCrossEntropy(_OfSeveralLabels):
     """
 
     q: float = 0.3
-    tau: float = 1.0
 
     def __post_init__(self):
         self.check(check_range, "q", 0.0, 1.0, low_open=True)
         self.check(check_at_least, "tau", 0)
-
-    @property
-    def is_balanced(self):
-        """See `Method.is_balanced`."""
-        return self.tau == 1
 
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""

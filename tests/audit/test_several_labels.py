@@ -110,6 +110,16 @@ def test_the_command_finds_missing_and_spurious_labels(how, tmp_path, capsys):
     assert "<td>missing</td>" in page and "<td>spurious</td>" in page
 
 
+@pytest.mark.parametrize("separator", [" ", "|", " / "])
+def test_any_separator(separator, tmp_path):
+    lines = [[], ["a"], ["b", "a"], ["c"]]
+    rows = [f"{i}.5,{separator.join(labels)}" for i, labels in enumerate(lines)]
+    (tmp_path / "data.csv").write_text("\n".join(["x,label", *rows, ""]))
+    data = audit.read(tmp_path / "data.csv", label_separator=separator)
+    assert data.class_names == ("a", "b", "c")
+    assert data.labels.tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1]]
+
+
 def test_a_line_may_have_no_label(tmp_path):
     features, _, given = several(30)
     given[3] = 0
@@ -124,7 +134,9 @@ BAD = {
     "no such column": (["--label-columns", "dog", "cat"], "has no column 'cat'"),
     "a column of other numbers": (["--label-columns", "dog", "x1"], "column 'x1' must be 0 or 1"),
     "both": (["--label-columns", "dog", "--label-separator", ";"], "Give one of"),
-    "an empty separator": (["--label-separator", " "], "one character at least"),
+    "an empty separator": (["--label-separator", ""], "one character at least"),
+    "a column twice": (["--label-columns", "dog", "dog"], "twice: dog, dog"),
+    "one column": (["--label-columns", "dog"], "of one, give"),
     "known share": (["--label-columns", *NAMES, "--known-share", "0.5"], "one label an example"),
     "a method for one label": (["--label-columns", *NAMES, "--noise-method", "gce"], None),
 }

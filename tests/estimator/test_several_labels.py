@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score
 
@@ -134,6 +135,31 @@ def test_the_classifier_takes_and_gives_indicators(data):
     more = classifier.set_params(prior="balanced").predict(features)
     assert more.sum() > predicted.sum()
     assert classifier.score(features, predicted) < 1 == classifier.score(features, more)
+
+
+def test_indicators_may_be_sparse(data):
+    features, _, given = data
+    dense, sparse = (
+        DSinkClassifier(epochs=1).fit(features, form(given)).predict_proba(features)
+        for form in (np.asarray, csr_array)
+    )
+    np.testing.assert_array_equal(dense, sparse)
+
+
+def test_what_was_not_adjusted_for_in_training_is_in_the_prediction(data):
+    """Plain binary cross-entropy gives what the adjusted one does, but for the decay of weights."""
+    features, true, given = data
+    how = {**QUICK, "weight_decay": 0.0, "target": False, "devices": jax.devices()[:1]}
+    plain, adjusted = (
+        fit(features, given, imbalance_method=BinaryLogitAdjustment(tau), **how) for tau in (0.0, 1.0)
+    )
+    own, other = (each.logits(features, "imbalance_robust", prior="balanced") for each in (plain, adjusted))
+    layer = plain.parts["imbalance_robust"].variables["params"]["classifier"]
+    mean, scale = plain.standardization
+    raw = ((features - mean) * scale) @ np.asarray(layer["kernel"], float) + layer["bias"]
+    np.testing.assert_allclose(own, raw - logit(given.mean(0)), rtol=1e-3, atol=1e-3)
+    assert np.corrcoef(own.ravel(), other.ravel())[0, 1] > 0.99
+    assert precision(true, own) == pytest.approx(precision(true, other), abs=0.02)
 
 
 def test_methods_by_their_formulas():
