@@ -144,3 +144,35 @@ gradient = jax.grad(
 )(target)
 np.testing.assert_allclose(gradient, jax.nn.softmax(target) - allocation.labels, atol=1e-5)
 print(np.asarray(gradient))
+
+# %% [markdown]
+# ## Several labels an image
+#
+# An image may show a dog and a ball, or neither. Then every label has a sigmoid of its own and is a problem
+# of its own: Q has to have each as often as f_L gives it, and `q = sigmoid((z_N + z) / 2 + b)` with one
+# number `b` for each label. Here f_N is lukewarm about the second label, which f_L finds on half of the
+# images.
+
+# %%
+of_each = jnp.array([[4.0, -1.0], [3.0, -0.5], [-4.0, -3.0], [-3.0, -0.2]])  # logits of f_N: dog, ball
+several = dsink_jax.multilabel_surrogate_labels(jnp.zeros((4, 2)), of_each, jnp.array([0.5, 0.5]))
+print("f_N:\n", np.asarray(jax.nn.sigmoid(of_each)))
+print("Q:\n", np.asarray(several.labels))
+np.testing.assert_allclose(several.labels.mean(0), 0.5, atol=1e-5)
+assert (several.labels[:, 1] > jax.nn.sigmoid(of_each[:, 1])).all()
+
+# %% [markdown]
+# ## Images of no class
+#
+# Two of these six images show none of the three classes. Nothing in their labels says so, but no class has
+# a high logit for them: their energy is low. With the share of the images that are of a class, the transport
+# sends them to "none of these" first; `known` is what is left for the classes.
+
+# %%
+classes = jnp.array([[6.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 6.0], [5.0, 1.0, 0.0]])
+unfamiliar = jnp.array([[0.6, 0.5, 0.2], [0.1, 0.4, 0.3]])
+logits = jnp.concatenate([classes, unfamiliar])
+masses = dsink_jax.open_set_class_marginal(logits, logits, logits, known_share=4 / 6)
+opened = dsink_jax.open_set_surrogate_labels(logits, logits, masses, known_share=4 / 6)
+print("known:", np.asarray(opened.known))
+assert opened.known[:4].min() > 0.8 > 0.2 > opened.known[4:].max()

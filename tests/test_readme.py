@@ -13,6 +13,7 @@ from experiments.benchmark import __main__ as benchmark
 from experiments.config import CIFAR, DIGITS
 from experiments.natural import audit as natural_audit
 from experiments.natural import command as natural_command
+from experiments.natural import open_set
 from experiments.study import __main__ as study
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -39,6 +40,7 @@ OTHERS = {
     "overhead": overhead.Flags,
     "natural": natural_command.Flags,
     "natural-audit": natural_audit.Flags,
+    "open-set": open_set.Flags,
 }
 READERS = {
     "experiments.digits": lambda given: command_line.parse(DIGITS, given),
