@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from dsink_jax import audit
-from dsink_jax.audit.reading import ID_COLUMN, LABEL_COLUMN
+from dsink_jax.audit.tables import ID_COLUMN, LABEL_COLUMN
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.estimator import Settings
 from dsink_jax.estimator.settings import AUTO

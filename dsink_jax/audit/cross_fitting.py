@@ -58,7 +58,7 @@ def out_of_sample_logits(
       InputError: as `dsink_jax.fit`, or for a number of folds that does not go.
     """
     settings = changed(settings, changes if folds is None else {**changes, "folds": folds})
-    training_set, _ = make_training_set(inputs, labels, num_classes, settings)
+    training_set, *_ = make_training_set(inputs, labels, num_classes, settings)
     make_folds(training_set.labels, settings.folds, settings.seed)  # says what is wrong before any training
     devices = jax.local_devices()
     make_recipe = recipe_maker(training_set, settings, devices, verbose)

@@ -4,12 +4,13 @@ import collections
 import csv
 import html
 import io
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
 from dsink_jax.audit.label_errors import LabelErrors
-from dsink_jax.audit.reading import Labelled
+from dsink_jax.audit.labelled import Labelled
 from dsink_jax.report import align, percent
 from dsink_jax.report.document import document
 from dsink_jax.report.gallery import displayable, png_data_uri
@@ -19,6 +20,8 @@ KNOWN = "known"
 """One more column where examples of no class were looked for: how far each is known to be of one."""
 NONE = "none of these"
 _MOST_WRONG = 0.75  # of a class, from which on it is doubted
+# When labels count as given away by a few columns, and by how many examples that is judged.
+_GIVEN_AWAY, _FOLDS_OF_TREE, _FEWEST, _MOST = 0.99, 3, 40, 5000
 _HEAD = ("example", "given", "proposed", "wrong with probability")
 
 
@@ -112,12 +115,45 @@ def cautions(data: Labelled, found: LabelErrors, noise_robust_logits: np.ndarray
         told.append(f"Several examples have the same id: {_listed(repeated)}.")
     alike: dict[str, list[str]] = {}
     for name in data.class_names:
-        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+        alike.setdefault(_looks(name), []).append(name)
     if same := [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]:
         told.append(
-            f"Classes that differ in capitals or spaces alone are taken as different: {_listed(same)}."
+            "Classes that differ in capitals, spaces or the way they are written are taken as different: "
+            f"{_listed(same)}."
         )
-    return told
+    if away := _giving_away(data):
+        told.append(
+            f"The labels follow nearly without error from {_listed(away)}. If these columns were made from "
+            "the labels, leave them out: no wrong label can be found by them."
+        )
+    return [*told, *data.notes]
+
+
+def _looks(name):
+    """The same for names that look alike: capitals, spaces, forms of Unicode, `1` and `1.0`."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    plain = " ".join("".join(c for c in plain if unicodedata.category(c) != "Cf").split())
+    try:
+        return repr(float(plain))
+    except ValueError:
+        return plain
+
+
+def _giving_away(data):
+    """Columns from which a small tree tells nearly all labels of examples that it has not seen."""
+    from sklearn.model_selection import cross_val_score
+    from sklearn.tree import DecisionTreeClassifier
+
+    counts = np.bincount(data.labels)
+    if data.inputs.ndim != 2 or len(data.labels) < _FEWEST or counts[counts > 0].min() < _FOLDS_OF_TREE:
+        return []
+    rows = np.random.default_rng(0).permutation(len(data.labels))[:_MOST]
+    inputs, labels = np.asarray(data.inputs, np.float64)[rows], data.labels[rows]
+    tree = DecisionTreeClassifier(max_leaf_nodes=2 * int((counts > 0).sum()), random_state=0)
+    if cross_val_score(tree, inputs, labels, cv=_FOLDS_OF_TREE).mean() < _GIVEN_AWAY:
+        return []
+    used = np.flatnonzero(tree.fit(inputs, labels).feature_importances_)
+    return [repr(data.columns[i]) if data.columns else f"feature {i}" for i in used]
 
 
 def _listed(names):

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from dsink_jax.audit.reading import Labelled
+from dsink_jax.audit.labelled import Labelled
 from dsink_jax.audit.several_labels import MultilabelErrors
 from dsink_jax.audit.writing import html_table
 from dsink_jax.report import align, percent

@@ -18,6 +18,7 @@ from dsink_jax.methods import build_method
 from dsink_jax.multilabel import MultilabelAllocation
 from dsink_jax.open_set import OpenSetAllocation
 
+_KEPT = (np.float64, np.float32)  # float32 alone would lose how dates in seconds differ
 _METHODS = ("imbalance_method", "noise_method", "base")
 
 
@@ -121,7 +122,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         Raises:
           ValueError: for anything else, or parameters out of range.
         """
-        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2, multi_output=True)
+        X, y = validate_data(self, X, y, dtype=_KEPT, ensure_min_samples=2, multi_output=True)
         y = y.toarray() if scipy.sparse.issparse(y) else y
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         if y.ndim == 2:
@@ -191,7 +192,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X):
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float32, reset=False)
+        return validate_data(self, X, dtype=_KEPT, reset=False)
 
     def _checked_prior(self):
         if self.prior is None:

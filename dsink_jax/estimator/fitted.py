@@ -40,7 +40,7 @@ Predicted = Literal[Role, "noise_robust_adjusted"]
 
 _FORMAT = "dsink-jax fitted 5"
 _ABOUT, _PRIOR, _SHARES, _SEPARATOR = "about", "class_prior", "class_shares", "/"
-_STANDARDIZATION, _FACTS = "standardization", "facts"
+_STANDARDIZATION, _FACTS, _OFFSET = "standardization", "facts", "offset"
 _LEAST_SHARE = np.finfo(np.float32).tiny
 # Settings that a file has no words for: they trained, and are not needed to predict.
 _ONLY_TRAIN = ("preprocess", "optimizer")
@@ -75,6 +75,7 @@ class FittedDSink:
         out where something was chosen by them (see `dsink_jax.noise_model`), otherwise f_N's mean prediction.
       selection: what was chosen by labels held out (`dsink_jax.estimator.selection`), or None if nothing was,
         or the models are from a file.
+      offset: float64, what features lose before they become float32 (`inputs.find_offset`), or None.
       known: which training examples were taken to be of a class; None where all were.
       prior: which shares of the classes predictions are for unless a call says otherwise, see `logits`; may
         be set. Shares are kept so that they sum to 1.
@@ -92,11 +93,12 @@ class FittedDSink:
         prior: Any = "balanced",
         selection: Selection | None = None,
         known: Known | None = None,
+        offset: np.ndarray | None = None,
     ):
         """See `fit` and `load`."""
         self.parts, self.standardization, self.kind = dict(parts), standardization, kind
         self.settings, self.class_prior, self.class_shares = settings, class_prior, class_shares
-        self.prior, self.selection, self.known = prior, selection, known
+        self.prior, self.selection, self.known, self.offset = prior, selection, known, offset
         self._devices = list(jax.local_devices() if devices is None else devices)
 
     @property
@@ -172,6 +174,7 @@ class FittedDSink:
             self.kind,
             standardize=self.standardization is not None,
             adds_channel=isinstance(self.settings.model, str),
+            offset=self.offset,
         )
         if not len(array):
             return np.zeros((0, self.num_classes), np.float32)
@@ -284,6 +287,8 @@ class FittedDSink:
         # Numbers of NumPy are as good as any.
         arrays: dict[str, Any] = {_ABOUT: np.array(json.dumps(about, default=lambda number: number.item()))}
         arrays[_PRIOR], arrays[_SHARES] = self.class_prior, self.class_shares
+        if self.offset is not None:
+            arrays[_OFFSET] = self.offset
         for prefix, named in ((_FACTS, self.facts), (_STANDARDIZATION, self.standardization)):
             for name, value in ({} if named is None else named._asdict()).items():
                 if value is not None:
@@ -335,7 +340,17 @@ class FittedDSink:
                 parts[spec.name] = TrainedModel(model, method, facts, variables)
         estimated = arrays[_PRIOR], arrays[_SHARES]
         known = None if about["known"] is None else Known(**about["known"])
-        return cls(parts, standardization, kind, settings, *estimated, devices, about["prior"], known=known)
+        return cls(
+            parts,
+            standardization,
+            kind,
+            settings,
+            *estimated,
+            devices,
+            about["prior"],
+            known=known,
+            offset=arrays.get(_OFFSET),
+        )
 
 
 def _objects(settings):

@@ -18,6 +18,7 @@ from dsink_jax.estimator.inputs import (
     InputKind,
     check_inputs,
     check_observed,
+    find_offset,
     make_standardization,
 )
 from dsink_jax.estimator.priors import check_prior, convert_several
@@ -91,7 +92,7 @@ def fit(
     """
     settings = changed(settings, changes)
     devices = list(jax.local_devices() if devices is None else devices)
-    training_set, kind = make_training_set(inputs, labels, num_classes, settings)
+    training_set, kind, offset = make_training_set(inputs, labels, num_classes, settings)
     several = training_set.labels.ndim == 2
     if several and settings.is_open_set:
         raise InputError("known_share is for one label an example: leave it out where there may be several.")
@@ -129,6 +130,7 @@ def fit(
         return FittedDSink(
             *(parts, training_set.standardization, kind, settings, prior_of_given, shares),
             *(devices, prior),
+            offset=offset,
         )
     warn_of_hopeless(training_set.labels, of_training)
     mean_prediction = _mean_prediction(of_training[NOISE_ROBUST])
@@ -139,27 +141,39 @@ def fit(
         mean_prediction = np.full_like(mean_prediction, 1 / len(mean_prediction))
     estimated = mean_prediction, class_shares
     return FittedDSink(
-        parts, training_set.standardization, kind, settings, *estimated, devices, prior, selection, known
+        *(parts, training_set.standardization, kind, settings, *estimated, devices, prior, selection, known),
+        offset=offset,
     )
 
 
 def make_training_set(
     inputs: Any, labels: Any, num_classes: int | None, settings: Settings
-) -> tuple[TrainingSet, InputKind]:
-    """The training set of a fit, checked, and what one example looks like; see `fit`."""
+) -> tuple[TrainingSet, InputKind, np.ndarray | None]:
+    """The training set of a fit, checked, what one example looks like, and `find_offset`; see `fit`."""
+    offset = find_offset(inputs) if settings.standardize else None
     array = check_inputs(
-        inputs, standardize=settings.standardize, adds_channel=isinstance(settings.model, str)
+        inputs,
+        standardize=settings.standardize,
+        adds_channel=isinstance(settings.model, str),
+        offset=offset,
     )
     labels, num_classes = check_observed(labels, len(array), num_classes)
     kind = InputKind(array.shape[1:], str(array.dtype))
-    standardization = make_standardization(array) if settings.standardize else None
-    return TrainingSet(
-        array,
-        labels.astype(np.int32),
-        num_classes,
-        standardization=standardization,
-        meta_seed=settings.seed,
-    ), kind
+    standardization = None
+    if settings.standardize:
+        came_in = getattr(inputs, "dtype", np.float64)
+        standardization = make_standardization(array, offset, came_in)
+    return (
+        TrainingSet(
+            array,
+            labels.astype(np.int32),
+            num_classes,
+            standardization=standardization,
+            meta_seed=settings.seed,
+        ),
+        kind,
+        offset,
+    )
 
 
 def select_for(

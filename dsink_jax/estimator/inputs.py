@@ -13,6 +13,7 @@ from dsink_jax.errors import InputError
 from dsink_jax.training import Standardization
 
 _AT_ONCE = 2**24  # numbers
+_FAR = 100.0  # a mean is, from so many times the range on
 
 
 class InputKind(NamedTuple):
@@ -29,7 +30,12 @@ class InputKind(NamedTuple):
 
 
 def check_inputs(
-    inputs: Any, kind: InputKind | None = None, *, standardize: bool = True, adds_channel: bool = False
+    inputs: Any,
+    kind: InputKind | None = None,
+    *,
+    standardize: bool = True,
+    adds_channel: bool = False,
+    offset: np.ndarray | None = None,
 ) -> np.ndarray:
     """The inputs `[M, ...]` as training takes them: uint8 and float32, or integers that are to stay such.
 
@@ -38,6 +44,7 @@ def check_inputs(
       kind: what was trained on, if they are to be predicted for.
       standardize: whether they will be standardised: then integers become float32.
       adds_channel: whether `[M, H, W]` are grey images, which get an axis of one channel.
+      offset: float64, what is taken from features before they become float32; see `find_offset`.
 
     Raises:
       InputError: for anything else, or numbers that are not finite.
@@ -71,8 +78,8 @@ def check_inputs(
         if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
             raise InputError("The inputs hold integers beyond 32 bits: number what they stand for from 0.")
         return array.astype(np.int32)
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = (array if offset is None else array - offset).astype(np.float32, copy=False)
     bad = ~np.isfinite(array).all(tuple(range(1, array.ndim)))
     if bad.any():
         raise InputError(
@@ -139,6 +146,28 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
     return check_class_numbers(labels, int(num_classes), "Labels"), int(num_classes)
 
 
+def find_offset(inputs: Any) -> np.ndarray | None:
+    """What features must lose before float32 can hold how they differ: float64 over the last axis, or None.
+
+    Dates in seconds, or coordinates in a map, differ by less than a hundredth of what they are. Of others it
+    is 0.
+    """
+    try:
+        array = inputs if isinstance(inputs, np.memmap) else np.asarray(inputs)
+    except ValueError:  # `check_inputs` says what is wrong
+        return None
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize < 4 or array.dtype == np.float32:
+        return None
+    if array.ndim < 2 or not array.size or is_streamed(array):
+        return None
+    over = tuple(range(array.ndim - 1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = array.mean(over, dtype=np.float64)
+        far = np.abs(mean) > _FAR * (array.max(over) - array.min(over).astype(np.float64))
+    far &= np.isfinite(mean)
+    return np.where(far, mean, 0.0) if far.any() else None
+
+
 def check_indicators(labels: np.ndarray, count: int, num_classes: int | None) -> tuple[np.ndarray, int]:
     """Which of several labels each example has, int32 `[M, C]`, and C.
 
@@ -178,8 +207,15 @@ def check_indicators(labels: np.ndarray, count: int, num_classes: int | None) ->
     return indicators, labels.shape[1]
 
 
-def make_standardization(inputs: np.ndarray) -> Standardization:
+def make_standardization(
+    inputs: np.ndarray, offset: np.ndarray | None = None, dtype: Any = np.float32
+) -> Standardization:
     """Each channel, or each feature of vectors, to mean 0 and standard deviation 1 over the training set.
+
+    Args:
+      inputs: as training takes them.
+      offset: what was taken from them, or None.
+      dtype: type that they came in: what varies no more than its rounding is constant, and stays so.
 
     Raises:
       InputError: for numbers that are not finite, which only what is streamed can still have.
@@ -195,6 +231,9 @@ def make_standardization(inputs: np.ndarray) -> Standardization:
     if not np.isfinite(mean + std).all():
         raise InputError("The inputs hold NaN or infinity.")
     mean, std = mean / scale, std / scale
-    # What hardly varies says nothing, and must not be blown up.
-    std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
+    # What varies as rounding does says nothing, and must not be blown up.
+    wide = np.issubdtype(dtype, np.floating) and np.dtype(dtype).itemsize > 4
+    rounding = 8 * np.finfo(np.float64 if wide else np.float32).eps
+    size = np.abs(mean if offset is None else mean + offset)
+    std = np.where(std > np.maximum(rounding * size, np.finfo(np.float32).tiny), std, 1.0)
     return Standardization(mean.astype(np.float32), np.float32(1) / std.astype(np.float32))

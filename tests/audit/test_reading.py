@@ -59,6 +59,16 @@ def write(path, content):
     return path
 
 
+def images(folder, *names):
+    """Makes small images, each in the format of its ending."""
+    formats = {"jfif": "JPEG", "jpe": "JPEG", "ppm": "PPM", "jp2": "JPEG2000", "apng": "PNG"}
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 100, np.uint8)).save(path, formats.get(path.suffix[1:]))
+    return folder
+
+
 def save_one(path):
     with open(path, "wb") as file:
         np.save(file, np.zeros(3))
@@ -132,6 +142,52 @@ BAD = {
         "folds must be between",
     ),
     "empty folder": (lambda d: d, "a folder for each class"),
+    "labels twice": (lambda d: write(d / "a.csv", "label,x,label\n0,1,0\n1,2,1\n"), "'label' is there twice"),
+    "labels twice, by pandas": (
+        lambda d: write(d / "a.csv", "label,x,label.1\n0,1,0\n1,2,1\n"),
+        "the column 'label' is there twice",
+    ),
+    "a feature twice": (lambda d: write(d / "a.csv", "x,x,label\n1,1,a\n2,2,b\n"), "'x' is there twice"),
+    "no line of names": (lambda d: write(d / "a.csv", "5,0,0,1\n3,0,1,0\n"), "has no column 'label'"),
+    **{
+        f"{word} for no label": (
+            lambda d, word=word: write(d / "a.csv", f"x,label\n1,cat\n2,{word}\n3,dog\n"),
+            f"line 3: the label {word!r} says that there is none",
+        )
+        for word in ("NaN", "NA", "None", "null", "<NA>", "?", "-1", "#N/A")
+    },
+    "-1 for no label": (
+        lambda d: write(d / "a.csv", "x,label\n1,0\n2,1\n3,-1\n4,2\n"),
+        "line 4: the label '-1' says that there is none",
+    ),
+    "-1 for no label, in an array": (
+        lambda d: (
+            np.savez(d / "a.npz", features=np.zeros((4, 2)), labels=np.array([0, -1, 1, 2])) or d / "a.npz"
+        ),
+        "example 1: the label '-1' says that there is none",
+    ),
+    "a quote that is not closed": (
+        lambda d: write(d / "a.csv", 'x,label\n1,"a\n2,b\n3,a\n'),
+        "unexpected end of data.\nA quote is opened",
+    ),
+    "a quote that swallows lines": (
+        lambda d: write(d / "a.csv", 'id,x,label\n"5 cm,1,a\n6 cm,2,b\n7" x,3,a\n'),
+        "A quote is opened",
+    ),
+    "a line break in a label": (
+        lambda d: write(d / "a.csv", 'x,label\n1,"big\ncat"\n2,dog\n'),
+        "column 'label' holds a line break",
+    ),
+    "a line break in an id": (
+        lambda d: write(d / "a.csv", 'id,x,label\n"a\nb",1,a\nc,2,b\n'),
+        "column 'id' holds a line break",
+    ),
+    "parts of a set": (
+        lambda d: (
+            [images(d / f"{part}/{name}", "1.png") for part in ("train", "test") for name in "ab"] and d
+        ),
+        "holds test and train, which are parts of a data set and no classes",
+    ),
 }
 
 
@@ -152,6 +208,53 @@ def test_index_of_pandas_is_no_feature(name, tmp_path):
     path = write(tmp_path / "b.csv", f"{name},x,id,label\n7,5,first,a\n8,6,second,b\n")
     read = audit.read(path)
     assert read.inputs.tolist() == [[5.0], [6.0]] and read.names == ("first", "second")
+
+
+@pytest.mark.parametrize("labels", [[-1, 1, 1, -1], [-1, 0, 1, 0], [-2, -1, 3, 3]])
+def test_negative_numbers_may_be_classes(labels, tmp_path):
+    path = write(tmp_path / "a.csv", "x,label\n" + "".join(f"{i % 2},{k}\n" for i, k in enumerate(labels)))
+    read = audit.read(path)
+    assert [int(read.class_names[k]) for k in read.labels] == labels
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "ids"),
+    [
+        ("x,label,", ("{x},{k},",) * 2, ("0", "1")),  # a comma at the end
+        ("x,label,", ("{x},{k},", "{x},{k},see mail"), ("0", "1")),
+        ("Unnamed: 0.1,Unnamed: 0,x,label", ("70,3,{x},{k}", "12,9,{x},{k}"), ("70", "12")),
+        (",Unnamed: 0.1,x,label", ("0,70,{x},{k}", "1,12,{x},{k}"), ("0", "1")),
+        ("index,x,label", ("70,{x},{k}", "12,{x},{k}"), ("70", "12")),
+        ("level_0,index,x,label", ("5,70,{x},{k}", "6,12,{x},{k}"), ("70", "12")),
+    ],
+)
+def test_a_saved_index_is_no_feature_and_an_empty_column_no_id(header, cells, ids, tmp_path):
+    lines = [
+        cell.format(x=value, k=label) for cell, value, label in zip(cells, (1.5, 2.5), "ab", strict=True)
+    ]
+    read = audit.read(write(tmp_path / "a.csv", "\n".join([header, *lines, ""])))
+    assert read.inputs.tolist() == [[1.5], [2.5]] and read.columns == ("x",)
+    assert set(read.names) == set(ids) or header.startswith("level_0")
+
+
+def test_an_index_that_repeats_is_a_feature(tmp_path):
+    read = audit.read(write(tmp_path / "a.csv", "index,x,label\n3,1,a\n3,2,b\n"))
+    assert read.columns == ("index", "x")
+
+
+def test_all_images_that_can_be_read_are_and_the_rest_is_counted(tmp_path):
+    images(tmp_path / "cat", "1.png", "2.jfif", "3.ppm", "4.tga", "5.jp2", "deep/6.dib")
+    images(tmp_path / "dog", "1.jpe", "2.apng")
+    images(tmp_path / "cat", ".checkpoints/1.png", "@eaDir/1.png", "._1.png")
+    images(tmp_path / "__MACOSX" / "cat", "._1.png")
+    for name in ("dog/3.heic", "dog/4.heic", "dog/notes.txt", "readme.md"):
+        (tmp_path / name).write_text("no image")
+    (tmp_path / "emu").mkdir()
+    read = audit.read(tmp_path, image_size=4)
+    assert read.class_names == ("cat", "dog") and np.bincount(read.labels).tolist() == [6, 2]
+    left, empty = read.notes
+    assert "2 .heic" in left and "1 .txt" in left and "1 .md" in left and ".png" not in left
+    assert empty == "Folders without an image are no classes: emu."
 
 
 def test_image_that_is_none(tmp_path):

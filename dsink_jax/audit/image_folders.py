@@ -1,0 +1,99 @@
+"""Images from a folder that has a folder of them for each class."""
+
+import collections
+import os
+import pathlib
+
+import numpy as np
+
+from dsink_jax.audit.labelled import Labelled
+from dsink_jax.errors import InputError
+from dsink_jax.extras import needs
+
+# Folders that hold parts of a data set, not classes; and what other programs leave in folders.
+_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
+_LEFT_BEHIND = {"__MACOSX", "@eaDir"}
+
+
+def read_folder(path: pathlib.Path, image_size: int) -> Labelled:
+    """Reads a folder; see `dsink_jax.audit.read`."""
+    with needs("audit", "Reading a folder of images"):
+        from PIL import Image
+
+    if not isinstance(image_size, int) or image_size < 1:
+        raise InputError(f"The side of the images must be at least 1, got {image_size!r}.")
+    Image.init()
+    readable = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
+    folders = [
+        folder for folder in sorted(path.iterdir()) if folder.is_dir() and not _is_hidden(folder, path)
+    ]
+    found = [
+        (file, folder.name)
+        for folder in folders
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not _is_hidden(file, path)
+    ]
+    files = [(file, name) for file, name in found if file.suffix.lower() in readable]
+    if len(folders) > 1 and {folder.name.lower() for folder in folders} <= _SPLITS:
+        parts = " and ".join(folder.name for folder in folders)
+        raise InputError(
+            f"{path} holds {parts}, which are parts of a data set and no classes.\nGive one of them: "
+            f"{folders[0]}."
+        )
+    if not files:
+        raise InputError(f"{path} must hold a folder for each class, with images in it; none was found.")
+    images = np.empty((len(files), image_size, image_size, 3), np.uint8)
+    for row, (file, _) in zip(images, files, strict=True):
+        try:
+            with Image.open(file) as image:
+                row[:] = _as_bytes(image, image_size)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(f"{file} cannot be read as an image: {error}") from None
+    names = tuple(_text(file.relative_to(path)) for file, _ in files)
+    classes = sorted({folder for _, folder in files})
+    labels = np.array([classes.index(folder) for _, folder in files])
+    left = [file for file, _ in found if file.suffix.lower() not in readable]
+    left += [file for file in sorted(path.iterdir()) if file.is_file() and not _is_hidden(file, path)]
+    empty = [folder.name for folder in folders if folder.name not in classes]
+    return Labelled(images, labels, tuple(map(_text, classes)), names, notes=_left_out(left, empty))
+
+
+def _is_hidden(file, path):
+    """Whether a file or folder is hidden, or what other programs left behind, at any depth."""
+    parts = file.relative_to(path).parts
+    return any(part.startswith(".") or part in _LEFT_BEHIND for part in parts)
+
+
+def _left_out(files, empty):
+    """Sentences on files that are no images or in no class, and on folders without images."""
+    notes = []
+    if files:
+        kinds = collections.Counter(file.suffix.lower() or "without an ending" for file in files)
+        shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+        notes.append(
+            f"Files that are left out, as they are no images that can be read, or in no class: {shown}."
+        )
+    if empty:
+        notes.append(f"Folders without an image are no classes: {', '.join(map(_text, empty[:10]))}.")
+    return tuple(notes)
+
+
+def _as_bytes(image, size):
+    """Red, green and blue, upright, on white where it is transparent; more than 8 bits are scaled to 8."""
+    with needs("audit", "Reading a folder of images"):
+        from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float64)
+        most = 65535.0 if image.mode != "F" else max(float(values.max()), 1e-12)
+        image = Image.fromarray((values.clip(0, most) * (255 / most)).astype(np.uint8))
+    elif "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB").resize((size, size)))
+
+
+def _text(path):
+    """A name that can be written as UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")
