@@ -40,7 +40,7 @@ from dsink_jax.training import (
 from dsink_jax.training.loop import ShouldStop, never
 from dsink_jax.training.parallel import total_devices
 from dsink_jax.training.processes import from_first
-from dsink_jax.training_set import TrainingSet, make_folds
+from dsink_jax.training_set import TrainingSet
 
 Role = Literal["auxiliary", "baseline", "target"]
 AuxiliaryPredictions = Literal["online", "cached", "out_of_fold"]
@@ -236,7 +236,7 @@ class Recipe:
     def _check_folds(self, spec):
         """What is missing in a part of the data, before any of them is trained on."""
         data, _ = self._of(spec)
-        fold = make_folds(data.labels, self._folds, self._seed)
+        fold = data.make_folds(self._folds, self._seed)
         for number in range(self._folds):
             kept = fold != number
             clean = None if data.clean_labels is None else data.clean_labels[kept]
@@ -324,7 +324,7 @@ class Recipe:
         if spec.term is not None:
             raise InputError(f"{spec.name} learns from models that have seen every fold.")
         self._check_folds(spec)
-        fold = make_folds(data.labels, self._folds, self._seed)
+        fold = data.make_folds(self._folds, self._seed)
         trained = []
         for number in range(self._folds):
             others = data.rows(np.flatnonzero(fold != number))
@@ -337,7 +337,7 @@ class Recipe:
         data = self._set
         for spec in specs:
             self._check_folds(spec)
-        fold = make_folds(data.labels, self._folds, self._seed)
+        fold = data.make_folds(self._folds, self._seed)
         parts = [np.flatnonzero(fold != number) for number in range(self._folds)]
         sets, settings = zip(*(self._of(spec) for spec in specs), strict=True)
         facts = [

@@ -1,10 +1,12 @@
 """What models are trained on: the examples, and what methods may know of them."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 
+from dsink_jax.data.copies import find_copies
 from dsink_jax.data.meta_set import draw_meta_set
 from dsink_jax.data.streaming import Selected, is_streamed
 from dsink_jax.errors import InputError
@@ -40,6 +42,18 @@ class TrainingSet:
     standardization: Standardization | None = None
     meta_seed: int = 0
 
+    @functools.cached_property
+    def folds_by(self) -> np.ndarray | None:
+        """Int `[M]`, equal for examples that are the same; None where all differ, or inputs are streamed."""
+        if is_streamed(self.inputs):
+            return None
+        groups = find_copies(self.inputs)
+        return groups if len(groups) and groups.max() + 1 < len(groups) else None
+
+    def make_folds(self, folds: int, seed: int) -> np.ndarray:
+        """Int `[M]`, the fold of each example, copies of one in the same fold; see `make_folds`."""
+        return make_folds(self.labels, folds, seed, self.folds_by)
+
     def facts(self, epochs: int) -> TrainingFacts:
         """What methods may know."""
         counts = self.class_counts
@@ -71,16 +85,22 @@ class TrainingSet:
         return {"meta_index": index, "meta_labels": labels[index]}
 
 
-def make_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def make_folds(labels: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
     """Int `[M]`, the fold of each example: those of a class are dealt out in turn, in random order.
 
-    Of several labels, `[M, C]`, the rarest that an example has counts as its class.
+    Of several labels, `[M, C]`, the rarest that an example has counts as its class. Examples of one of the
+    `groups`, int `[M]` from 0 on, come into the same fold, as the first of them.
 
     Raises:
       InputError: for fewer than 2 folds, or more than there are examples.
     """
     if not isinstance(folds, int | np.integer) or not 2 <= folds <= len(labels):
         raise InputError(f"folds must be between 2 and the number of examples, {len(labels)}, got {folds!r}.")
+    if groups is not None:
+        _, first = np.unique(groups, return_index=True)
+        if len(first) < folds:
+            raise InputError(f"There are {len(first)} different examples, too few for {folds} folds.")
+        return make_folds(labels[first], folds, seed)[groups]
     rng = np.random.default_rng((seed, _FOLD_STREAM))
     if labels.ndim == 2:
         rarity = np.where(labels > 0, labels.sum(0), len(labels) + 1)

@@ -11,7 +11,6 @@ from dsink_jax.estimator import Settings
 from dsink_jax.estimator.fitting import make_training_set, recipe_maker, select_for
 from dsink_jax.estimator.settings import changed
 from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST
-from dsink_jax.training_set import make_folds
 
 
 class OutOfSample(NamedTuple):
@@ -59,7 +58,7 @@ def out_of_sample_logits(
     """
     settings = changed(settings, changes if folds is None else {**changes, "folds": folds})
     training_set, *_ = make_training_set(inputs, labels, num_classes, settings)
-    make_folds(training_set.labels, settings.folds, settings.seed)  # says what is wrong before any training
+    training_set.make_folds(settings.folds, settings.seed)  # says what is wrong before any training
     devices = jax.local_devices()
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
     recipe = make_recipe(target=False)  # says what is wrong with the methods

@@ -11,6 +11,8 @@ import numpy as np
 
 from dsink_jax.audit.label_errors import LabelErrors
 from dsink_jax.audit.labelled import Labelled
+from dsink_jax.data.copies import find_copies
+from dsink_jax.data.streaming import is_streamed
 from dsink_jax.report import align, percent
 from dsink_jax.report.document import document
 from dsink_jax.report.gallery import displayable, png_data_uri
@@ -121,12 +123,30 @@ def cautions(data: Labelled, found: LabelErrors, noise_robust_logits: np.ndarray
             "Classes that differ in capitals, spaces or the way they are written are taken as different: "
             f"{_listed(same)}."
         )
+    told += _of_copies(data)
     if away := _giving_away(data):
         told.append(
             f"The labels follow nearly without error from {_listed(away)}. If these columns were made from "
             "the labels, leave them out: no wrong label can be found by them."
         )
     return [*told, *data.notes]
+
+
+def _of_copies(data):
+    """How many examples are copies of others, and which of these have different labels."""
+    if is_streamed(data.inputs):
+        return []
+    groups = find_copies(data.inputs)
+    copies = len(groups) - (groups.max(initial=-1) + 1)
+    if not copies:
+        return []
+    told = [f"{copies:,} examples are copies of others. Models that judge one have seen none of its copies."]
+    pairs = np.unique(np.column_stack([groups, data.labels]), axis=0)[:, 0]
+    differing = np.flatnonzero(np.isin(groups, pairs[:-1][pairs[1:] == pairs[:-1]]))
+    if len(differing):
+        names = [data.names[i] for i in differing[np.argsort(groups[differing], kind="stable")]]
+        told.append(f"Copies with different labels, of which one at least is wrong: {_listed(names)}.")
+    return told
 
 
 def _looks(name):

@@ -30,6 +30,7 @@ KINDS: dict[str, dict[str, str]] = {
 """For each data set the kinds of human labels, with the names that CIFAR-N's files give them."""
 
 # Earlier versions gave the labels to the wrong images, according to TFDS's release notes.
+_LEAST_AGREEMENT = 0.3  # with the own labels; by chance it is one in as many as there are classes
 _FIRST_RIGHT_VERSION = {"cifar10": (1, 0, 2), "cifar100": (1, 0, 1)}
 
 _TFDS_FEATURES = {"noisy_label": "noise_label", "clean_label": "label"}
@@ -58,7 +59,8 @@ def load_human_labels(
         `worse_label`, `noisy_label`, ..., if wished `clean_label`), or an .npy file with
         nothing but the labels, integers `[50000]`; both in CIFAR's original order.
       clean_labels: integers `[50000]`, CIFAR's own labels. If the source has them too, they must
-        agree, which shows that its order is the original one.
+        agree, which shows that its order is the original one; and three in ten of the human labels
+        must be the same.
 
     Returns:
       int32 `[50000]`.
@@ -83,6 +85,14 @@ def load_human_labels(
             f"The clean labels in {path} are not those of {dataset}: another order or data set.\n"
             "Give a file whose labels are in the order of CIFAR's original files."
         )
+    if clean_labels is not None:
+        agreement = float(np.mean(labels == np.asarray(clean_labels)))
+        if agreement < _LEAST_AGREEMENT:
+            raise InputError(
+                f"{path}: only {100 * agreement:.0f} % of the labels agree with {dataset}'s own, and people "
+                "agreed on 60 % at least: another order or data set.\n"
+                "Give a file whose labels are in the order of CIFAR's original files."
+            )
     return labels.astype(np.int32)
 
 

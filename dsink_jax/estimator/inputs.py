@@ -43,7 +43,8 @@ def check_inputs(
       inputs: `[M, ...]` numbers of any rank. A memory-mapped array stays on disk.
       kind: what was trained on, if they are to be predicted for.
       standardize: whether they will be standardised: then integers become float32.
-      adds_channel: whether `[M, H, W]` are grey images, which get an axis of one channel.
+      adds_channel: whether `[M, H, W]` are grey images, which get an axis of one channel; of inputs that have
+        no more than one axis longer than 1 beside M, vectors are made, and that is told.
       offset: float64, what is taken from features before they become float32; see `find_offset`.
 
     Raises:
@@ -59,9 +60,19 @@ def check_inputs(
             "The inputs must be numbers, vectors [M, D] or images [M, H, W, channels], got "
             f"{array.dtype} {list(array.shape)}."
         )
+    if adds_channel and array.ndim in (3, 4) and sum(length > 1 for length in array.shape[1:]) < 2:
+        vectors = array.reshape(len(array), -1)
+        warnings.warn(
+            f"The inputs {list(array.shape)} are taken as vectors {list(vectors.shape)}: axes of length one "
+            "are left out.",
+            stacklevel=4,
+        )
+        array = vectors
     if array.ndim == 3 and adds_channel:
         array = array[..., None]
-    if array.ndim == 4 and array.shape[1] in (1, 3) and 4 < array.shape[2] == array.shape[3]:
+    is_square = array.ndim == 4 and array.shape[1] in (1, 3) and 4 < array.shape[2] == array.shape[3]
+    is_wide = adds_channel and array.ndim == 4 and array.shape[1] <= 4 < min(array.shape[2:])
+    if is_square or is_wide:
         raise InputError(
             f"The images seem to be [M, channels, H, W], got {list(array.shape)}: they must be "
             "[M, H, W, channels].\nnumpy.moveaxis(images, 1, -1) makes them so."

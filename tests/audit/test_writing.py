@@ -21,7 +21,9 @@ def test_names_are_escaped_on_the_page():
 def labelled(labels):
     labels = np.array(labels)
     names = tuple(map(str, range(len(labels))))
-    return audit.Labelled(np.zeros((len(labels), 3)), labels, tuple("abc"[: labels.max() + 1]), names)
+    return audit.Labelled(
+        np.arange(len(labels))[:, None] / 7, labels, tuple("abc"[: labels.max() + 1]), names
+    )
 
 
 def test_a_wrong_label_is_never_proposed_again():
@@ -69,7 +71,7 @@ def test_what_cannot_be_judged_is_said_to_be_unknown():
 )
 def test_classes_that_look_alike_are_named(pair):
     labels, knowing = np.array([0, 1] * 5), np.eye(2)[[0, 1] * 5]
-    data = audit.Labelled(np.zeros((10, 3)), labels, pair, tuple(map(str, range(10))))
+    data = audit.Labelled(np.arange(10)[:, None] / 7, labels, pair, tuple(map(str, range(10))))
     found = audit.find_label_errors(labels, knowing, knowing)
     (said,) = audit.cautions(data, found, knowing, folds=2)
     assert all(repr(name) in said for name in pair)
@@ -105,6 +107,15 @@ def test_columns_that_give_the_labels_away_are_named():
     assert "from feature 3." in said
     # A tenth of it is noise: that may be a feature as any other.
     assert away(lambda given: [np.where(np.arange(300) % 10, given, 1)]) == []
+
+
+def test_copies_are_told_and_those_with_different_labels_named():
+    data = labelled([0, 0, 1, 1, 0, 1])._replace(inputs=np.array([[1], [2], [1], [3], [2], [4.0]]))
+    knowing = np.eye(2)[data.labels]
+    found = audit.find_label_errors(data.labels, knowing, knowing)
+    copies, differing = audit.cautions(data, found, knowing, folds=1)
+    assert copies.startswith("2 examples are copies of others.")
+    assert differing == "Copies with different labels, of which one at least is wrong: 0, 2."
 
 
 def test_what_was_left_out_is_said():

@@ -6,6 +6,7 @@ import pytest
 
 from dsink_jax.data import sources
 from dsink_jax.data.human_labels import KINDS, load_human_labels
+from dsink_jax.errors import InputError
 
 CASES = [(dataset, kind) for dataset, kinds in KINDS.items() for kind in kinds]
 REAL_DATA_DIR = os.environ.get("TFDS_DATA_DIR", "")
@@ -14,10 +15,12 @@ SIZE = {"cifar10": 10, "cifar100": 100}
 
 
 def human_labels(dataset):
-    """Made-up labels of every kind, with CIFAR-N's names."""
+    """Made-up labels of every kind, with CIFAR-N's names; three in five are the clean ones."""
     rng = np.random.default_rng(1)
     names = ["clean_label", *KINDS[dataset].values()]
-    return {name: rng.integers(0, SIZE[dataset], TRAIN_ROWS) for name in names}
+    drawn = {name: rng.integers(0, SIZE[dataset], TRAIN_ROWS) for name in names}
+    right = np.arange(TRAIN_ROWS) % 5 < 3
+    return {name: np.where(right, drawn["clean_label"], labels) for name, labels in drawn.items()}
 
 
 pytestmark = pytest.mark.usefixtures("small_rows")
@@ -49,9 +52,17 @@ def test_labels_file(tmp_path):
 
 
 def test_npz_without_clean_labels(tmp_path):
-    np.savez(tmp_path / "cifar10n.npz", worse_label=np.zeros(50, int))
     clean = np.arange(50) % 10
+    np.savez(tmp_path / "cifar10n.npz", worse_label=np.where(clean < 6, clean, 0))
     assert load_human_labels("cifar10", "worse", tmp_path, clean_labels=clean).shape == (50,)
+
+
+@pytest.mark.parametrize("order", [np.roll(np.arange(50), 7), np.zeros(50, int)])
+def test_labels_in_another_order_are_refused(order, tmp_path):
+    clean = np.arange(50) % 10
+    np.savez(tmp_path / "cifar10n.npz", worse_label=clean[order])
+    with pytest.raises(InputError, match=r"agree with cifar10's own.*another order"):
+        load_human_labels("cifar10", "worse", tmp_path, clean_labels=clean)
 
 
 @pytest.fixture(scope="module")

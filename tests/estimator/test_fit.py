@@ -253,6 +253,8 @@ BAD = {
     "labels with gaps": ((V, L * 10**6), {}, "number the classes from 0 without gaps"),
     "labels from 1": ((V, L + 1), {}, "4 different values, 1 to 4: number the classes from 0"),
     "one label": ((V, 0 * L), {}, "All 20 labels are 0: two classes at least"),
+    "wide, channels first": ((np.zeros((20, 3, 48, 64)), L), {}, "numpy.moveaxis(images, 1, -1)"),
+    "four channels first": ((np.zeros((20, 4, 64, 64)), L), {}, "numpy.moveaxis(images, 1, -1)"),
     "channels first": ((np.zeros((20, 3, 8, 8)), L), {}, "numpy.moveaxis(images, 1, -1)"),
     "names as labels": ((V, L.astype(str)), {}, "DSinkClassifier takes names"),
     "ragged labels": ((V[:2], [[1], [2, 3]]), {}, "labels are not one array"),

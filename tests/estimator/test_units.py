@@ -77,3 +77,13 @@ def test_what_varies_by_rounding_alone_is_constant(dtype, value):
     offset = find_offset(column)
     moved = (column if offset is None else column - offset).astype(np.float32)
     assert make_standardization(moved, offset, dtype).scale == 1
+
+
+@pytest.mark.parametrize("shape", [(150, 2, 1, 1), (150, 1, 2), (150, 2, 1), (150, 1, 1, 2)])
+def test_axes_of_length_one_are_left_out_and_that_is_told(shape, plain):
+    vectors, labels, expected = plain
+    with pytest.warns(UserWarning, match=r"are taken as vectors \[150, 2\]"):
+        fitted = fit(vectors.reshape(shape), labels, **QUICK)
+        found = fitted.logits(vectors.reshape(shape), "noise_robust")
+    np.testing.assert_array_equal(found, expected.logits(vectors, "noise_robust"))
+    np.testing.assert_array_equal(fitted.logits(vectors, "noise_robust"), found)
