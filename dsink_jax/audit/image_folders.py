@@ -1,6 +1,7 @@
 """Images from a folder that has a folder of them for each class."""
 
 import collections
+import contextlib
 import os
 import pathlib
 
@@ -43,12 +44,10 @@ def read_folder(path: pathlib.Path, image_size: int) -> Labelled:
     if not files:
         raise InputError(f"{path} must hold a folder for each class, with images in it; none was found.")
     images = np.empty((len(files), image_size, image_size, 3), np.uint8)
+    scales = _scales(file for file, _ in files)
     for row, (file, _) in zip(images, files, strict=True):
-        try:
-            with Image.open(file) as image:
-                row[:] = _as_bytes(image, image_size)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{file} cannot be read as an image: {error}") from None
+        with _opened(file) as image:
+            row[:] = _as_bytes(image, image_size, scales)
     names = tuple(_text(file.relative_to(path)) for file, _ in files)
     classes = sorted({folder for _, folder in files})
     labels = np.array([classes.index(folder) for _, folder in files])
@@ -78,16 +77,60 @@ def _left_out(files, empty):
     return tuple(notes)
 
 
-def _as_bytes(image, size):
+@contextlib.contextmanager
+def _opened(file):
+    """An image, or `InputError` for what is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            yield image
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} cannot be read as an image: {error}") from None
+
+
+def _is_deep(image):
+    """Whether its numbers have more than 8 bits: `I` for integers, `F` for floats, or an empty word."""
+    return image.mode[0] if image.mode.startswith(("I", "F")) else ""
+
+
+def _scales(files):
+    """What is black and what white in all images of a folder that have more than 8 bits, by kind of number.
+
+    White is the largest number of 8, 10, 12, 14 or 16 bits that none is above, or 1 for floats that are not;
+    where there are others, or negative ones, the least and the largest of all.
+    """
+    ranges: dict[str, tuple[float, float]] = {}
+    for file in files:
+        with _opened(file) as image:
+            if not (kind := _is_deep(image)):
+                continue
+            values = np.asarray(image, np.float64)
+        if not np.isfinite(values).all():
+            raise InputError(f"{file} holds NaN or infinity, which is no brightness.")
+        low, high = ranges.get(kind, (np.inf, -np.inf))
+        ranges[kind] = min(low, float(values.min())), max(high, float(values.max()))
+    return {kind: _scale(kind, *found) for kind, found in ranges.items()}
+
+
+def _scale(kind, low, high):
+    steps = [*([1.0] if kind == "F" else []), *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16))]
+    white = next((step for step in steps if high <= step), None)
+    return (0.0, white) if low >= 0 and white is not None else (low, high)
+
+
+def _as_bytes(image, size, scales):
     """Red, green and blue, upright, on white where it is transparent; more than 8 bits are scaled to 8."""
     with needs("audit", "Reading a folder of images"):
         from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float64)
-        most = 65535.0 if image.mode != "F" else max(float(values.max()), 1e-12)
-        image = Image.fromarray((values.clip(0, most) * (255 / most)).astype(np.uint8))
+    if kind := _is_deep(image):
+        black, white = scales[kind]
+        values = (np.asarray(image, np.float64) - black) / max(white - black, np.finfo(float).tiny)
+        image = Image.fromarray((255 * values).round().astype(np.uint8))
     elif "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -54,6 +54,45 @@ def test_images_of_more_than_8_bits_and_transparent_ones(tmp_path):
     assert (read.inputs[1] == 255).all()
 
 
+DARK, BRIGHT = 40, 200
+DEEP = {
+    "8 bits in 16": lambda grey: grey.astype(np.uint16),
+    "10 bits": lambda grey: grey.astype(np.uint16) * 4,
+    "12 bits": lambda grey: grey.astype(np.uint16) * 16,
+    "16 bits": lambda grey: grey.astype(np.uint16) * 257,
+    "8 bits in 32": lambda grey: grey.astype(np.int32),
+    "floats to 1": lambda grey: (grey / 255).astype(np.float32),
+    "floats to 255": lambda grey: grey.astype(np.float32),
+    "negative floats": lambda grey: (grey - 300.0).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_one_scale_for_the_deep_images_of_a_folder(kind, tmp_path):
+    """A dark and a bright image stay so, whatever number is their white."""
+    full = np.zeros((8, 8), np.uint8)
+    full[0, 0], full[0, 1:] = 0, 255  # which makes the range known
+    for name, value in (("a", DARK), ("b", BRIGHT)):
+        grey = np.full((8, 8), value, np.uint8)
+        grey[:2] = full[:2]
+        (tmp_path / name).mkdir()
+        Image.fromarray(DEEP[kind](grey)).save(tmp_path / name / "1.tif")
+    read = audit.read(tmp_path, image_size=8)
+    assert np.abs(read.inputs[0, 4:].astype(int) - DARK).max() <= 1
+    assert np.abs(read.inputs[1, 4:].astype(int) - BRIGHT).max() <= 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_images_with_numbers_that_are_none_are_named(bad, tmp_path):
+    values = np.full((8, 8), 0.5, np.float32)
+    values[3, 3] = bad
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.fromarray(values).save(tmp_path / name / "1.tif")
+    with pytest.raises(InputError, match=r"a/1.tif holds NaN or infinity"):
+        audit.read(tmp_path)
+
+
 def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
