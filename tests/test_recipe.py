@@ -165,7 +165,7 @@ def test_labels_of_a_fold_do_not_change_what_is_said_of_it(data):
     labels[[first, second]] = labels[[second, first]]
     changed = dataclasses.replace(data, labels=labels)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "make_folds", lambda labels, folds, seed: fold)
+        patch.setattr(TrainingSet, "make_folds", lambda self, folds, seed: fold)
         before, after = (make(one, folds=3).out_of_fold(NOISE_ROBUST) for one in (data, changed))
     assert (before.logits[fold == 0] == after.logits[fold == 0]).all()
     assert (before.logits[fold == 1] != after.logits[fold == 1]).any()

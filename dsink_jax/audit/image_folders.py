@@ -80,7 +80,8 @@ def _left_out(files, empty):
 @contextlib.contextmanager
 def _opened(file):
     """An image, or `InputError` for what is none."""
-    from PIL import Image
+    with needs("audit", "Reading a folder of images"):
+        from PIL import Image
 
     try:
         with Image.open(file) as image:

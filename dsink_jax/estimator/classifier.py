@@ -4,6 +4,7 @@ from typing import Any, Self, get_args
 
 import numpy as np
 import scipy.sparse
+from scipy.special import log_expit, log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -165,6 +166,12 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         """
         X = self._checked(X)
         return self.fitted_.predict_proba(X, self.role, self._checked_prior())
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms float32 `[M, C]` of the probabilities, finite where these round to 0; see there."""
+        X = self._checked(X)
+        logits = self.fitted_.logits(X, self.role, self._checked_prior())
+        return log_expit(logits) if self.fitted_.several_labels else log_softmax(logits, axis=-1)
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable labels `[M]`; see `predict_proba`."""

@@ -1,14 +1,12 @@
 """Losses that distil auxiliary models into a target model."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from dsink_jax.allocation import (
-    DEFAULT_MAX_ITERATIONS,
-    DEFAULT_THRESHOLD,
-    class_marginal,
-    surrogate_labels,
-)
+from dsink_jax.allocation import DEFAULT_MAX_ITERATIONS, DEFAULT_THRESHOLD, surrogate_labels
+from dsink_jax.allocation import class_marginal as mean_prediction
 from dsink_jax.array_checks import check_where
 from dsink_jax.losses._checks import check_logits, check_range, is_traced
 from dsink_jax.open_set import open_set_class_marginal, open_set_surrogate_labels
@@ -17,13 +15,15 @@ from dsink_jax.open_set import open_set_class_marginal, open_set_surrogate_label
 def dsink_loss(
     logits: jax.Array,
     noise_robust_logits: jax.Array,
-    imbalance_robust_logits: jax.Array,
+    imbalance_robust_logits: jax.Array | None = None,
     *,
+    class_marginal: jax.Array | None = None,
     where: jax.Array | None = None,
     axis_name: str | None = None,
     threshold: float = DEFAULT_THRESHOLD,
     max_iterations: int = DEFAULT_MAX_ITERATIONS,
-) -> jax.Array:
+    has_aux: bool = False,
+) -> Any:
     """D-SINK loss of each example: KL(q_i || softmax(logits_i)) to the batch's surrogate labels Q.
 
     Q comes from `surrogate_labels` with the class marginal mean_i softmax(imbalance_robust_logits_i), and
@@ -36,16 +36,20 @@ def dsink_loss(
       noise_robust_logits: floating `[N, C]`, logits of the noise-robust auxiliary model f_N.
       imbalance_robust_logits: floating `[N, C]`, logits whose softmax is the prediction of the
         imbalance-robust auxiliary model f_L.
+      class_marginal: floating `[C]`, non-negative, in the place of f_L's mean prediction for the batch: one
+        that is known better. The same on all devices.
       where: bool `[N]`, False for padding. Such rows take no part and have loss 0.
       axis_name: name of a mapped axis over which the batch is split; see `surrogate_labels`.
       threshold: L1 error of the class marginal at which the solver stops.
       max_iterations: limit of Sinkhorn iterations.
+      has_aux: whether to give the `Allocation` too, Q and what the solver did, as `jax.grad(has_aux=True)`
+        wants it.
 
     Returns:
-      float32 `[N]`, non-negative up to rounding, in nats.
+      float32 `[N]`, non-negative up to rounding, in nats; with `has_aux` a pair of that and the `Allocation`.
 
     Raises:
-      ValueError: for wrong ranks, shapes or dtypes.
+      ValueError: for wrong ranks, shapes or dtypes, or unless one of f_L's logits and a marginal is given.
 
     Source: D-SINK, Dual-Granularity Sinkhorn Distillation, arXiv 2510.08179.
 
@@ -59,20 +63,24 @@ def dsink_loss(
     >>> print(np.asarray(values).round(3))
     [0.002 0.111]
     """
-    check_logits(
-        logits, noise_robust_logits=noise_robust_logits, imbalance_robust_logits=imbalance_robust_logits
-    )
-    marginal = class_marginal(imbalance_robust_logits, where=where, axis_name=axis_name)
+    if imbalance_robust_logits is not None and class_marginal is None:
+        check_logits(
+            logits, noise_robust_logits=noise_robust_logits, imbalance_robust_logits=imbalance_robust_logits
+        )
+        class_marginal = mean_prediction(imbalance_robust_logits, where=where, axis_name=axis_name)
+    elif imbalance_robust_logits is not None or class_marginal is None:
+        raise ValueError("Give one of imbalance_robust_logits and class_marginal, which takes their place.")
     allocation = surrogate_labels(
         logits,
         noise_robust_logits,
-        marginal,
+        class_marginal,
         where=where,
         threshold=threshold,
         max_iterations=max_iterations,
         axis_name=axis_name,
     )
-    return divergence_from_labels(logits, allocation.labels, where=where)
+    values = divergence_from_labels(logits, allocation.labels, where=where)
+    return (values, allocation) if has_aux else values
 
 
 def open_set_dsink_loss(

@@ -60,6 +60,9 @@ def test_labels_are_words_in_sorted_order(iris, classifier):
     probabilities = classifier.predict_proba(features)
     assert (classifier.predict(features) == classifier.classes_[probabilities.argmax(1)]).all()
     assert classifier.surrogate_labels(features).labels.shape == (150, 3)
+    log_probabilities = classifier.predict_log_proba(features)
+    np.testing.assert_allclose(np.exp(log_probabilities), probabilities, atol=1e-6)
+    assert np.isfinite(classifier.predict_log_proba(1e4 * features)).all()
 
 
 def test_another_role_predicts_and_needs_no_target(iris, classifier):

@@ -131,7 +131,9 @@ def test_the_classifier_takes_and_gives_indicators(data):
     assert classifier.classes_.tolist() == list(range(LABELS))
     predicted = classifier.predict(features)
     assert predicted.shape == given.shape and set(np.unique(predicted)) == {0, 1}
-    assert classifier.predict_proba(features).shape == given.shape
+    probabilities = classifier.predict_proba(features)
+    assert probabilities.shape == given.shape
+    np.testing.assert_allclose(np.exp(classifier.predict_log_proba(features)), probabilities, atol=1e-6)
     more = classifier.set_params(prior="balanced").predict(features)
     assert more.sum() > predicted.sum()
     assert classifier.score(features, predicted) < 1 == classifier.score(features, more)

@@ -309,6 +309,33 @@ EDGES = {
 }
 
 
+def test_a_marginal_of_ones_own_and_the_allocation():
+    rng = np.random.default_rng(0)
+    logits, noise_robust, imbalance_robust = jnp.asarray(rng.standard_normal((3, 8, 4)), jnp.float32)
+    marginal = class_marginal(imbalance_robust)
+    expected = dsink_loss(logits, noise_robust, imbalance_robust)
+    np.testing.assert_allclose(
+        dsink_loss(logits, noise_robust, class_marginal=marginal), expected, rtol=1e-6, atol=1e-7
+    )
+    own = jnp.array([4.0, 3.0, 2.0, 1.0])  # any positive multiple of shares
+    values, allocation = dsink_loss(logits, noise_robust, class_marginal=own, has_aux=True)
+    reference = surrogate_labels(logits, noise_robust, own)
+    np.testing.assert_array_equal(allocation.labels, reference.labels)
+    np.testing.assert_allclose(allocation.labels.mean(0), own / 10, atol=1e-5)
+    np.testing.assert_array_equal(values, divergence_from_labels(logits, reference.labels))
+
+    def total(z):
+        losses, found = dsink_loss(z, noise_robust, class_marginal=own, has_aux=True)
+        return losses.sum(), found
+
+    gradient, found = jax.jit(jax.grad(total, has_aux=True))(logits)
+    np.testing.assert_allclose(gradient, jax.nn.softmax(logits) - found.labels, atol=1e-5)
+    for given in ((), (imbalance_robust, own)):
+        how = {"class_marginal": given[1]} if given else {}
+        with pytest.raises(ValueError, match="Give one of imbalance_robust_logits and class_marginal"):
+            dsink_loss(logits, noise_robust, *given[:1], **how)
+
+
 @pytest.mark.parametrize("loss", [dsink_loss, naive_distillation_loss])
 @pytest.mark.parametrize("case", EDGES)
 def test_gradient_is_finite_at_the_edges(case, loss):
