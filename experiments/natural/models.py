@@ -80,9 +80,9 @@ class _WithOthers(Settings):
 
     images: bool = False
 
-    def specs(self, facts, target):
+    def specs(self, facts, target, *, several_labels=False):
         """See `Settings.specs`."""
-        found = super().specs(facts, target)
+        found = super().specs(facts, target, several_labels=several_labels)
         if not target:  # the choice by labels held out asks for the auxiliary models alone
             return found
         own = next(spec for spec in found if spec.name == TARGET)
@@ -165,5 +165,5 @@ def _logits(fitted, name, inputs):
 
 def _alone(natural, settings):
     """A recipe of the auxiliary models, of which only what is asked for is trained."""
-    training_set, _ = make_training_set(natural.inputs, natural.given, natural.num_classes, settings)
+    training_set, *_ = make_training_set(natural.inputs, natural.given, natural.num_classes, settings)
     return recipe_maker(training_set, settings, jax.local_devices(), False)(target=False)

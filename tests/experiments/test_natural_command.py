@@ -13,7 +13,7 @@ from experiments.natural import audit, command, features, predictions, table
 from experiments.natural.models import DSINK, Found, models_of
 from experiments.study.__main__ import main as study
 from experiments.study.intervals import Interval
-from natural_files import counting_encoder, made_up, text_rows, write_texts
+from natural_files import counting_encoder, letters, made_up, text_rows, write_texts
 
 pytest.importorskip("cleanlab")
 
@@ -206,8 +206,14 @@ def test_a_large_set_is_drawn_from_always_alike(monkeypatch):
     assert len(audit.some_of(made_up(count=50)).given) == 50
 
 
+def unlike(texts):
+    """Numbers of letters that are of no two texts the same, so that the folds can part them."""
+    return letters(texts) + 0.01 * np.random.default_rng(0).standard_normal((len(texts), 4))
+
+
 @pytest.mark.slow
 def test_audit_of_a_small_set_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(features.ENCODERS, "text", counting_encoder([], unlike))
     flags = ("natural-audit", "--data-dir", data, "--sets", "claude9", "--seeds", "0", "--output", "out")
     run(monkeypatch, *flags)
     rows = read(tmp_path / "out", "natural-audit")

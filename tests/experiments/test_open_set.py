@@ -92,7 +92,9 @@ def test_all_models_are_compared_and_the_page_is_drawn_from_the_rows(tmp_path):
     assert frame["known_share"].notna().tolist() == [True, True, *[False] * 6] * 2
     assert frame["accuracy"].between(0, 1).all()
     frame[list(open_set.FIELDS)].to_csv(tmp_path / "open-set.csv", index=False)
-    (tmp_path / "environments.json").write_text('{"x": {"device": "cpu", "versions": {}}}')
+    (tmp_path / "environments.json").write_text(
+        '{"x": {"device": "cpu", "versions": {}, "date": "2026-01-31"}}'
+    )
     open_set.render(tmp_path)
     page = (tmp_path / "open-set.md").read_text()
     assert all(model in page for model in open_set.MODELS) and "200 queries" in page

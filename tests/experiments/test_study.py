@@ -85,7 +85,7 @@ def test_a_study_from_nothing_to_its_page(quick, monkeypatch, capsys, tmp_path):
     assert re.search(r"ahead by [-+]\d+\.\d \[[-+]\d+\.\d, [-+]\d+\.\d\] \(\d of 2\)", page)
     assert render.SEEDS_ALONE not in page
     plan = call(monkeypatch, capsys, tmp_path, "main", *setting, "--seeds", 7, "--dry-run")
-    assert "4 of 8 models trained" in plan and "min: naive-noise_weight=0.7, ensemble" in plan
+    assert "4 of 9 models trained" in plan and "min: naive-noise_weight=0.7, ensemble" in plan
     call(monkeypatch, capsys, tmp_path, "correction", *setting, "--seeds", 7, 8)
     assert json.loads((run / "results.json").read_text())["models"] == entries
     pd.testing.assert_frame_equal(records.read(folder, "results.csv"), rows)

@@ -29,7 +29,7 @@ def test_main_at_paper_from_one_file(tmp_path, monkeypatch, capsys):
     asked = ("main", "--budget", "paper", "--settings", "cifar10-ratio-10-symmetric-0.4", "--seeds", 0)
     monkeypatch.setattr(sys, "argv", ["study", *map(str, (*asked, *places))])
     study_command.main()
-    assert "8 of 8 models trained" in capsys.readouterr().out
+    assert "9 of 9 models trained" in capsys.readouterr().out
     found = records.read(tmp_path / "results" / "main", "results.csv", "paper")
-    assert found["model"].iloc[-1] == "dsink" and len(found) == 8
+    assert found["model"].iloc[-1] == "dsink" and len(found) == 9
     assert set(found["dataset"]) == {"cifar10"} and found["last"].between(0, 1).all()
