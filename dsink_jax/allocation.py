@@ -184,7 +184,7 @@ def solve_batch(
     cost, valid = all_gather((cost, valid), gathered_axis)
     bad_rows = jnp.isnan(cost[:, 0]).sum()  # such a row is NaN as a whole
     count, bad_rows = psum((valid.sum(), bad_rows), split_axis)
-    count = jnp.maximum(count, 1)
+    count = jnp.maximum(count, 1).astype(jnp.float32)
     solution = solve_transport(
         cost,
         valid.astype(jnp.float32) / count,
@@ -197,7 +197,7 @@ def solve_batch(
     )
     sound &= bad_rows == 0
     # The sample half-step in closed form: exact row sums, and finite for rows without mass.
-    scores = jnp.where(sound, (solution.column_potential - cost) / epsilon, jnp.nan)
+    scores = jnp.where(sound, (solution.column_potential[None] - cost) / epsilon, jnp.nan)
     plan = jnp.where(valid[:, None], jax.nn.softmax(scores, axis=-1), 0.0)
     marginal_error = jnp.abs(psum(plan.sum(0), split_axis) / count - marginal).sum()
     scores = own_rows(scores, num_examples, gathered_axis)
@@ -243,7 +243,7 @@ def class_marginal(
         where = jnp.ones(predictions.shape[0], bool)
     predictions = jnp.where(where[:, None], predictions, 0.0)
     summed, count = psum((predictions.sum(0), where.sum()), axis_name)
-    return summed / jnp.maximum(count, 1)
+    return summed / jnp.maximum(count, 1).astype(jnp.float32)
 
 
 def _cost(logits, noise_robust_logits):

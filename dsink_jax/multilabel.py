@@ -156,7 +156,9 @@ def multilabel_surrogate_labels(
     labels = jnp.where(certain == -1.0, labels, certain)
     if where is not None:
         labels = jnp.where(sound & ~where[:, None], 0.0, labels)
-    errors = jnp.abs(psum(labels.sum(0), axis_name) / jnp.maximum(count, 1) - marginal)
+    errors = jnp.abs(
+        psum(labels.sum(0), axis_name) / jnp.maximum(jnp.asarray(count, jnp.float32), 1.0) - marginal
+    )
     # The mean itself is rounded too, where it is near 1.
     converged &= sound & (errors <= roots.error_allowed + 1e-6 * marginal).all()
     allocation = MultilabelAllocation(labels, errors.max(), iterations, converged)
@@ -200,7 +202,7 @@ def multilabel_class_marginal(
         predictions = jnp.where(where[:, None], predictions, 0.0)
     count = predictions.shape[0] if where is None else where.sum()
     summed, count = psum((predictions.sum(0), count), axis_name)
-    return summed / jnp.maximum(count, 1)
+    return summed / jnp.maximum(jnp.asarray(count, jnp.float32), 1.0)
 
 
 class _Counted(NamedTuple):
@@ -225,12 +227,15 @@ def _counted(scores, marginal, label_counts, count, axis_name):
     # The marginal with the total of the counts: one shift of the log-odds of all that is not certain.
     free = (marginal > 0) & (marginal < 1)
     odds = jnp.where(free, jnp.log(marginal) - jnp.log1p(-marginal), 0.0)[:, None]
-    num_free = free.sum()
-    mean = (total / jnp.maximum(count, 1) - (marginal == 1).sum()) / jnp.maximum(num_free, 1)
+    num_free = free.sum(dtype=jnp.float32)
+    present = (marginal == 1).sum(dtype=jnp.float32)
+    mean = (total / jnp.maximum(jnp.asarray(count, jnp.float32), 1.0) - present) / jnp.maximum(num_free, 1.0)
     feasible = (mean >= -1e-6) & (mean <= 1 + 1e-6) & ((num_free > 0) | (jnp.abs(mean) < 1e-6))
     mean = jnp.clip(mean, 0.0, 1.0)[None]
-    by_class = Scores(odds, odds, jnp.zeros(1), valid=free)
-    shift = solve_roots(by_class, mean, num_free, jnp.zeros(1), tolerance=1e-7, max_passes=50).shift
+    by_class = Scores(odds, odds, jnp.zeros(1, jnp.float32), valid=free)
+    shift = solve_roots(
+        by_class, mean, num_free, jnp.zeros(1, jnp.float32), tolerance=1e-7, max_passes=50
+    ).shift
     shifted = jnp.where((mean > 0) & (mean < 1), shifted_sigmoid(by_class, shift)[:, 0], mean)
     marginal = jnp.where(free, shifted, marginal)
 

@@ -155,7 +155,7 @@ def _fit_each(logits, labels, valid, temperatures, balanced):
 
 def _explain(logits, labels, offset, matrix):
     """P(true | example) and P(true | example, given label), both `[M, C]`."""
-    predictions = jax.nn.softmax(logits + offset, axis=-1)
+    predictions = jax.nn.softmax(logits + offset[None], axis=-1)
     joint = predictions * matrix.T[labels]
     return predictions, joint / jnp.maximum(joint.sum(-1, keepdims=True), jnp.finfo(joint.dtype).tiny)
 
@@ -166,9 +166,9 @@ _explain_all = jax.jit(_explain)
 def _fit(logits, labels, valid, balanced):
     num_classes = logits.shape[-1]
     count = valid.sum()
-    given = jnp.zeros(num_classes).at[labels].add(valid) / count
+    given = jnp.zeros(num_classes, jnp.float32).at[labels].add(valid) / count
     seen = given > 0
-    eye = jnp.eye(num_classes)
+    eye = jnp.eye(num_classes, dtype=jnp.float32)
 
     def mean(rows):
         return (valid[:, None] * rows).sum(0) / count
@@ -176,13 +176,13 @@ def _fit(logits, labels, valid, balanced):
     def matrix_of(probabilities):
         weighted = valid[:, None] * probabilities
         if num_classes <= _FEW_CLASSES:  # a product is the faster sum where there are few
-            one_hot = jax.nn.one_hot(labels, num_classes)
+            one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
             together = jnp.matmul(weighted.T, one_hot, precision=jax.lax.Precision.HIGHEST)
         else:
-            together = jnp.zeros((num_classes, num_classes)).at[labels].add(weighted).T
+            together = jnp.zeros((num_classes, num_classes), jnp.float32).at[labels].add(weighted).T
         # What all classes have in common stands in for two examples of each: a rare one has few of its own.
         kept = jnp.trace(together) / count
-        together += 2 * (kept * eye + (1 - kept) * (1 - eye) * given) + _LEAST * eye
+        together += 2 * (kept * eye + (1 - kept) * (1 - eye) * given[None]) + _LEAST * eye
         # Classes are told apart by their labels alone: each is given its own as often as any other, or else
         # models that know little would have all of them exchanged.
         together = jnp.where(eye > 0, together.max(-1, keepdims=True), together)
@@ -199,12 +199,14 @@ def _fit(logits, labels, valid, balanced):
             offset += log_shares - jnp.log(jnp.maximum(mean(predictions), _LEAST))
         return shares, offset, matrix_of(probabilities)
 
-    start = given, jnp.log(jnp.maximum(given, _LEAST)), 0.7 * eye + 0.3 * given
+    start = given, jnp.log(jnp.maximum(given, _LEAST)), 0.7 * eye + 0.3 * given[None]
     shares, offset, matrix = jax.lax.fori_loop(0, _ITERATIONS, step, start)
     predictions, _ = _explain(logits, labels, offset, matrix)
     likely = (predictions * matrix.T[labels]).sum(-1)
     log_likelihood = valid * jnp.log(jnp.maximum(likely, _LEAST))
-    of_class = jnp.zeros(num_classes).at[labels].add(log_likelihood) / jnp.maximum(given * count, 1)
+    of_class = jnp.zeros(num_classes, jnp.float32).at[labels].add(log_likelihood) / jnp.maximum(
+        given * count, 1
+    )
     gain = jnp.where(seen, of_class - jnp.log(jnp.where(seen, given, 1.0)), 0.0)
     root = jnp.sqrt(given)
     by_class = (root * gain).sum() / root.sum()

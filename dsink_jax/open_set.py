@@ -133,9 +133,9 @@ def open_set_surrogate_labels(
     labels, known = (jnp.where(solved.sound, each, jnp.nan) for each in (labels, known))
     padding = solved.sound & ~valid
     labels, known = jnp.where(padding[:, None], 0.0, labels), jnp.where(padding, 0.0, known)
-    plan = jnp.append(labels * known[:, None], (valid - known)[:, None], axis=1)
+    plan = jnp.append(labels * known[:, None], (valid.astype(jnp.float32) - known)[:, None], axis=1)
     summed, count = psum((plan.sum(0), valid.sum()), axis_name)
-    error = jnp.abs(summed / jnp.maximum(count, 1) - masses).sum()
+    error = jnp.abs(summed / jnp.maximum(count, 1).astype(jnp.float32) - masses).sum()
     # With costs in the thousands the solver's own error can be rounding.
     converged = solved.converged & (error <= 2 * threshold + _ROUNDING)
     return jax.lax.stop_gradient(OpenSetAllocation(labels, known, error, solved.iterations, converged))
@@ -227,7 +227,7 @@ def _cost(logits, noise_robust_logits, marginal, share, valid, axis_name):
     best = score.max(-1)
     cost = best[:, None] - score
     none = best + sum(each.astype(jnp.float32).max(-1) for each in (noise_robust_logits, logits))
-    odds = _log_odds(jnp.c_[jnp.log(marginal) - cost / EPSILON, -none / EPSILON])
+    odds = _log_odds(jnp.c_[jnp.log(marginal)[None] - cost / EPSILON, -none / EPSILON])
     level = _level(odds, valid, share, axis_name)
     left = jnp.where(share < 1, EPSILON * jax.nn.softplus(level - odds), 0.0)
     none = jnp.where(share < 1, none - EPSILON * level, 0.0)
@@ -252,7 +252,7 @@ def _level(odds, valid, share, axis_name):
     odds, valid = all_gather((odds, valid), axis_name)
     counted = valid & jnp.isfinite(odds)  # an example whose classes all have mass 0 is not known at all
     odds = jnp.where(counted, odds, -jnp.inf)
-    count = jnp.maximum(valid.sum(), 1)
+    count = jnp.maximum(valid.sum(dtype=jnp.float32), 1.0)
     wanted = jnp.where(share < 1, jnp.log(share) - jnp.log1p(-share), 0.0)
 
     def halve(_, interval):

@@ -76,7 +76,7 @@ def first_guess(
     usable = jnp.isfinite(centres)
     if few.valid is not None:
         usable &= few.valid[:, None]
-    centre = jnp.where(usable, centres, 0.0).sum(0) / jnp.maximum(usable.sum(0), 1)
+    centre = jnp.where(usable, centres, 0.0).sum(0) / jnp.maximum(usable.sum(0, dtype=jnp.float32), 1.0)
     total, all_weight = psum((weight * centre, weight), axis_name)
     origin = -jnp.round(total / jnp.maximum(all_weight, 1.0))
     origin = jnp.where(jnp.abs(origin) < 2.0**23, origin, 0.0)
@@ -121,7 +121,7 @@ def solve_roots(
     # The smaller of the two sides of each column: float32 knows a small mean as exactly as a large one.
     side = jnp.where(means > 0.5, -1.0, 1.0).astype(jnp.float32)
     target = jnp.where(means > 0.5, 1.0 - means, means)
-    count = jnp.maximum(count, 1)
+    count = jnp.maximum(jnp.asarray(count, jnp.float32), 1.0)
 
     def look(state):
         sums = psum(_sums(scores, side, state.shift), axis_name)
@@ -254,11 +254,16 @@ def _sigmoid(scores, side, shift):
 def _shifted(scores, side, shift):
     """side_c s_ic + b_c. Each half first gets half the origin, so that little is rounded far from 0."""
     first, second = scores.first.astype(jnp.float32), scores.second.astype(jnp.float32)
-    half_side, half_origin = 0.5 * side, 0.5 * side * scores.origin
+    half_side, half_origin = _as_rows(first, 0.5 * side, 0.5 * side * scores.origin)
     total = (half_side * first + half_origin) + (half_side * second + half_origin)
     if scores.row_shift is not None:
-        total = total + side * scores.row_shift[..., None]
-    return total + shift
+        total = total + _as_rows(first, side)[0] * scores.row_shift[..., None]
+    return total + _as_rows(first, shift)[0]
+
+
+def _as_rows(like, *numbers):
+    """Numbers `[C]` or `[]` in the rank of an array, as strict promotion of ranks wants it."""
+    return tuple(jnp.reshape(one, (1,) * (like.ndim - one.ndim) + one.shape) for one in numbers)
 
 
 def _shrink(number):

@@ -71,19 +71,21 @@ def solve_transport(
 
         geometry = _geometry(axis_name)
 
-    problem = linear_problem.LinearProblem(
-        geometry(cost_matrix=cost, epsilon=epsilon), a=row_marginal, b=column_marginal
-    )
-    # Log mode: OTT's kernel mode can report convergence on a wrong plan. Gradients are unrolled: the implicit
-    # ones fail under pmap, and with a fixed number of iterations (min_iterations) they are wrong.
-    solver = sinkhorn.Sinkhorn(
-        lse_mode=True,
-        threshold=threshold,
-        momentum=_momentum(_RELAXED_FROM if relaxed else 0),
-        max_iterations=max_iterations,
-        implicit_diff=None,
-    )
-    output = solver(problem)
+    # Strict promotion of ranks or types, where a person has it, is for their own lines and ours.
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        problem = linear_problem.LinearProblem(
+            geometry(cost_matrix=cost, epsilon=epsilon), a=row_marginal, b=column_marginal
+        )
+        # Log mode: OTT's kernel mode can report convergence on a wrong plan. Gradients are unrolled: the
+        # implicit ones fail under pmap, and with a fixed number of iterations (min_iterations) are wrong.
+        solver = sinkhorn.Sinkhorn(
+            lse_mode=True,
+            threshold=threshold,
+            momentum=_momentum(_RELAXED_FROM if relaxed else 0),
+            max_iterations=max_iterations,
+            implicit_diff=None,
+        )
+        output = solver(problem)
     return Solution(output.f, output.g, jnp.asarray(output.n_iters, jnp.int32), jnp.asarray(output.converged))
 
 

@@ -86,10 +86,11 @@ def _opened(file):
     try:
         with Image.open(file) as image:
             yield image
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} cannot be read as an image: {error}") from None
+    except InputError:
+        raise
+    except Exception as error:  # damaged files end in errors of many kinds
+        why = str(error) or type(error).__name__
+        raise InputError(f"{file} cannot be read as an image: {why}") from None
 
 
 def _is_deep(image):
@@ -125,9 +126,9 @@ def _scale(kind, low, high):
 def _as_bytes(image, size, scales):
     """Red, green and blue, upright, on white where it is transparent; more than 8 bits are scaled to 8."""
     with needs("audit", "Reading a folder of images"):
-        from PIL import Image, ImageOps
+        from PIL import Image
 
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if kind := _is_deep(image):
         black, white = scales[kind]
         values = (np.asarray(image, np.float64) - black) / max(white - black, np.finfo(float).tiny)
@@ -136,6 +137,30 @@ def _as_bytes(image, size, scales):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB").resize((size, size)))
+
+
+def _upright(image):
+    """The image as its EXIF orientation says; as it is where that cannot be read."""
+    with needs("audit", "Reading a folder of images"):
+        from PIL import ExifTags
+        from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    image.load()  # some formats have their EXIF behind the pixels; and what is damaged is told here
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        turn = turns.get(orientation)
+    except Exception:  # odd EXIF of a good image
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _text(path):

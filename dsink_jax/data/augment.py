@@ -228,4 +228,8 @@ def normalize(inputs: jax.Array, mean: jax.Array, scale: jax.Array) -> jax.Array
     values = inputs.astype(jnp.float32)
     if inputs.dtype == jnp.uint8:
         values = values / 255
+    mean, scale = (
+        jnp.reshape(jnp.asarray(one), (1,) * (values.ndim - jnp.ndim(one)) + jnp.shape(one))
+        for one in (mean, scale)
+    )
     return (values - mean) * scale

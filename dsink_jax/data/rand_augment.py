@@ -146,7 +146,7 @@ def _move(values, operation, level):
     height, width, _ = values.shape
     radians = level * np.deg2rad(_DEGREES)
     cos, sin = jnp.cos(radians), jnp.sin(radians)
-    shear, zero, one = level * _SHEAR, jnp.zeros(()), jnp.ones(())
+    shear, zero, one = level * _SHEAR, jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
     # Where the pixel at (x, y) comes from: (a x + b y + c, d x + e y + f), in the order of OPERATIONS.
     x, y = width / 2, height / 2
     matrices = jnp.array(
@@ -159,7 +159,10 @@ def _move(values, operation, level):
         ]
     )
     a, b, c, d, e, f = matrices[jnp.clip(operation - _FIRST_MOVE, 0, len(matrices) - 1)]
-    row, column = jnp.arange(height)[:, None] + 0.5, jnp.arange(width)[None] + 0.5
+    row, column = (
+        jnp.arange(height, dtype=jnp.float32)[:, None] + 0.5,
+        jnp.arange(width, dtype=jnp.float32)[None] + 0.5,
+    )
     from_column = jnp.floor(a * column + b * row + c).astype(jnp.int32)
     from_row = jnp.floor(d * column + e * row + f).astype(jnp.int32)
     inside = (from_row >= 0) & (from_row < height) & (from_column >= 0) & (from_column < width)

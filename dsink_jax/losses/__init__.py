@@ -1,4 +1,4 @@
-"""Per-example losses: logits `[N, C]` in, values `[N]` out; the caller reduces.
+"""Per-example losses: logits `[..., C]` in, values `[...]` out (`[N, C]` for D-SINK); the caller reduces.
 
 Numbers such as tau, gamma or a weight may be traced arrays `[]`: another one then compiles nothing anew.
 Their range is checked unless they are traced.

@@ -14,9 +14,30 @@ from dsink_jax.array_checks import check_arrays
 
 def check_logits(logits, **others):
     """Raises `ValueError` unless `logits` is floating `[N, C]` and every other array has its shape."""
-    check_arrays(logits=logits, **others)
+    check_arrays(logits=logits)
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"logits must have shape [N, C], got {list(logits.shape)}.")
+    _check_alike(logits, others)
+
+
+def check_pointwise_logits(logits, where=None, **others):
+    """Raises `ValueError` unless logits and the others are floating `[..., C]`, `where` bool `[...]`."""
+    check_arrays(logits=logits)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits must have shape [..., C], got {list(logits.shape)}.")
+    _check_alike(logits, others)
+    if where is None:
+        return
+    check_arrays(where=where)
+    if where.shape != logits.shape[:-1] or where.dtype != bool:
+        raise ValueError(
+            f"where must be bool {list(logits.shape[:-1])}, the shape of logits without classes, got "
+            f"{where.dtype} {list(where.shape)}."
+        )
+
+
+def _check_alike(logits, others):
+    check_arrays(**others)
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise ValueError(f"logits must be floating point, got {logits.dtype}.")
     for name, value in others.items():
@@ -28,19 +49,22 @@ def check_logits(logits, **others):
             raise ValueError(f"{name} must be floating point, got {value.dtype}.")
 
 
-def check_labels(labels, logits):
-    """Raises `ValueError` unless `labels` is integer `[N]` for `logits` `[N, C]`."""
-    check_logits(logits)
+def check_labels(labels, logits, where=None):
+    """Raises `ValueError` unless `labels` is integer `[...]` for `logits` `[..., C]`."""
+    check_pointwise_logits(logits, where)
     check_arrays(labels=labels)
-    if labels.shape != logits.shape[:1]:
-        raise ValueError(f"labels must have shape [N] = [{logits.shape[0]}], got {list(labels.shape)}.")
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"labels must have the shape of logits without classes, {list(logits.shape[:-1])}, got "
+            f"{list(labels.shape)}."
+        )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels must be integers, got {labels.dtype}.")
 
 
-def check_several_labels(labels, logits):
-    """Raises `ValueError` unless `labels` is floating, integer or bool `[N, C]` for `logits` `[N, C]`."""
-    check_logits(logits)
+def check_several_labels(labels, logits, where=None):
+    """Raises `ValueError` unless `labels` is floating, integer or bool `[..., C]`, the shape of `logits`."""
+    check_pointwise_logits(logits, where)
     check_arrays(labels=labels)
     if labels.shape != logits.shape:
         raise ValueError(
@@ -53,10 +77,15 @@ def check_several_labels(labels, logits):
 
 
 def check_per_class(values, logits, name):
-    """Raises `ValueError` unless `values` is `[C]` for `logits` `[N, C]`."""
+    """Raises `ValueError` unless `values` is `[C]` for `logits` `[..., C]`."""
     check_arrays(**{name: values})
-    if values.shape != logits.shape[1:]:
-        raise ValueError(f"{name} must have shape [C] = [{logits.shape[1]}], got {list(values.shape)}.")
+    if values.shape != logits.shape[-1:]:
+        raise ValueError(f"{name} must have shape [C] = [{logits.shape[-1]}], got {list(values.shape)}.")
+
+
+def for_each_class(values, logits):
+    """`values` `[C]` in the rank of `logits`, as those want it who have strict promotion of ranks."""
+    return jnp.reshape(values, (1,) * (logits.ndim - 1) + (-1,))
 
 
 def is_traced(value):

@@ -9,6 +9,7 @@ from dsink_jax.allocation import DEFAULT_MAX_ITERATIONS, DEFAULT_THRESHOLD, surr
 from dsink_jax.allocation import class_marginal as mean_prediction
 from dsink_jax.array_checks import check_where
 from dsink_jax.losses._checks import check_logits, check_range, is_traced
+from dsink_jax.losses._entropy import negative_p_log_p
 from dsink_jax.open_set import open_set_class_marginal, open_set_surrogate_labels
 
 
@@ -241,5 +242,5 @@ def divergence_from_labels(
     log_normaliser = jax.nn.logsumexp(logits, axis=-1)
     # A class without mass contributes nothing even where its logit is -inf.
     score = jnp.where(labels == 0, 0.0, labels * jnp.where(labels == 0, 0.0, logits)).sum(-1)
-    divergence = log_normaliser - score - jax.scipy.special.entr(labels).sum(-1)
+    divergence = log_normaliser - score - negative_p_log_p(labels).sum(-1)
     return divergence if where is None else jnp.where(where, divergence, 0.0)

@@ -12,13 +12,20 @@ from dsink_jax.losses._checks import (
     check_labels,
     check_per_class,
     check_range,
+    for_each_class,
     is_traced,
 )
 from dsink_jax.losses._cross_entropy import integer_cross_entropy, prior_shift
+from dsink_jax.losses._padding import without_padding, zero_padding
 
 
 def logit_adjusted_cross_entropy(
-    logits: jax.Array, labels: jax.Array, class_prior: jax.Array, tau: float | jax.Array = 1.0
+    logits: jax.Array,
+    labels: jax.Array,
+    class_prior: jax.Array,
+    tau: float | jax.Array = 1.0,
+    *,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     """Cross-entropy on logits shifted by the class prior; predict with the unshifted logits.
 
@@ -26,13 +33,14 @@ def logit_adjusted_cross_entropy(
     softmax; an example labelled with it has infinite loss.
 
     Args:
-      logits: floating `[N, C]`.
-      labels: integer `[N]` in [0, C).
+      logits: floating `[..., C]`.
+      labels: integer `[...]` in [0, C).
       class_prior: floating `[C]`, non-negative; any positive multiple gives the same loss when tau is 1.
       tau: strength of the adjustment, at least 0; 0 is plain cross-entropy.
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]`, in nats.
+      float32 `[...]`, in nats.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or a negative tau.
@@ -46,11 +54,13 @@ def logit_adjusted_cross_entropy(
     >>> print(np.asarray(logit_adjusted_cross_entropy(jnp.zeros((2, 2)), jnp.array([0, 1]), prior)).round(3))
     [0.105 2.303]
     """
-    check_labels(labels, logits)
+    check_labels(labels, logits, where)
     check_per_class(class_prior, logits, "class_prior")
     tau = check_at_least(tau, "tau", 0)
     shift = prior_shift(tau, jnp.log(class_prior.astype(jnp.float32)))
-    return integer_cross_entropy(logits.astype(jnp.float32) + shift, labels)
+    logits, labels = without_padding(where, logits, labels)
+    shifted = logits.astype(jnp.float32) + for_each_class(shift, logits)
+    return zero_padding(integer_cross_entropy(shifted, labels), where)
 
 
 def ldam(
@@ -59,6 +69,8 @@ def ldam(
     class_counts: jax.Array | np.ndarray,
     max_margin: float | jax.Array = 0.5,
     scale: float | jax.Array = 30.0,
+    *,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     """Label-distribution-aware margin loss: cross-entropy of scale * (cosines less a margin of the label).
 
@@ -66,14 +78,15 @@ def ldam(
     class. Made for the cosines of a cosine classifier; predict with softmax(scale * logits).
 
     Args:
-      logits: floating `[N, C]`, cosines in [-1, 1].
-      labels: integer `[N]` in [0, C).
+      logits: floating `[..., C]`, cosines in [-1, 1].
+      labels: integer `[...]` in [0, C).
       class_counts: `[C]`, examples of each class, all positive.
       max_margin: margin of the rarest class, at least 0.
       scale: what the cosines are multiplied by before the softmax, at least 0.
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]`, in nats.
+      float32 `[...]`, in nats.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, a class without examples, or a negative option.
@@ -87,15 +100,17 @@ def ldam(
     >>> print(np.asarray(ldam(jnp.zeros((2, 2)), jnp.array([0, 1]), counts, scale=4.0)).round(3))
     [1.313 2.127]
     """
-    check_labels(labels, logits)
+    check_labels(labels, logits, where)
     max_margin = check_at_least(max_margin, "max_margin", 0)
     scale = check_at_least(scale, "scale", 0)
     check_per_class(class_counts, logits, "class_counts")
     _check_positive_counts(class_counts)
     counts = jnp.asarray(class_counts, jnp.float32)
     margins = max_margin * (counts.min() / counts) ** 0.25
-    of_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
-    return integer_cross_entropy(scale * (logits.astype(jnp.float32) - margins * of_label), labels)
+    logits, labels = without_padding(where, logits, labels)
+    of_label = for_each_class(margins, logits) * jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    values = integer_cross_entropy(scale * (logits.astype(jnp.float32) - of_label), labels)
+    return zero_padding(values, where)
 
 
 def class_balanced_weights(
@@ -134,16 +149,19 @@ def class_balanced_weights(
     return weights / weights.mean()
 
 
-def focal_cross_entropy(logits: jax.Array, labels: jax.Array, gamma: float | jax.Array = 2.0) -> jax.Array:
+def focal_cross_entropy(
+    logits: jax.Array, labels: jax.Array, gamma: float | jax.Array = 2.0, *, where: jax.Array | None = None
+) -> jax.Array:
     """Focal loss over a softmax: (1 - p_y)^gamma * cross-entropy.
 
     Args:
-      logits: floating `[N, C]`.
-      labels: integer `[N]` in [0, C).
+      logits: floating `[..., C]`.
+      labels: integer `[...]` in [0, C).
       gamma: how much examples that are fitted already count less, at least 0; 0 is cross-entropy.
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]`, in nats, non-negative.
+      float32 `[...]`, in nats, non-negative.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or a negative gamma.
@@ -156,15 +174,15 @@ def focal_cross_entropy(logits: jax.Array, labels: jax.Array, gamma: float | jax
     >>> print(np.asarray(focal_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]))).round(3))
     [0.173]
     """
-    check_labels(labels, logits)
+    check_labels(labels, logits, where)
     gamma = check_at_least(gamma, "gamma", 0)
-    cross_entropy = integer_cross_entropy(logits, labels)
+    cross_entropy = integer_cross_entropy(*without_padding(where, logits, labels))
     if not is_traced(gamma) and gamma == 0:
-        return cross_entropy
+        return zero_padding(cross_entropy, where)
     # 1 - p_y by expm1; kept off 0, where a power below 1 has no gradient.
     finite = jnp.where(jnp.isposinf(cross_entropy), 100.0, cross_entropy)
     miss = jnp.maximum(-jnp.expm1(-finite), jnp.finfo(jnp.float32).tiny)
-    return miss**gamma * cross_entropy
+    return zero_padding(miss**gamma * cross_entropy, where)
 
 
 def _log(beta):

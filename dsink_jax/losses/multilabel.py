@@ -10,8 +10,11 @@ from dsink_jax.losses._checks import (
     check_per_class,
     check_range,
     check_several_labels,
+    for_each_class,
 )
 from dsink_jax.losses._cross_entropy import prior_shift
+from dsink_jax.losses._entropy import negative_p_log_p
+from dsink_jax.losses._padding import without_padding, zero_padding
 from dsink_jax.multilabel import (
     DEFAULT_MAX_ITERATIONS,
     DEFAULT_THRESHOLD,
@@ -109,13 +112,18 @@ def binary_divergence_from_labels(
     if where is not None:
         # Cleaned before the arithmetic, so that NaN in padding reaches neither value nor gradient.
         logits, labels = (jnp.where(where[:, None], rows, 0.0) for rows in (logits, labels))
-    entropy = jax.scipy.special.entr(labels) + jax.scipy.special.entr(1.0 - labels)
+    entropy = negative_p_log_p(labels) + negative_p_log_p(1.0 - labels)
     divergence = (_binary_cross_entropy(logits, labels) - entropy).sum(-1)
     return divergence if where is None else jnp.where(where, divergence, 0.0)
 
 
 def logit_adjusted_binary_cross_entropy(
-    logits: jax.Array, labels: jax.Array, class_prior: jax.Array, tau: float | jax.Array = 1.0
+    logits: jax.Array,
+    labels: jax.Array,
+    class_prior: jax.Array,
+    tau: float | jax.Array = 1.0,
+    *,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     """Binary cross-entropy on logits shifted by the prior log-odds; predict with the unshifted logits.
 
@@ -123,14 +131,15 @@ def logit_adjusted_binary_cross_entropy(
     as absent (present), whatever its logit; an example that says otherwise has infinite loss.
 
     Args:
-      logits: floating `[N, C]`, one sigmoid for each label.
-      labels: floating, integer or bool `[N, C]` in [0, 1]; others make the loss NaN. No gradient flows to
+      logits: floating `[..., C]`, one sigmoid for each label.
+      labels: floating, integer or bool `[..., C]` in [0, 1]; others make the loss NaN. No gradient flows to
         them.
       class_prior: `[C]` in [0, 1], share of the examples that have the label.
       tau: strength of the adjustment, at least 0; 0 is plain binary cross-entropy.
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]`, sum over the labels, in nats, non-negative.
+      float32 `[...]`, sum over the labels, in nats, non-negative.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or a negative tau.
@@ -144,29 +153,32 @@ def logit_adjusted_binary_cross_entropy(
     >>> print(np.asarray(logit_adjusted_binary_cross_entropy(jnp.zeros((2, 2)), labels, prior)).round(3))
     [0.799 2.996]
     """
-    check_several_labels(labels, logits)
+    check_several_labels(labels, logits, where)
     check_per_class(class_prior, logits, "class_prior")
     tau = check_at_least(tau, "tau", 0)
     prior = class_prior.astype(jnp.float32)
     shift = prior_shift(tau, jnp.log(prior) - jnp.log1p(-prior))
-    return _binary_cross_entropy(logits.astype(jnp.float32) + shift, _known(labels)).sum(-1)
+    logits, labels = without_padding(where, logits, labels)
+    shifted = logits.astype(jnp.float32) + for_each_class(shift, logits)
+    return zero_padding(_binary_cross_entropy(shifted, _known(labels)).sum(-1), where)
 
 
 def generalized_binary_cross_entropy(
-    logits: jax.Array, labels: jax.Array, q: float | jax.Array = 0.7
+    logits: jax.Array, labels: jax.Array, q: float | jax.Array = 0.7, *, where: jax.Array | None = None
 ) -> jax.Array:
     """Generalised cross-entropy of each label: y (1 - p^q) / q + (1 - y) (1 - (1 - p)^q) / q, p = sigmoid(z).
 
     Binary cross-entropy for q -> 0, absolute error at q = 1.
 
     Args:
-      logits: floating `[N, C]`, one sigmoid for each label.
-      labels: floating, integer or bool `[N, C]` in [0, 1]; others make the loss NaN. No gradient flows to
+      logits: floating `[..., C]`, one sigmoid for each label.
+      labels: floating, integer or bool `[..., C]` in [0, 1]; others make the loss NaN. No gradient flows to
         them.
       q: robustness in (0, 1].
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]` in [0, C/q], sum over the labels.
+      float32 `[...]` in [0, C/q], sum over the labels.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or q outside (0, 1].
@@ -179,12 +191,13 @@ def generalized_binary_cross_entropy(
     >>> print(np.asarray(generalized_binary_cross_entropy(jnp.array([[0.0, 2.0]]), labels)).round(3))
     [1.655]
     """
-    check_several_labels(labels, logits)
+    check_several_labels(labels, logits, where)
     q = check_range(q, "q", 0.0, 1.0, low_open=True)
+    logits, labels = without_padding(where, logits, labels)
     logits, labels = logits.astype(jnp.float32), _known(labels)
     # p^q as exp(q log p): exact and differentiable where p underflows.
     present, absent = (-jnp.expm1(q * jax.nn.log_sigmoid(sided)) / q for sided in (logits, -logits))
-    return (labels * present + (1.0 - labels) * absent).sum(-1)
+    return zero_padding((labels * present + (1.0 - labels) * absent).sum(-1), where)
 
 
 def _known(labels):

@@ -9,10 +9,11 @@ from dsink_jax.array_checks import check_arrays
 from dsink_jax.losses._checks import (
     check_at_least,
     check_labels,
-    check_logits,
+    check_pointwise_logits,
     check_range,
 )
 from dsink_jax.losses._cross_entropy import integer_cross_entropy, share_of
+from dsink_jax.losses._padding import without_padding, zero_padding
 
 # Symmetric cross-entropy's published code takes log 0 as log 1e-4.
 _SCE_LOG_ZERO = math.log(1e-4)
@@ -21,16 +22,19 @@ _SCE_LOG_ZERO = math.log(1e-4)
 _ELR_CLIP = 1e-4
 
 
-def generalized_cross_entropy(logits: jax.Array, labels: jax.Array, q: float | jax.Array = 0.7) -> jax.Array:
+def generalized_cross_entropy(
+    logits: jax.Array, labels: jax.Array, q: float | jax.Array = 0.7, *, where: jax.Array | None = None
+) -> jax.Array:
     """Generalised cross-entropy (1 - p_y^q) / q: cross-entropy for q -> 0, mean absolute error at q = 1.
 
     Args:
-      logits: floating `[N, C]`.
-      labels: integer `[N]` in [0, C).
+      logits: floating `[..., C]`.
+      labels: integer `[...]` in [0, C).
       q: robustness in (0, 1].
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]` in [0, 1/q].
+      float32 `[...]` in [0, 1/q].
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or q outside (0, 1].
@@ -42,15 +46,21 @@ def generalized_cross_entropy(logits: jax.Array, labels: jax.Array, q: float | j
     >>> print(np.asarray(generalized_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]))).round(3))
     [0.549]
     """
-    check_labels(labels, logits)
+    check_labels(labels, logits, where)
     q = check_range(q, "q", 0.0, 1.0, low_open=True)
+    logits, labels = without_padding(where, logits, labels)
     # p_y^q as exp(q log p_y): exact and differentiable where p_y underflows.
     log_likelihood = -integer_cross_entropy(logits, labels)
-    return -jnp.expm1(q * log_likelihood) / q
+    return zero_padding(-jnp.expm1(q * log_likelihood) / q, where)
 
 
 def early_learning_regularized(
-    logits: jax.Array, labels: jax.Array, targets: jax.Array, weight: float | jax.Array = 3.0
+    logits: jax.Array,
+    labels: jax.Array,
+    targets: jax.Array,
+    weight: float | jax.Array = 3.0,
+    *,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     """Cross-entropy plus early-learning regularisation: CE + weight * log(1 - <targets_i, p_i>).
 
@@ -58,14 +68,15 @@ def early_learning_regularized(
     wrong labels. It is unbounded below in theory; probabilities are kept in [1e-4, 1 - 1e-4].
 
     Args:
-      logits: floating `[N, C]`.
-      labels: integer `[N]` in [0, C).
-      targets: floating `[N, C]`, running means of earlier predictions (see
+      logits: floating `[..., C]`.
+      labels: integer `[...]` in [0, C).
+      targets: floating `[..., C]`, running means of earlier predictions (see
         `early_learning_targets`). No gradient flows to them.
       weight: strength, at least 0.
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]`, in nats; negative values are normal.
+      float32 `[...]`, in nats; negative values are normal.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or a negative weight.
@@ -79,13 +90,14 @@ def early_learning_regularized(
     >>> print(np.asarray(early_learning_regularized(jnp.zeros((1, 2)), jnp.array([0]), targets)).round(3))
     [-1.386]
     """
-    check_labels(labels, logits)
-    check_logits(logits, targets=targets)
+    check_labels(labels, logits, where)
+    check_pointwise_logits(logits, targets=targets)
     weight = check_at_least(weight, "weight", 0)
+    logits, labels, targets = without_padding(where, logits, labels, targets)
     logits = logits.astype(jnp.float32)
     cross_entropy = integer_cross_entropy(logits, labels)
     agreement = (jax.lax.stop_gradient(targets.astype(jnp.float32)) * _clipped_softmax(logits)).sum(-1)
-    return cross_entropy + weight * jnp.log(1.0 - agreement)
+    return zero_padding(cross_entropy + weight * jnp.log(1.0 - agreement), where)
 
 
 def early_learning_targets(
@@ -94,12 +106,12 @@ def early_learning_targets(
     """The next targets of `early_learning_regularized`: momentum * targets + (1 - momentum) * p.
 
     Args:
-      logits: floating `[N, C]`, the model's current logits; no gradient flows to them.
-      targets: floating `[N, C]`, the present targets, 0 before the first epoch.
+      logits: floating `[..., C]`, the model's current logits; no gradient flows to them.
+      targets: floating `[..., C]`, the present targets, 0 before the first epoch.
       momentum: share of the present targets that is kept, in [0, 1].
 
     Returns:
-      float32 `[N, C]`, rows summing to at most 1.
+      float32 `[..., C]`, rows summing to at most 1.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or a momentum outside [0, 1].
@@ -111,7 +123,7 @@ def early_learning_targets(
     >>> print(np.asarray(early_learning_targets(jnp.zeros((1, 2)), jnp.zeros((1, 2)))).round(3))
     [[0.15 0.15]]
     """
-    check_logits(logits, targets=targets)
+    check_pointwise_logits(logits, targets=targets)
     momentum = check_range(momentum, "momentum", 0.0, 1.0)
     predictions = _clipped_softmax(jax.lax.stop_gradient(logits).astype(jnp.float32))
     predictions = predictions / predictions.sum(-1, keepdims=True)
@@ -119,20 +131,26 @@ def early_learning_targets(
 
 
 def symmetric_cross_entropy(
-    logits: jax.Array, labels: jax.Array, alpha: float | jax.Array = 0.1, beta: float | jax.Array = 1.0
+    logits: jax.Array,
+    labels: jax.Array,
+    alpha: float | jax.Array = 0.1,
+    beta: float | jax.Array = 1.0,
+    *,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     """Symmetric cross-entropy: alpha * CE + beta * reverse CE, the latter -sum_c p_c log(onehot_c).
 
     With log 0 taken as log 1e-4 the reverse term is 9.21 * (1 - p_y), a multiple of the mean absolute error.
 
     Args:
-      logits: floating `[N, C]`.
-      labels: integer `[N]` in [0, C).
+      logits: floating `[..., C]`.
+      labels: integer `[...]` in [0, C).
       alpha: weight of cross-entropy, at least 0.
       beta: weight of reverse cross-entropy, at least 0.
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]`, in nats, non-negative.
+      float32 `[...]`, in nats, non-negative.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or a negative weight.
@@ -145,25 +163,29 @@ def symmetric_cross_entropy(
     >>> print(np.asarray(symmetric_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]))).round(3))
     [4.674]
     """
-    check_labels(labels, logits)
+    check_labels(labels, logits, where)
     alpha = check_at_least(alpha, "alpha", 0)
     beta = check_at_least(beta, "beta", 0)
-    cross_entropy = integer_cross_entropy(logits, labels)
-    return share_of(alpha, cross_entropy) + beta * _SCE_LOG_ZERO * jnp.expm1(-cross_entropy)
+    cross_entropy = integer_cross_entropy(*without_padding(where, logits, labels))
+    reverse = _SCE_LOG_ZERO * jnp.expm1(-cross_entropy)
+    return zero_padding(share_of(alpha, cross_entropy) + beta * reverse, where)
 
 
-def soft_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float | jax.Array = 0.95) -> jax.Array:
+def soft_bootstrapping(
+    logits: jax.Array, labels: jax.Array, beta: float | jax.Array = 0.95, *, where: jax.Array | None = None
+) -> jax.Array:
     """Cross-entropy to a mixture of the label and the prediction: -sum_c (beta y_c + (1 - beta) p_c) log p_c.
 
     The gradient flows through both p: it is cross-entropy with a share of entropy minimisation.
 
     Args:
-      logits: floating `[N, C]`.
-      labels: integer `[N]` in [0, C).
+      logits: floating `[..., C]`.
+      labels: integer `[...]` in [0, C).
       beta: share of the label, in [0, 1].
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]`, in nats, non-negative.
+      float32 `[...]`, in nats, non-negative.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or beta outside [0, 1].
@@ -177,23 +199,28 @@ def soft_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float | jax.A
     >>> print(np.asarray(soft_bootstrapping(logits, jnp.array([1]), beta=0.5)).round(3))
     [1.055]
     """
-    check_labels(labels, logits)
+    check_labels(labels, logits, where)
     beta = check_range(beta, "beta", 0.0, 1.0)
+    logits, labels = without_padding(where, logits, labels)
     log_predictions = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     entropy = -(jnp.exp(log_predictions) * _finite_log(log_predictions)).sum(-1)
-    return share_of(beta, integer_cross_entropy(logits, labels)) + (1.0 - beta) * entropy
+    to_label = integer_cross_entropy(logits, labels)
+    return zero_padding(share_of(beta, to_label) + (1.0 - beta) * entropy, where)
 
 
-def hard_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float | jax.Array = 0.8) -> jax.Array:
+def hard_bootstrapping(
+    logits: jax.Array, labels: jax.Array, beta: float | jax.Array = 0.8, *, where: jax.Array | None = None
+) -> jax.Array:
     """Cross-entropy to a mixture of the label and the predicted class, which is a constant for the gradient.
 
     Args:
-      logits: floating `[N, C]`.
-      labels: integer `[N]` in [0, C).
+      logits: floating `[..., C]`.
+      labels: integer `[...]` in [0, C).
       beta: share of the label, in [0, 1].
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]`, in nats, non-negative.
+      float32 `[...]`, in nats, non-negative.
 
     Raises:
       ValueError: for wrong ranks, shapes or dtypes, or beta outside [0, 1].
@@ -206,27 +233,29 @@ def hard_bootstrapping(logits: jax.Array, labels: jax.Array, beta: float | jax.A
     >>> print(np.asarray(hard_bootstrapping(logits, jnp.array([1]), beta=0.5)).round(3))
     [0.916]
     """
-    check_labels(labels, logits)
+    check_labels(labels, logits, where)
     beta = check_range(beta, "beta", 0.0, 1.0)
+    logits, labels = without_padding(where, logits, labels)
     to_label = integer_cross_entropy(logits, labels)
     to_prediction = integer_cross_entropy(logits, logits.argmax(-1))
-    return share_of(beta, to_label) + (1.0 - beta) * to_prediction
+    return zero_padding(share_of(beta, to_label) + (1.0 - beta) * to_prediction, where)
 
 
 def forward_corrected_cross_entropy(
-    logits: jax.Array, labels: jax.Array, transition_matrix: jax.Array
+    logits: jax.Array, labels: jax.Array, transition_matrix: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
     """Cross-entropy of the observed label after the prediction went through the noise: -log (p T)_y.
 
     Its minimiser predicts true labels if T is right.
 
     Args:
-      logits: floating `[N, C]`, whose softmax p predicts the true label.
-      labels: integer `[N]` in [0, C), observed.
+      logits: floating `[..., C]`, whose softmax p predicts the true label.
+      labels: integer `[...]` in [0, C), observed.
       transition_matrix: floating `[C, C]`, T_ij = P(observed j | true i), rows summing to 1.
+      where: bool `[...]`, False for padding, whose loss and gradient are 0.
 
     Returns:
-      float32 `[N]`, in nats; infinite, without a gradient, where no class that the logits allow can have
+      float32 `[...]`, in nats; infinite, without a gradient, where no class that the logits allow can have
       the label.
 
     Raises:
@@ -241,7 +270,7 @@ def forward_corrected_cross_entropy(
     >>> print(np.asarray(forward_corrected_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]), matrix)).round(3))
     [0.511]
     """
-    check_labels(labels, logits)
+    check_labels(labels, logits, where)
     num_classes = logits.shape[-1]
     check_arrays(transition_matrix=transition_matrix)
     if transition_matrix.shape != (num_classes, num_classes):
@@ -249,13 +278,14 @@ def forward_corrected_cross_entropy(
             f"transition_matrix must have shape [C, C] = [{num_classes}, {num_classes}], "
             f"got {list(transition_matrix.shape)}."
         )
+    logits, labels = without_padding(where, logits, labels)
     logits = logits.astype(jnp.float32)
     logits = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     # log sum_c p_c T_cy from log p: exact where p underflows.
     to_label = transition_matrix.astype(jnp.float32).T[labels]
     log_likelihood = jax.nn.logsumexp(logits, axis=-1, b=to_label)
     values = jax.nn.logsumexp(logits, axis=-1) - log_likelihood
-    return jnp.where((labels >= 0) & (labels < num_classes), values, jnp.nan)
+    return zero_padding(jnp.where((labels >= 0) & (labels < num_classes), values, jnp.nan), where)
 
 
 def _clipped_softmax(logits):

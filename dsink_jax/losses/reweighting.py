@@ -64,8 +64,10 @@ def transport_distance(
     if not isinstance(max_iterations, int) or not 1 <= max_iterations < 2**31:
         raise ValueError(f"max_iterations must be an integer of at least 1, got {max_iterations!r}.")
     check_where(where, cost)
-    cost = jax.lax.stop_gradient(cost.astype(jnp.float32))
-    weights = weights.astype(jnp.float32)
+    # float32; in JAX's 64-bit mode float64, because OTT's derivative mixes the two there.
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    cost = jax.lax.stop_gradient(cost.astype(dtype))
+    weights = weights.astype(dtype)
     if where is not None:
         cost = jnp.where(where[:, None], cost, 0.0)
         # A batch without a valid example is left as it is: any finite value will do.
@@ -76,14 +78,14 @@ def transport_distance(
     solution = solve_transport(
         cost,
         marginal,
-        jnp.full((members,), 1.0 / members),
+        jnp.full((members,), 1.0 / members, dtype),
         epsilon=epsilon,
         threshold=threshold,
         max_iterations=max_iterations,
     )
-    potentials = solution.row_potential[:, None] + solution.column_potential
+    potentials = solution.row_potential[:, None] + solution.column_potential[None]
     plan = jnp.exp((potentials - cost) / epsilon)
-    return (plan * cost).sum()
+    return (plan * cost).sum().astype(jnp.float32)
 
 
 def feature_cost(features: jax.Array, meta_features: jax.Array) -> jax.Array:
@@ -122,7 +124,7 @@ def label_cost(labels: jax.Array, meta_labels: jax.Array, num_classes: int) -> j
             f"labels and meta_labels must have shapes [N] and [M] for C of at least 1, got "
             f"{list(labels.shape)}, {list(meta_labels.shape)} and {num_classes}."
         )
-    return jnp.where(labels[:, None] == meta_labels, 0.0, 2.0 / num_classes).astype(jnp.float32)
+    return jnp.where(labels[:, None] == meta_labels[None], 0.0, 2.0 / num_classes).astype(jnp.float32)
 
 
 def _check_positive(value, name):

@@ -81,6 +81,7 @@ def _smallest(values, where, share, axis_name):
     count = values.shape[0]
     whole, valid = all_gather(jax.lax.stop_gradient((values, where)), axis_name)
     rank = jnp.where(valid[:, None], whole, jnp.inf).argsort(0).argsort(0)
-    number = jnp.maximum(jnp.floor(share * valid.sum() + 1e-4), 1.0)
-    chosen = ((rank < number) & valid[:, None]).astype(jnp.float32)
-    return own_rows(chosen, count, axis_name), number / jnp.maximum(valid.sum(), 1)
+    num_valid = valid.sum(dtype=jnp.float32)
+    number = jnp.maximum(jnp.floor(share * num_valid + 1e-4), 1.0)
+    chosen = ((rank < number.astype(rank.dtype)) & valid[:, None]).astype(jnp.float32)
+    return own_rows(chosen, count, axis_name), number / jnp.maximum(num_valid, 1.0)

@@ -71,5 +71,5 @@ class TauNormalization(hooks.ChangesVariables, CrossEntropy):
         layer = variables["params"]["classifier"]
         norms = jnp.sqrt((layer["kernel"] ** 2).sum(0))
         normalised = {name: jnp.zeros_like(value) for name, value in layer.items()}
-        normalised["kernel"] = layer["kernel"] / jnp.maximum(norms, 1e-12) ** self.tau
+        normalised["kernel"] = layer["kernel"] / jnp.maximum(norms, 1e-12)[None] ** self.tau
         return {**variables, "params": {**variables["params"], "classifier": normalised}}

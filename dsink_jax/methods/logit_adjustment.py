@@ -43,7 +43,7 @@ class LogitAdjusted(Method):
         """Logits `[n, C]` as they are trained."""
         prior = jnp.asarray(facts.class_prior)
         log_prior = jnp.where(prior > 0, jnp.log(jnp.where(prior > 0, prior, 1.0)), _IMPOSSIBLE)
-        return jnp.asarray(logits) + self.tau * log_prior
+        return jnp.asarray(logits) + self.tau * log_prior[None]
 
     def of_seen(self, logits: Array, facts: TrainingFacts) -> jax.Array:
         """Logits `[n, C]` to predict by: none for classes without examples."""
@@ -113,4 +113,5 @@ class PostHocLogitAdjustment(LogitAdjustment):
 
     def predict(self, logits, facts):
         """Logits without the share that the prior has in them."""
-        return (logits - self.tau * jnp.log(jnp.asarray(facts.class_prior))) / self.temperature
+        log_prior = jnp.log(jnp.asarray(facts.class_prior))
+        return (logits - self.tau * log_prior[None]) / self.temperature

@@ -124,7 +124,7 @@ class MixMatch(LooksAtTrainingSet, MakesInputs, Method):
 
     def _batch_means(self, predictions, labelled, where, axis_name):
         """Shares of labelled and unlabelled examples, and the mean prediction `[C]`, over all devices."""
-        valid = where.astype(jnp.float32)
+        valid, labelled = where.astype(jnp.float32), labelled.astype(jnp.float32)
         views = jnp.tile(valid, 2)
         number, right, summed = psum(
             (valid.sum(), (valid * labelled).sum(), (views[:, None] * predictions).sum(0)), axis_name

@@ -127,7 +127,9 @@ class TransportReweighting(TwoStages, MakesInputs, UsesMetaSet, Method):
         rows = (features, batch.labels, batch.where, start + example_state["shift"])
         features, labels, where, weights = all_gather(rows, axis_name)
         cost = self._cost(features, labels, meta_features, meta_labels, num_classes)
-        gradient = jax.grad(losses.transport_distance)(weights, cost, where=where, epsilon=self.epsilon)
+        # OTT differentiates its loop out of the reach of `solve_transport`, by lines that promote.
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            gradient = jax.grad(losses.transport_distance)(weights, cost, where=where, epsilon=self.epsilon)
         gradient, weights = own_rows((gradient, weights), len(start), axis_name)
         momentum = gradient + self.weight_decay * weights + self.weight_momentum * example_state["momentum"]
         weights = jnp.maximum(weights - self.weight_rate * momentum, 0.0)

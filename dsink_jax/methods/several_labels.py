@@ -33,7 +33,7 @@ class _OfSeveralLabels(Method):
 
     def predict(self, logits, facts):
         """See `Method.predict`. What was not adjusted for in training is here."""
-        return logits.astype(jnp.float32) - (1.0 - self.tau) * _log_odds(facts)
+        return logits.astype(jnp.float32) - (1.0 - self.tau) * _log_odds(facts)[None]
 
     def check_facts(self, facts):
         """Refuses a label that no example has, or all have."""
@@ -89,7 +89,7 @@ class BinaryGeneralizedCrossEntropy(_OfSeveralLabels):
 
     def loss(self, logits, batch, example_state, context):
         """See `Method.loss`."""
-        shifted = logits.astype(jnp.float32) + self.tau * _log_odds(context.facts)
+        shifted = logits.astype(jnp.float32) + self.tau * _log_odds(context.facts)[None]
         return MethodLoss(losses.generalized_binary_cross_entropy(shifted, batch.labels, self.q))
 
 

@@ -134,7 +134,7 @@ def make_train_step(program: StepProgram, axis_name: str | None = None) -> Calla
             batch = _with_auxiliaries(batch, data, program, numbers, auxiliary_variables, index)
         rows = jax.tree.map(lambda s: s[index].astype(jnp.float32), state.example_state)
         count = psum(where.sum(), axis_name).astype(jnp.float32)
-        epoch = state.step / numbers.steps_per_epoch
+        epoch = state.step.astype(jnp.float32) / numbers.steps_per_epoch
         context = Context(numbers.facts, epoch, state.shared_state, axis_name)
         if isinstance(method, MakesInputs):
             networks = _present_networks(model, {"params": state.params, **state.collections})
