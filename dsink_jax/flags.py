@@ -97,6 +97,13 @@ def tell(message: str) -> None:
     print("\n".join(map(_shorten, message.splitlines())), file=sys.stderr, flush=True)
 
 
+def print_anywhere() -> None:
+    """Lets names be printed that the terminal has no letters for: by their numbers, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def end(code: int, message: str) -> NoReturn:
     """Ends the process with a message."""
     tell(message)

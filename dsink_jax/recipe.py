@@ -233,6 +233,11 @@ class Recipe:
             raise InputError(f"{spec.name} ({spec.label or type(spec.method).__name__}): {error}") from None
         data.meta_set(spec.method)
 
+    def check_folds(self, *names: str) -> None:
+        """Raises `InputError` if a model cannot do without one of the folds, before any is trained."""
+        for name in names:
+            self._check_folds(self._specs[name])
+
     def _check_folds(self, spec):
         """What is missing in a part of the data, before any of them is trained on."""
         data, _ = self._of(spec)

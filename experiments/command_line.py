@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from dsink_jax.errors import InputError, StorageError
-from dsink_jax.flags import in_flags, read_flags, tell
+from dsink_jax.flags import in_flags, print_anywhere, read_flags, tell
 from dsink_jax.training import TrainingDivergedError, TrainingStoppedError, processes
 from experiments.config import Config
 from experiments.interruption import StopRequest, same_command
@@ -45,6 +45,7 @@ def main(default: Config) -> None:
 @contextlib.contextmanager
 def errors_for_people() -> Iterator[None]:
     """Turns errors that a person can do something about into a line or two and an exit code."""
+    print_anywhere()
     try:
         yield
     except InputError as error:

@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 
+from dsink_jax.atomic import replacing
 from dsink_jax.errors import InputError
-from experiments.output_folder import replacing
 from experiments.provenance import device_description, versions
 
 COLUMN = "environment"

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from dsink_jax.atomic import replacing
 from dsink_jax.errors import InputError
 from experiments.environments import COLUMN
-from experiments.output_folder import replacing
 
 
 def read_rows(file: pathlib.Path, fields: Sequence[str] | None = None) -> pd.DataFrame:

@@ -1,10 +1,8 @@
 """The folder of a command's tables: made before hours of work, written after them."""
 
 import contextlib
-import os
 import pathlib
 from collections.abc import Iterator
-from typing import IO, Literal
 
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.paths import check_local_path
@@ -34,17 +32,3 @@ def writing_output(folder: pathlib.Path) -> Iterator[None]:
             f"{error.filename or folder} cannot be written: {error.strerror}.\n"
             "The runs are saved: the same command, or another --output, writes the tables."
         ) from error
-
-
-@contextlib.contextmanager
-def replacing(file: pathlib.Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO]:
-    """A file to write, of text or of bytes; what was there stays whole until it is.
-
-    Raises:
-      OSError: if it cannot be written.
-    """
-    partial = file.with_name(file.name + ".partial")
-    how = {"newline": "", "encoding": "utf-8"} if mode == "w" else {}
-    with open(partial, mode, **how) as handle:
-        yield handle
-    os.replace(partial, file)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dsink_jax.atomic import replacing
 from dsink_jax.data.corruption import Corruption, load_corruption, save_corruption
 from dsink_jax.data.npz_files import read_npz
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.training.lock import DirectoryLock
 from dsink_jax.training.processes import from_first, is_first
 from experiments.config import PLACE, Config, default_settings
-from experiments.output_folder import replacing
 from experiments.provenance import device_description, versions
 
 

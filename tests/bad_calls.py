@@ -136,7 +136,7 @@ CALLS = {
     "weights of a list": (lambda: losses.class_balanced_weights([1, 2]), "class_counts"),
     "beta one": (lambda: losses.class_balanced_weights(COUNTS, 1.0), "beta"),
     "negative gamma": (lambda: losses.focal_cross_entropy(LOGITS, LABELS, -1.0), "gamma"),
-    "labels of another length": (lambda: losses.focal_cross_entropy(LOGITS, LABELS[:2]), "[N] = [3]"),
+    "labels of another length": (lambda: losses.focal_cross_entropy(LOGITS, LABELS[:2]), "classes, [3]"),
     "labels that are floats": (lambda: losses.generalized_cross_entropy(LOGITS, MARGINAL[:3]), "integers"),
     "labels in a list": (lambda: losses.generalized_cross_entropy(LOGITS, [0, 1, 2]), "labels must be an"),
     "logits without classes": (lambda: losses.focal_cross_entropy(LOGITS[:, :0], LABELS), "[3, 0]"),

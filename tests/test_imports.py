@@ -12,6 +12,7 @@ ALLOWED = {
     "errors": set(),
     "extras": {"errors"},
     "paths": {"errors"},
+    "atomic": set(),
     "array_checks": set(),
     "collectives": set(),
     "transport": {"collectives"},
@@ -21,11 +22,11 @@ ALLOWED = {
     "open_set": {"errors", "array_checks", "collectives", "allocation"},
     "losses": {"array_checks", "allocation", "multilabel", "open_set", "transport"},
     "noise_model": {"array_checks"},
-    "data": {"errors", "extras", "paths"},
+    "data": {"errors", "extras", "paths", "atomic"},
     "models": {"errors", "collectives"},
     "evaluation": set(),
     "methods": {"errors", "collectives", "allocation", "multilabel", "open_set", "losses"},
-    "training": {"errors", "extras", "collectives", "data", "methods", "models"},
+    "training": {"errors", "extras", "atomic", "collectives", "data", "methods", "models"},
     "training_set": {"errors", "data", "methods", "training"},
     "recipe": {"errors", "data", "methods", "models", "training", "training_set"},
     "report": {"errors", "extras"},
@@ -34,6 +35,7 @@ ALLOWED = {
         *(
             "errors",
             "paths",
+            "atomic",
             "allocation",
             "multilabel",
             "open_set",
@@ -45,8 +47,8 @@ ALLOWED = {
         *("training", "training_set", "recipe"),
     },
     "audit": {
-        *("errors", "extras", "paths", "allocation", "open_set", "noise_model", "data", "methods", "models"),
-        *("training", "training_set", "recipe", "report", "flags", "estimator"),
+        *("errors", "extras", "paths", "atomic", "allocation", "open_set", "noise_model", "data"),
+        *("methods", "models", "training", "training_set", "recipe", "report", "flags", "estimator"),
     },
 }
 

@@ -21,12 +21,13 @@ from typing import Literal
 import numpy as np
 
 from dsink_jax import audit
+from dsink_jax.atomic import replacing
 from dsink_jax.audit.tables import ID_COLUMN, LABEL_COLUMN
 from dsink_jax.errors import InputError, StorageError
 from dsink_jax.estimator import Settings
 from dsink_jax.estimator.settings import AUTO
 from dsink_jax.extras import needs
-from dsink_jax.flags import check_local_flags, end, flag, in_flags, read_flags, tell
+from dsink_jax.flags import check_local_flags, end, flag, in_flags, print_anywhere, read_flags, tell
 from dsink_jax.methods import METHODS
 from dsink_jax.report import percent
 from dsink_jax.training import TrainingDivergedError
@@ -101,8 +102,8 @@ class Flags:
     @property
     def folder(self) -> pathlib.Path:
         """Where what was found is written."""
-        data = self.data.resolve()
-        return self.output or data.with_name(data.stem + "-audit")
+        data = pathlib.Path(os.path.abspath(self.data))  # beside a link, not beside what it leads to
+        return self.output or data.with_name(f"{data.name}-audit")
 
     @property
     def settings(self) -> Settings:
@@ -210,7 +211,8 @@ def _folder(folder):
 
 def _write(path, text):
     try:
-        path.write_text(text, encoding="utf-8")
+        with replacing(path) as file:
+            file.write(text)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}.") from error
 
@@ -229,6 +231,7 @@ def flags_of(arguments: Sequence[str] | None = None) -> Flags:
 
 def main() -> None:
     """Runs the command with the flags of this process."""
+    print_anywhere()
     try:
         code = run(flags_of())
     except InputError as error:

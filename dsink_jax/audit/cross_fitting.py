@@ -62,6 +62,7 @@ def out_of_sample_logits(
     devices = jax.local_devices()
     make_recipe = recipe_maker(training_set, settings, devices, verbose)
     recipe = make_recipe(target=False)  # says what is wrong with the methods
+    recipe.check_folds(NOISE_ROBUST, IMBALANCE_ROBUST)
     selection = select_for(training_set, settings, devices, verbose)
     others: tuple[np.ndarray, ...] = ()
     if selection is not None:

@@ -43,6 +43,7 @@ class LabelErrors(NamedTuple):
         classes.
       known: float32 `[M]` in [0, 1], how far each example is known to be of a class at all; None where that
         was not asked. The other attributes, but the first, are about examples of a class.
+      given: int32 `[M]`, the labels as given.
     """
 
     wrong_probability: np.ndarray
@@ -53,6 +54,7 @@ class LabelErrors(NamedTuple):
     class_marginal: np.ndarray
     noise: np.ndarray
     known: np.ndarray | None = None
+    given: np.ndarray | None = None
 
     @property
     def is_none(self) -> np.ndarray:
@@ -74,13 +76,28 @@ class LabelErrors(NamedTuple):
         """Int `[M]`, positions of the examples, the most probably wrong first, what cannot be judged last."""
         return np.argsort(-self.wrong_probability, kind="stable")
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """A table by columns `[M]`, in the order of the examples, with the names that cleanlab gives them.
+
+        `is_label_issue` is `is_wrong`; `label_score` is the probability that the given label is right, low
+        for what is to be looked at first (NaN where not judged); `given_label`, and `predicted_label`, which
+        is `proposed`. `pandas.DataFrame(found.columns())` makes a frame of it.
+        """
+        return {
+            "is_label_issue": self.is_wrong,
+            "label_score": 1 - self.wrong_probability,
+            "given_label": np.asarray(self.given),
+            "predicted_label": self.proposed,
+        }
+
 
 def find_label_errors(
     labels: np.ndarray,
-    noise_robust_logits: np.ndarray,
-    imbalance_robust_logits: np.ndarray,
+    noise_robust_logits: np.ndarray | None = None,
+    imbalance_robust_logits: np.ndarray | None = None,
     other_logits: Sequence[np.ndarray] = (),
     *,
+    pred_probs: np.ndarray | None = None,
     judged: np.ndarray | None = None,
     known_share: float | str = 1.0,
 ) -> LabelErrors:
@@ -92,6 +109,9 @@ def find_label_errors(
         `out_of_sample_logits`. The log of probabilities will do.
       imbalance_robust_logits: the same of f_L.
       other_logits: the same of any more models; all count alike.
+      pred_probs: `[M, C]`, rows sum to 1: probabilities of one model, out of sample, in the place of all
+        logits. Who has no f_N and f_L gets the same steps for the model there is; two that err differently
+        tell more.
       judged: bool `[M]`, False where the models cannot know the class that is given, as that of the only
         example there is of it; all True if left out.
       known_share: share of the examples that are of a class, in (0, 1]; `estimated` to find it by
@@ -102,7 +122,8 @@ def find_label_errors(
       The `LabelErrors`.
 
     Raises:
-      InputError: if shapes do not go together, or a prediction is not a number.
+      InputError: if shapes do not go together, a prediction is not a number, or probabilities are where
+        logits are expected or the other way round.
 
     Source: Q by D-SINK, arXiv 2510.08179; the mistaking of classes by the EM algorithm of Dawid and Skene,
     Applied Statistics 28, 1979, for one annotator. That P(given | true) is halfway to a common one was chosen
@@ -114,7 +135,17 @@ def find_label_errors(
     >>> found.ranking[:1].tolist(), found.proposed[9].item()
     ([9], 0)
     """
-    models = [_checked(logits) for logits in (noise_robust_logits, imbalance_robust_logits, *other_logits)]
+    if pred_probs is not None:
+        if noise_robust_logits is not None or imbalance_robust_logits is not None or len(other_logits):
+            raise InputError("Give pred_probs or logits of models, not both.")
+        if known_share != 1:
+            raise InputError("known_share needs logits of f_N and f_L: probabilities do not tell energies.")
+        models = [_checked(_log_of(pred_probs))]
+    elif noise_robust_logits is None or imbalance_robust_logits is None:
+        raise InputError("Give the logits of f_N and f_L, or pred_probs of one model.")
+    else:
+        models = [_checked(one) for one in (noise_robust_logits, imbalance_robust_logits, *other_logits)]
+        _refuse_probabilities(noise_robust_logits, imbalance_robust_logits, *other_logits)
     if len({logits.shape for logits in models}) > 1:
         shapes = " and ".join(str(list(logits.shape)) for logits in models)
         raise InputError(f"The models' logits must have one shape [M, C], got {shapes}.")
@@ -128,7 +159,9 @@ def find_label_errors(
         raise InputError(
             f"judged must be one bool for each of {count} examples, got {list(np.shape(judged))}."
         )
-    known = _known(noise_robust_logits, imbalance_robust_logits, known_share)
+    known = None
+    if pred_probs is None:
+        known = _known(noise_robust_logits, imbalance_robust_logits, known_share)
     together = sum(log_softmax(logits, axis=-1) for logits in models) / np.float32(len(models))
     model = fit_noise_model(together, labels, balanced=False)
     scaled = jnp.asarray(together / np.float32(model.temperature))
@@ -148,6 +181,7 @@ def find_label_errors(
         class_marginal=model.class_shares,
         noise=noise,
         known=known,
+        given=labels,
     )
 
 
@@ -168,8 +202,39 @@ def _known(noise_robust_logits, imbalance_robust_logits, share):
     return np.asarray(known, np.float32)
 
 
+def _sum_to_one(values):
+    return ((values >= 0) & (values <= 1)).all() and np.allclose(values.sum(-1), 1, atol=1e-3)
+
+
+def _log_of(probabilities):
+    """Their logarithms, or `InputError` for what are none."""
+    values = np.asarray(probabilities)
+    if values.ndim != 2 or not values.size:
+        raise InputError(f"pred_probs must be floating [M, C], got {values.dtype} {list(values.shape)}.")
+    values = values.astype(np.float64)
+    if not np.isnan(values).any() and not _sum_to_one(values):
+        raise InputError(
+            "pred_probs must be probabilities: in [0, 1], rows that sum to 1.\n"
+            "Give logits, or logarithms of probabilities, as noise_robust_logits and imbalance_robust_logits."
+        )
+    return np.log(np.maximum(values, np.exp(_LEAST)))
+
+
+def _refuse_probabilities(*models):
+    """Logits whose rows all sum to 1 within [0, 1] are meant as something else."""
+    for logits in models:
+        values = np.asarray(logits, np.float32)
+        if values.shape[-1] > 1 and _sum_to_one(values):
+            raise InputError(
+                "These logits are probabilities: in [0, 1], rows that sum to 1.\n"
+                "Give their logarithms, or pred_probs= where there is one model."
+            )
+
+
 def _checked(logits):
     logits = np.asarray(logits)
+    if jnp.issubdtype(logits.dtype, jnp.floating) and logits.dtype.kind != "f":
+        logits = logits.astype(np.float32)  # bfloat16 and float8, which NumPy knows only by name
     if logits.ndim != 2 or not logits.size or logits.dtype.kind != "f":
         raise InputError(f"Logits must be floating [M, C], got {logits.dtype} {list(logits.shape)}.")
     bad = np.isnan(logits).any(-1) | (logits == np.inf).any(-1) | (logits == -np.inf).all(-1)

@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 import numbers
-import os
 import pathlib
 
 import numpy as np
 
+from dsink_jax.atomic import replacing
 from dsink_jax.data import noise as label_noise
 from dsink_jax.data.npz_files import first_line
 from dsink_jax.errors import InputError
@@ -212,10 +212,8 @@ def corrupt(
 def save_corruption(path: pathlib.Path, corruption: Corruption) -> None:
     """Writes the set and its digest to an `.npz` file, whole or not at all."""
     arrays = {name: getattr(corruption, name) for name in (*_ARRAYS, *_FACTS)}
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
+    with replacing(path, "wb") as file:
         np.savez_compressed(file, sha256=corruption.sha256, **arrays)
-    os.replace(partial, path)
 
 
 def load_corruption(path: pathlib.Path) -> Corruption:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dsink_jax.atomic import replacing
 from dsink_jax.data.checksums import checksum, spread_rows
 from dsink_jax.data.streaming import is_streamed, read_rows
 from dsink_jax.errors import InputError, StorageError
@@ -85,10 +86,9 @@ def _check_same(directory, description):
 
 
 def _write(file, description):
-    partial = file.with_name(f"{file.name}.partial")
     try:
-        partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, file)
+        with replacing(file) as handle:
+            handle.write(json.dumps(description, indent=1) + "\n")
     except OSError as error:
         raise StorageError(f"{file} cannot be written: {error.strerror}.") from error
 

@@ -1,6 +1,5 @@
 """The three models after training: what they predict, what they say of labels, and their file."""
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -17,6 +16,7 @@ import numpy as np
 
 from dsink_jax import allocation, open_set
 from dsink_jax.allocation import Allocation
+from dsink_jax.atomic import replacing
 from dsink_jax.errors import InputError, StorageError, check_known
 from dsink_jax.estimator.descriptions import as_json, settings_as_json
 from dsink_jax.estimator.inputs import InputKind, check_inputs
@@ -251,16 +251,11 @@ class FittedDSink:
         """
         check_local_path(path, "path")
         path = pathlib.Path(path)
-        partial = path.with_name(f"{path.name}.partial")
         try:
-            with open(partial, "wb") as file:
+            with replacing(path, "wb") as file:
                 self._write(file)
-            os.replace(partial, path)
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
 
     def __reduce__(self):
         """Pickled by way of the file's bytes: what was compiled cannot be."""

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Callable
 
+from dsink_jax.atomic import replacing
 from dsink_jax.errors import InputError
 
 _NAME = "checksums.json"
@@ -18,12 +18,8 @@ def seal(folder: pathlib.Path) -> None:
     A folder without them was not finished.
     """
     sums = {str(path.relative_to(folder)): _checksum(path) for path in _files(folder)}
-    partial = folder / f"{_NAME}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
+    with replacing(folder / _NAME, sync=True) as file:
         json.dump(sums, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, folder / _NAME)
 
 
 def remove(folder: pathlib.Path) -> None:

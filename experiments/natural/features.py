@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dsink_jax.atomic import replacing
 from dsink_jax.data.npz_files import read_npz
 from dsink_jax.errors import InputError, StorageError
 from experiments.natural.data import SETS, NaturalSet, read_set
 from experiments.natural.encoders import ENCODERS, Encoder
-from experiments.output_folder import replacing
 
 _SHOWN = 16  # digits of the digest in a file's name
 

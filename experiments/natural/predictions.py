@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dsink_jax.atomic import replacing
 from dsink_jax.data.npz_files import read_npz
 from dsink_jax.errors import InputError
 from experiments.natural.data import NaturalSet
 from experiments.natural.models import PRIORS, Found
-from experiments.output_folder import replacing
 
 FOLDER = "predictions"
 _GOLD, _NAMES = "gold", "class_names"

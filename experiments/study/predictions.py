@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from dsink_jax.atomic import replacing
 from dsink_jax.data.npz_files import read_npz
 from dsink_jax.evaluation import class_groups
-from experiments.output_folder import replacing
 from experiments.study.intervals import Accuracy, Interval, accuracy, bootstrap_difference
 
 # Arrays that are no model: true classes, which images of the data set's test part, the rarest classes.

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dsink_jax import audit, fit
+from blobs import blobs
+from dsink_jax import audit, fit, recipe
 from dsink_jax.audit import __main__ as audit_command
 from dsink_jax.audit.__main__ import Flags, flags_of, run
 from dsink_jax.data import corrupt
@@ -19,6 +20,7 @@ from dsink_jax.errors import InputError
 from dsink_jax.estimator import Settings
 from dsink_jax.training_set import make_folds
 from run_commands import ROOT
+from run_commands import run as run_command
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -74,7 +76,7 @@ def test_ten_thousand_embeddings_take_less_than_a_minute(tmp_path):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Of the processor, so that it does not matter what else runs: less even on one core.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 60
-    first = [int(row["example"]) for row in found_in(tmp_path / "vectors-audit")[: wrong.sum()]]
+    first = [int(row["example"]) for row in found_in(tmp_path / "vectors.csv-audit")[: wrong.sum()]]
     assert wrong[first].mean() > 0.95
 
 
@@ -90,7 +92,7 @@ def test_a_table_from_the_command_line(digits, tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
     _, drawn = digits
     assert "labels are probably wrong" in done.stdout
-    rows = found_in(tmp_path / "digits-audit")
+    rows = found_in(tmp_path / "digits.csv-audit")
     assert len(rows) == len(drawn.noisy_labels)
     assert [int(row["rank"]) for row in rows] == list(range(1, len(rows) + 1))
     order = [int(row["example"].removeprefix("scan ")) for row in rows]
@@ -103,7 +105,7 @@ def test_a_table_from_the_command_line(digits, tmp_path):
     assert (proposed == drawn.clean_labels[order]).mean() > 0.88
     chances = [float(row["wrong_probability"]) for row in rows]
     assert chances == sorted(chances, reverse=True)
-    page = (tmp_path / "digits-audit" / "labels.html").read_text()
+    page = (tmp_path / "digits.csv-audit" / "labels.html").read_text()
     assert page.count("<tr>") == 1 + 10 + 1 + min(200, flagged.sum())
 
 
@@ -119,7 +121,7 @@ def test_examples_of_no_class_from_the_command_line(tmp_path, capsys):
     share = f"{1 - strange.mean():.3f}"
     assert run(flags_of([str(tmp_path / "data.npz"), "--known-share", share, "--quiet"])) == 0
     assert "probably of none of the classes" in capsys.readouterr().out
-    with open(tmp_path / "data-audit" / "labels.csv", newline="") as file:
+    with open(tmp_path / "data.npz-audit" / "labels.csv", newline="") as file:
         table = {int(row["example"]): row for row in csv.DictReader(file)}
     none = np.array([table[i]["proposed"] == "none of these" for i in range(900)])
     known = np.array([float(table[i]["known"]) for i in range(900)])
@@ -202,7 +204,7 @@ def test_grey_images_without_a_channel(digits, tmp_path):
     np.savez(tmp_path / "grey.npz", images=images[:60].astype(np.uint8), labels=drawn.noisy_labels[:60])
     flags = Flags(tmp_path / "grey.npz", model="linear", folds=2, epochs=2, quiet=True)
     assert run(flags) == 0
-    assert (tmp_path / "grey-audit" / "labels.html").read_text().count("data:image/png") > 0
+    assert (tmp_path / "grey.npz-audit" / "labels.html").read_text().count("data:image/png") > 0
 
 
 @pytest.mark.slow
@@ -250,7 +252,7 @@ def test_bad_flags_are_named(flags, said):
 @pytest.mark.parametrize("was_there", [False, True])
 def test_data_that_are_too_few_leave_no_folder_behind(was_there, tmp_path):
     (tmp_path / "tiny.csv").write_text("a,b,label\n1,2,x\n3,4,y\n5,6,x\n")
-    output = tmp_path / "tiny-audit"
+    output = tmp_path / "tiny.npz-audit"
     if was_there:
         output.mkdir()
     with pytest.raises(InputError, match="folds must be between 2 and the number of examples, 3"):
@@ -289,3 +291,40 @@ def test_command_ends_with_code_2_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: There is no file or folder")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def small_table(path):
+    rng = np.random.default_rng(0)
+    rows = [f"{x:.3f},{y:.3f},{('Straße', '猫')[int(x > y)]}" for x, y in rng.normal(size=(40, 2))]
+    path.write_text("\n".join(["x,y,label", *rows]) + "\n", encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_terminal_without_the_letters_of_a_class_name(tmp_path):
+    small_table(tmp_path / "data.csv")
+    shown = run_command(
+        tmp_path / "data.csv", "--epochs", "2", module="dsink_jax.audit", PYTHONIOENCODING="ascii"
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "\\u732b" in shown.stdout and "Stra\\xdfe" in shown.stdout
+    assert "猫" in (tmp_path / "data.csv-audit" / "labels.csv").read_text(encoding="utf-8")
+
+
+def test_every_data_set_has_a_folder_of_its_own_beside_it(tmp_path):
+    far = tmp_path / "far"
+    far.mkdir()
+    (far / "data.csv").write_text("")
+    (tmp_path / "link.csv").symlink_to(far / "data.csv")
+    names = ["plain.csv", "plain.npz", "set-v1.0", "set-v1.1", "link.csv"]
+    folders = [Flags(tmp_path / name).folder for name in names]
+    assert folders == [tmp_path / f"{name}-audit" for name in names]
+
+
+@pytest.mark.parametrize("method", ["ldam_drw", "class_balanced", "posthoc_logit_adjustment"])
+def test_a_class_of_one_example_is_told_before_any_training(method, monkeypatch):
+    vectors, labels = blobs(60, seed=0, num_classes=3)
+    labels = np.where(np.arange(60) == 59, 3, labels).astype(np.int32)
+    monkeypatch.setattr(recipe, "train", None)  # not to be called
+    monkeypatch.setattr(recipe, "train_together", None)
+    with pytest.raises(InputError, match="class 3 has none"):
+        audit.audit_labels(vectors, labels, imbalance_method=method, epochs=2, batch_size=16)

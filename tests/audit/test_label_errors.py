@@ -1,5 +1,6 @@
 """Which labels are wrong: Q against a reference, Bayes' rule written out, and known corruption."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -193,3 +194,45 @@ def test_shares_out_of_range_are_refused(share):
     labels, noise_robust, imbalance_robust, _ = models(20)
     with pytest.raises(InputError, match=r"known_share must be in \(0, 1\]"):
         find_label_errors(labels, noise_robust, imbalance_robust, known_share=share)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float8_e4m3fn, np.float16])
+def test_logits_of_few_bits_count_as_their_float32_values(dtype):
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    logits = (3 * np.eye(3)[labels] + rng.normal(size=(30, 3))).astype(dtype)
+    found = find_label_errors(labels, logits, logits)
+    expected = find_label_errors(labels, logits.astype(np.float32), logits.astype(np.float32))
+    np.testing.assert_array_equal(found.wrong_probability, expected.wrong_probability)
+
+
+def test_probabilities_of_one_model_are_judged_as_their_logarithms_twice():
+    labels, logits, _, _ = models()
+    found = find_label_errors(labels, pred_probs=np.exp(log_softmax(logits, 1)))
+    expected = find_label_errors(labels, logits, logits)
+    np.testing.assert_allclose(found.wrong_probability, expected.wrong_probability, atol=1e-4)
+    table = found.columns()
+    assert list(table) == ["is_label_issue", "label_score", "given_label", "predicted_label"]
+    np.testing.assert_array_equal(table["given_label"], labels)
+    np.testing.assert_array_equal(np.argsort(table["label_score"], kind="stable"), found.ranking)
+    np.testing.assert_array_equal(table["is_label_issue"], table["label_score"] < 0.5)
+    np.testing.assert_array_equal(table["predicted_label"], found.probabilities.argmax(1))
+
+
+def test_logits_and_probabilities_in_each_others_place_are_told():
+    labels, logits, other, _ = models(30)
+    probabilities = np.exp(log_softmax(logits, 1))
+    for wrong in (logits, np.log(probabilities), 2 * probabilities, -probabilities):
+        with pytest.raises(InputError, match="must be probabilities"):
+            find_label_errors(labels, pred_probs=wrong)
+    with pytest.raises(InputError, match="logits are probabilities"):
+        find_label_errors(labels, other, probabilities)
+    with pytest.raises(InputError, match="not both"):
+        find_label_errors(labels, other, logits, pred_probs=probabilities)
+    with pytest.raises(InputError, match="or pred_probs"):
+        find_label_errors(labels, other)
+    with pytest.raises(InputError, match="energies"):
+        find_label_errors(labels, pred_probs=probabilities, known_share=0.9)
+    probabilities[3, 0] = np.nan
+    with pytest.raises(InputError, match="example 3"):
+        find_label_errors(labels, pred_probs=probabilities)

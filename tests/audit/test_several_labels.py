@@ -94,7 +94,7 @@ def test_the_command_finds_missing_and_spurious_labels(how, tmp_path, capsys):
     assert run(flags_of([*asked, "--fail-above", "0.05"])) == 1  # of the 3,600 more are wrong
     out = capsys.readouterr().out
     assert f"900 examples with {given.sum():,} labels" in out and "probably missing" in out
-    with open(tmp_path / "data-audit" / "labels.csv", newline="") as file:
+    with open(path.with_name(f"{path.name}-audit") / "labels.csv", newline="") as file:
         table = list(csv.DictReader(file))
     wrong = {(row["example"], row["label"]) for row in table if row["wrong"] == "yes"}
     prefix = "" if how == "arrays" else "e"
@@ -106,7 +106,7 @@ def test_the_command_finds_missing_and_spurious_labels(how, tmp_path, capsys):
     assert all((row["given"] != row["proposed"]) == (row["wrong"] == "yes") for row in table)
     ranked = [float(row["wrong_probability"]) for row in table]
     assert ranked == sorted(ranked, reverse=True)
-    page = (tmp_path / "data-audit" / "labels.html").read_text()
+    page = (path.with_name(f"{path.name}-audit") / "labels.html").read_text()
     assert "<td>missing</td>" in page and "<td>spurious</td>" in page
 
 

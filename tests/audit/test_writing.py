@@ -70,7 +70,7 @@ def test_what_cannot_be_judged_is_said_to_be_unknown():
     ],
 )
 def test_classes_that_look_alike_are_named(pair):
-    labels, knowing = np.array([0, 1] * 5), np.eye(2)[[0, 1] * 5]
+    labels, knowing = np.array([0, 1] * 5), 5 * np.eye(2)[[0, 1] * 5]
     data = audit.Labelled(np.arange(10)[:, None] / 7, labels, pair, tuple(map(str, range(10))))
     found = audit.find_label_errors(labels, knowing, knowing)
     (said,) = audit.cautions(data, found, knowing, folds=2)
@@ -111,7 +111,7 @@ def test_columns_that_give_the_labels_away_are_named():
 
 def test_copies_are_told_and_those_with_different_labels_named():
     data = labelled([0, 0, 1, 1, 0, 1])._replace(inputs=np.array([[1], [2], [1], [3], [2], [4.0]]))
-    knowing = np.eye(2)[data.labels]
+    knowing = 5 * np.eye(2)[data.labels]
     found = audit.find_label_errors(data.labels, knowing, knowing)
     copies, differing = audit.cautions(data, found, knowing, folds=1)
     assert copies.startswith("2 examples are copies of others.")
@@ -120,7 +120,7 @@ def test_copies_are_told_and_those_with_different_labels_named():
 
 def test_what_was_left_out_is_said():
     data = labelled([0, 0, 1, 1])._replace(notes=("Files left out: 2 .heic.",))
-    knowing = np.eye(2)[data.labels]
+    knowing = 5 * np.eye(2)[data.labels]
     found = audit.find_label_errors(data.labels, knowing, knowing)
     assert audit.cautions(data, found, knowing, folds=1) == ["Files left out: 2 .heic."]
 
@@ -149,7 +149,7 @@ def test_examples_of_no_class_are_told_from_wrong_labels():
 
 def test_what_speaks_against_a_finding():
     data = labelled([0, 0, 0, 1, 1, 2])
-    knowing = np.eye(3)[data.labels]
+    knowing = 5 * np.eye(3)[data.labels]
     found = audit.find_label_errors(data.labels, knowing, knowing)
     assert audit.cautions(data, found, knowing, folds=1) == []
     (few,) = audit.cautions(data, found, knowing, folds=3)
