@@ -9,6 +9,7 @@ import numpy as np
 
 from dsink_jax.audit.image_folders import read_folder
 from dsink_jax.audit.labelled import Labelled, check_labels, numbered
+from dsink_jax.audit.table_files import TABLE_ENDINGS, table_ending
 from dsink_jax.audit.tables import ID_COLUMN, LABEL_COLUMN, read_table
 from dsink_jax.errors import InputError
 from dsink_jax.estimator.inputs import check_indicators
@@ -43,8 +44,8 @@ def read(
     """
     check_local_path(path, "path=")
     several = label_separator is not None or len(label_columns) > 0
-    if several and path.suffix.lower() != ".csv":
-        raise InputError("label_separator= and label_columns= are for a .csv file.")
+    if several and table_ending(path) is None:
+        raise InputError("label_separator= and label_columns= are for a table, such as a .csv file.")
     if label_separator is not None and (label_columns or not label_separator):
         raise InputError("Give one of label_separator=, of one character at least, and label_columns=.")
     if several and len(set(label_columns)) < len(label_columns):
@@ -55,13 +56,14 @@ def read(
         return read_folder(path, image_size)
     if not path.is_file():
         raise InputError(f"There is no file or folder {path}.")
-    readers = {
-        ".npz": lambda: _read_arrays(path),
-        ".csv": lambda: read_table(path, label_column, id_column, label_separator, tuple(label_columns)),
-    }
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path} must be a .npz or .csv file, or a folder with a folder for each class.")
-    return readers[path.suffix.lower()]()
+    if path.suffix.lower() == ".npz":
+        return _read_arrays(path)
+    if table_ending(path) is None:
+        raise InputError(
+            f"{path} must be a .npz or .csv file, or a folder with a folder for each class.\n"
+            f"Tables may also be {', '.join(TABLE_ENDINGS[1:])}, and .gz after those of text."
+        )
+    return read_table(path, label_column, id_column, label_separator, tuple(label_columns))
 
 
 def _read_arrays(path):

@@ -174,9 +174,13 @@ def find_offset(inputs: Any) -> np.ndarray | None:
     over = tuple(range(array.ndim - 1))
     with np.errstate(over="ignore", invalid="ignore"):
         mean = array.mean(over, dtype=np.float64)
-        far = np.abs(mean) > _FAR * (array.max(over) - array.min(over).astype(np.float64))
-    far &= np.isfinite(mean)
+        far = differs_little(mean, array.min(over).astype(np.float64), array.max(over).astype(np.float64))
     return np.where(far, mean, 0.0) if far.any() else None
+
+
+def differs_little(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whether numbers differ by less than a hundredth of what they are, bool `[D]`; float64 `[D]` given."""
+    return (np.abs(mean) > _FAR * (high - low)) & np.isfinite(mean)
 
 
 def check_indicators(labels: np.ndarray, count: int, num_classes: int | None) -> tuple[np.ndarray, int]:
