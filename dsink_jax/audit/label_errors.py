@@ -19,6 +19,7 @@ from scipy.special import log_softmax
 from dsink_jax import allocation, open_set
 from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.errors import InputError
+from dsink_jax.estimator.arrays import as_array, as_labels
 from dsink_jax.noise_model import fit_noise_model
 from dsink_jax.open_set import ESTIMATED
 
@@ -121,7 +122,7 @@ def find_label_errors(
     count, num_classes = models[0].shape
     if num_classes < 2:
         raise InputError("There must be at least 2 classes to mistake one for another, got 1.")
-    labels = check_class_numbers(labels, num_classes, "Labels")
+    labels = check_class_numbers(as_labels(labels), num_classes, "Labels")
     if len(labels) != count:
         raise InputError(f"There must be one label for each of {count} examples, got {len(labels)}.")
     if judged is not None and np.shape(judged) != (count,):
@@ -169,7 +170,7 @@ def _known(noise_robust_logits, imbalance_robust_logits, share):
 
 
 def _checked(logits):
-    logits = np.asarray(logits)
+    logits = as_array(logits, "logits")
     if logits.ndim != 2 or not logits.size or logits.dtype.kind != "f":
         raise InputError(f"Logits must be floating [M, C], got {logits.dtype} {list(logits.shape)}.")
     bad = np.isnan(logits).any(-1) | (logits == np.inf).any(-1) | (logits == -np.inf).all(-1)
