@@ -18,7 +18,8 @@ LIBRARY = ROOT / "dsink_jax"
 # What no plain install brings, as the wheel's own test makes sure (.ci/installed.py).
 ABSENT = (
     *("PIL", "cleanlab", "chex", "docstring_parser", "grain", "importlib_resources", "matplotlib"),
-    *("ot", "pandas", "pooch", "requests", "rich.progress", "tensorboardX", "tensorflow_datasets", "tyro"),
+    *("ot", "pandas", "pooch", "pyarrow", "requests", "rich.progress", "tensorboardX"),
+    *("tensorflow_datasets", "tyro"),
 )
 
 

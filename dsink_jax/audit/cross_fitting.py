@@ -8,6 +8,7 @@ import numpy as np
 from dsink_jax.audit.label_errors import LabelErrors, find_label_errors
 from dsink_jax.audit.several_labels import MultilabelErrors, find_multilabel_errors
 from dsink_jax.estimator import Settings
+from dsink_jax.estimator.arrays import as_labels
 from dsink_jax.estimator.fitting import make_training_set, recipe_maker, select_for
 from dsink_jax.estimator.settings import changed
 from dsink_jax.recipe import IMBALANCE_ROBUST, NOISE_ROBUST
@@ -96,10 +97,11 @@ def audit_labels(inputs: Any, labels: Any, **how: Any) -> LabelErrors | Multilab
     >>> found.ranking[0].item(), found.proposed[0].item()
     (0, 0)
     """
+    labels = as_labels(labels)
     found = out_of_sample_logits(inputs, labels, **how)
-    if np.ndim(labels) == 2:
-        return find_multilabel_errors(np.asarray(labels), found.noise_robust, found.imbalance_robust)
+    if labels.ndim == 2:
+        return find_multilabel_errors(labels, found.noise_robust, found.imbalance_robust)
     models = found.noise_robust, found.imbalance_robust, found.others
     own = how.get("settings") or Settings()
     share = how.get("known_share", own.known_share)
-    return find_label_errors(np.asarray(labels), *models, judged=found.judged, known_share=share)
+    return find_label_errors(labels, *models, judged=found.judged, known_share=share)

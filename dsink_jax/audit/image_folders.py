@@ -2,18 +2,28 @@
 
 import collections
 import contextlib
+import io
 import os
 import pathlib
 
 import numpy as np
 
 from dsink_jax.audit.labelled import Labelled
+from dsink_jax.data.npz_files import first_line
 from dsink_jax.errors import InputError
 from dsink_jax.extras import needs
 
 # Folders that hold parts of a data set, not classes; and what other programs leave in folders.
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 _LEFT_BEHIND = {"__MACOSX", "@eaDir"}
+# Of PNG: how it begins, and the chunks that make the picture and say which way is up.
+_PNG = b"\x89PNG\r\n\x1a\n"
+_OF_PICTURE = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"}
+_ORIENTATION = 0x0112  # EXIF's tag, and what undoes each of its values
+_TURNS = {
+    **{2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"},
+    **{6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"},
+}
 
 
 def read_folder(path: pathlib.Path, image_size: int) -> Labelled:
@@ -46,13 +56,16 @@ def read_folder(path: pathlib.Path, image_size: int) -> Labelled:
     images = np.empty((len(files), image_size, image_size, 3), np.uint8)
     scales = _scales(file for file, _ in files)
     for row, (file, _) in zip(images, files, strict=True):
-        with _opened(file) as image:
-            row[:] = _as_bytes(image, image_size, scales)
+        row[:] = _use(file, lambda image: _as_bytes(image, image_size, scales))
     names = tuple(_text(file.relative_to(path)) for file, _ in files)
     classes = sorted({folder for _, folder in files})
     labels = np.array([classes.index(folder) for _, folder in files])
     left = [file for file, _ in found if file.suffix.lower() not in readable]
-    left += [file for file in sorted(path.iterdir()) if file.is_file() and not _is_hidden(file, path)]
+    beside = [file for file in sorted(path.iterdir()) if not file.is_dir()]
+    links = [
+        file for folder in folders for file in folder.rglob("*") if not file.exists()
+    ]  # that lead nowhere
+    left += [file for file in [*beside, *links] if not _is_hidden(file, path)]
     empty = [folder.name for folder in folders if folder.name not in classes]
     return Labelled(images, labels, tuple(map(_text, classes)), names, notes=_left_out(left, empty))
 
@@ -77,25 +90,59 @@ def _left_out(files, empty):
     return tuple(notes)
 
 
-@contextlib.contextmanager
-def _opened(file):
-    """An image, or `InputError` for what is none."""
+def _use(file, what):
+    """What a function makes of an image, or `InputError` for what is none.
+
+    A PNG that Pillow cannot read is read without what is no part of the picture: texts, profiles, times.
+    """
     with needs("audit", "Reading a folder of images"):
         from PIL import Image
 
     try:
         with Image.open(file) as image:
-            yield image
+            return what(image)
     except InputError:
         raise
-    except Exception as error:  # damaged files end in errors of many kinds
-        why = str(error) or type(error).__name__
-        raise InputError(f"{file} cannot be read as an image: {why}") from None
+    except Exception as error:  # Pillow raises many kinds for what is damaged or odd
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(_picture_alone(file))) as image:
+            return what(image)
+        raise InputError(f"{file} cannot be read as an image: {first_line(error)}.") from error
+
+
+def _picture_alone(file):
+    """A PNG without the chunks that are no part of the picture; empty for what is none."""
+    content = file.read_bytes()
+    if not content.startswith(_PNG):
+        return b""
+    found, at = [_PNG], len(_PNG)
+    while at + 8 <= len(content):
+        stop = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] in _OF_PICTURE:
+            found.append(content[at:stop])
+        at = stop
+    return b"".join(found)
+
+
+def _upright(image):
+    """As its EXIF says that it was held; as it is where that cannot be read."""
+    with needs("audit", "Reading a folder of images"):
+        from PIL import Image
+
+    image.load()
+    turn = None
+    with contextlib.suppress(Exception):  # odd EXIF in a good picture
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+    return image if turn is None else image.transpose(Image.Transpose[turn])
 
 
 def _is_deep(image):
     """Whether its numbers have more than 8 bits: `I` for integers, `F` for floats, or an empty word."""
     return image.mode[0] if image.mode.startswith(("I", "F")) else ""
+
+
+def _deep_values(image):
+    kind = _is_deep(image)
+    return kind, np.asarray(image, np.float64) if kind else None
 
 
 def _scales(files):
@@ -106,10 +153,9 @@ def _scales(files):
     """
     ranges: dict[str, tuple[float, float]] = {}
     for file in files:
-        with _opened(file) as image:
-            if not (kind := _is_deep(image)):
-                continue
-            values = np.asarray(image, np.float64)
+        kind, values = _use(file, _deep_values)
+        if not kind:
+            continue
         if not np.isfinite(values).all():
             raise InputError(f"{file} holds NaN or infinity, which is no brightness.")
         low, high = ranges.get(kind, (np.inf, -np.inf))
@@ -137,30 +183,6 @@ def _as_bytes(image, size, scales):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB").resize((size, size)))
-
-
-def _upright(image):
-    """The image as its EXIF orientation says; as it is where that cannot be read."""
-    with needs("audit", "Reading a folder of images"):
-        from PIL import ExifTags
-        from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    image.load()  # some formats have their EXIF behind the pixels; and what is damaged is told here
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        turn = turns.get(orientation)
-    except Exception:  # odd EXIF of a good image
-        turn = None
-    return image if turn is None else image.transpose(turn)
 
 
 def _text(path):

@@ -19,6 +19,7 @@ from scipy.special import log_softmax
 from dsink_jax import allocation, open_set
 from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.errors import InputError
+from dsink_jax.estimator.arrays import as_array, as_labels
 from dsink_jax.noise_model import fit_noise_model
 from dsink_jax.open_set import ESTIMATED
 
@@ -152,7 +153,7 @@ def find_label_errors(
     count, num_classes = models[0].shape
     if num_classes < 2:
         raise InputError("There must be at least 2 classes to mistake one for another, got 1.")
-    labels = check_class_numbers(labels, num_classes, "Labels")
+    labels = check_class_numbers(as_labels(labels), num_classes, "Labels")
     if len(labels) != count:
         raise InputError(f"There must be one label for each of {count} examples, got {len(labels)}.")
     if judged is not None and np.shape(judged) != (count,):
@@ -208,7 +209,7 @@ def _sum_to_one(values):
 
 def _log_of(probabilities):
     """Their logarithms, or `InputError` for what are none."""
-    values = np.asarray(probabilities)
+    values = as_array(probabilities, "pred_probs")
     if values.ndim != 2 or not values.size:
         raise InputError(f"pred_probs must be floating [M, C], got {values.dtype} {list(values.shape)}.")
     values = values.astype(np.float64)
@@ -223,7 +224,7 @@ def _log_of(probabilities):
 def _refuse_probabilities(*models):
     """Logits whose rows all sum to 1 within [0, 1] are meant as something else."""
     for logits in models:
-        values = np.asarray(logits, np.float32)
+        values = as_array(logits, "logits").astype(np.float32)
         if values.shape[-1] > 1 and _sum_to_one(values):
             raise InputError(
                 "These logits are probabilities: in [0, 1], rows that sum to 1.\n"
@@ -232,7 +233,7 @@ def _refuse_probabilities(*models):
 
 
 def _checked(logits):
-    logits = np.asarray(logits)
+    logits = as_array(logits, "logits")
     if jnp.issubdtype(logits.dtype, jnp.floating) and logits.dtype.kind != "f":
         logits = logits.astype(np.float32)  # bfloat16 and float8, which NumPy knows only by name
     if logits.ndim != 2 or not logits.size or logits.dtype.kind != "f":

@@ -44,6 +44,19 @@ def numbered(labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     return numbers.astype(np.int64), tuple(names)
 
 
+def numbered_words(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """As `numbered`, of words of which many are equal: no array of all of them is made."""
+    words = list(dict.fromkeys(labels))
+    numbers, names = numbered(np.array(words))
+    of_word = dict(zip(words, numbers.tolist(), strict=True))
+    return np.fromiter((of_word[label] for label in labels), np.int64, len(labels)), names
+
+
+def says_missing(value: str) -> bool:
+    """Whether a word says that there is no value."""
+    return value in _NO_LABEL
+
+
 def _no_label(labels):
     """Position and value of the first label that says there is none; None if all are labels.
 

@@ -1,5 +1,6 @@
 """Labelled data from the files that people have: arrays, a table, or a folder of images."""
 
+import os
 import pathlib
 import zipfile
 import zlib
@@ -9,6 +10,7 @@ import numpy as np
 
 from dsink_jax.audit.image_folders import read_folder
 from dsink_jax.audit.labelled import Labelled, check_labels, numbered
+from dsink_jax.audit.table_files import TABLE_ENDINGS, table_ending
 from dsink_jax.audit.tables import ID_COLUMN, LABEL_COLUMN, read_table
 from dsink_jax.errors import InputError
 from dsink_jax.estimator.inputs import check_indicators
@@ -18,7 +20,7 @@ _INPUTS, _LABELS = ("features", "embeddings", "images", "x", "X"), ("labels", "y
 
 
 def read(
-    path: pathlib.Path,
+    path: str | os.PathLike[str],
     *,
     label_column: str = LABEL_COLUMN,
     id_column: str = ID_COLUMN,
@@ -29,8 +31,12 @@ def read(
     """Reads labelled data.
 
     Args:
-      path: a `.npz` file with features or images and labels; a `.csv` file with a line of column names, a
-        column of labels and numbers in the others; or a folder with a folder of images for each class.
+      path: a `.npz` file with features or images and labels; a table with a column of labels and features in
+        the others; or a folder with a folder of images for each class. Tables are `.csv` or `.tsv` files with
+        a line of column names, `.jsonl` (`.ndjson`) files with an object on every line, all of these with
+        `.gz` after it too, and `.parquet`, `.arrow`, `.feather` and `.ipc` files. Features are numbers,
+        lists of as many numbers on every line, true and false, or words, of which every one becomes a
+        feature of 0 and 1 (`colour=red`), as `notes` tell.
       label_column: name of the column of labels in a table.
       id_column: name of the column, if there is one, that says which example a line is; else the first
         column without a name is that, which is how pandas writes its index.
@@ -42,9 +48,10 @@ def read(
       InputError: if there is no such file, or it is not as said.
     """
     check_local_path(path, "path=")
+    path = pathlib.Path(path)
     several = label_separator is not None or len(label_columns) > 0
-    if several and path.suffix.lower() != ".csv":
-        raise InputError("label_separator= and label_columns= are for a .csv file.")
+    if several and table_ending(path) is None:
+        raise InputError("label_separator= and label_columns= are for a table, such as a .csv file.")
     if label_separator is not None and (label_columns or not label_separator):
         raise InputError("Give one of label_separator=, of one character at least, and label_columns=.")
     if several and len(set(label_columns)) < len(label_columns):
@@ -55,13 +62,19 @@ def read(
         return read_folder(path, image_size)
     if not path.is_file():
         raise InputError(f"There is no file or folder {path}.")
-    readers = {
-        ".npz": lambda: _read_arrays(path),
-        ".csv": lambda: read_table(path, label_column, id_column, label_separator, tuple(label_columns)),
-    }
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path} must be a .npz or .csv file, or a folder with a folder for each class.")
-    return readers[path.suffix.lower()]()
+    if path.suffix.lower() == ".npz":
+        return _read_arrays(path)
+    if table_ending(path) is None:
+        raise InputError(
+            f"{path} must be a .npz or .csv file, or a folder with a folder for each class.\n"
+            f"Tables may also be {', '.join(TABLE_ENDINGS[1:])}, and .gz after those of text."
+        )
+    return read_table(path, label_column, id_column, label_separator, tuple(label_columns))
+
+
+def _words(array):
+    """Bytes as the words that they are of."""
+    return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
 
 def _read_arrays(path):
@@ -76,7 +89,7 @@ def _read_arrays(path):
                     f"'labels' [M]; it holds: {', '.join(sorted(keys)) or 'nothing'}."
                 )
             inputs, labels = archive[inputs], archive[labels]
-            given = archive["class_names"] if "class_names" in keys else None
+            given = _words(archive["class_names"]) if "class_names" in keys else None
     except InputError:
         raise
     except TypeError:  # NumPy reads a .npy file of whatever name
@@ -113,6 +126,6 @@ def _read_arrays(path):
         raise InputError(
             f"{path}: the labels must be integers or words, got {labels.dtype}. Save labels.astype(int)."
         )
-    given = np.char.decode(labels, "utf-8", "replace") if labels.dtype.kind == "S" else labels
+    given = _words(labels)
     check_labels([str(label) for label in given.tolist()], lambda i: f"{path}, example {i}")
     return Labelled(inputs, *numbered(given), names)

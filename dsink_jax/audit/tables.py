@@ -1,19 +1,19 @@
-"""Labels and features from a table: a `.csv` file."""
+"""Labels and features from a table: which of its columns are labels, ids, saved indexes, and features."""
 
-import csv
 import pathlib
 import re
 
 import numpy as np
 
-from dsink_jax.audit.labelled import Labelled, check_labels, numbered
+from dsink_jax.audit.features import Features
+from dsink_jax.audit.labelled import Labelled, check_labels, numbered_words
+from dsink_jax.audit.table_files import open_table
+from dsink_jax.audit.table_rows import TableFile
 from dsink_jax.errors import InputError, nearest
 
 # Columns in which pandas keeps an index that was saved.
-_INDEX = re.compile(r"(Unnamed: \d+(\.\d+)?)?")
+_INDEX = re.compile(r"(Unnamed: \d+(\.\d+)?)?|__index_level_\d+__")
 _RESET_INDEX = {"index", "level_0"}
-_NOT_FINITE = "which is no number or too large for float32"
-_MISSING = "Fill in missing values, or leave out the lines or columns that have them."
 LABEL_COLUMN = "label"
 ID_COLUMN = "id"
 
@@ -26,86 +26,121 @@ def read_table(
     label_columns: tuple[str, ...],
 ) -> Labelled:
     """Reads a table; see `dsink_jax.audit.read`."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(rows, [])]
-            lines = [(rows.line_num, row) for row in rows if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        hint = ""
-        if "unexpected end" in str(error) or "expected after" in str(error):
-            hint = ".\nA quote is opened and not closed as it should be: remove it, or double it"
-        raise InputError(f"{path} cannot be read as a table: {error}{hint}") from None
+    file = open_table(path)
+    header = file.names
+    label_columns = tuple(name.strip() for name in label_columns)
+    label_column, id_column = label_column.strip(), id_column.strip()
     parameter = "label_columns" if label_columns else "label_column"
     for column in label_columns or (label_column,):
         if column not in header:
             raise InputError(f"{path} has no column {column!r}{_about(header, column, parameter)}")
-    _check_header(path, header, (*label_columns, label_column, id_column))
+    _check_header(path, header, (*(label_columns or (label_column,)), id_column))
     at_labels = [header.index(column) for column in label_columns or (label_column,)]
     if id_column != ID_COLUMN and id_column not in header:
         raise InputError(f"{path} has no column {id_column!r}{_about(header, id_column, 'id_column')}")
+    at_id = header.index(id_column) if id_column in header else None
+    if at_id in at_labels:
+        raise InputError(f"{path}: label and id are both to be {id_column!r}. Give another id_column=.")
     # A column without a name is the index that pandas writes, under the name it gives when it reads it.
-    unnamed = [i for i, name in enumerate(header) if _INDEX.fullmatch(name)]
-    unnamed += [i for i, name in enumerate(header) if name in _RESET_INDEX and _tells_apart(lines, i, int)]
-    of_ids = [i for i in unnamed if _tells_apart(lines, i, str) and i not in at_labels]
-    at_id = header.index(id_column) if id_column in header else next(iter(of_ids), None)
-    others = [i for i in range(len(header)) if i not in (*at_labels, at_id, *unnamed)]
-    for number, row in lines:
-        if len(row) != len(header):
-            raise InputError(f"{path}, line {number}: {len(row)} values for {len(header)} columns.")
-        if broken := [header[i] for i, cell in enumerate(row) if "\n" in cell or "\r" in cell]:
-            raise InputError(
-                f"{path}, line {number}: column {broken[0]!r} holds a line break.\n"
-                "A quote at the start of a value runs to the next one, over lines: remove it, or double it."
-            )
-        if separator is None and not all(row[i].strip() for i in at_labels):
-            raise InputError(f"{path}, line {number}: there is no label. Leave out what is not labelled.")
-    if not lines or not others:
+    unnamed = [i for i, name in enumerate(header) if _INDEX.fullmatch(name) or i in file.index]
+    perhaps = [i for i, name in enumerate(header) if name in _RESET_INDEX and i not in unnamed]
+    aside = {*at_labels, *unnamed, *perhaps, *([] if at_id is None else [at_id])}
+    if not [i for i in range(len(header)) if i not in aside or i in perhaps]:
         raise InputError(f"{path} must have numbers beside the labels, and at least one line of them.")
-    inputs = np.empty((len(lines), len(others)), np.float64)
-    for place, (number, row) in enumerate(lines):
-        try:
-            inputs[place] = [float(row[i]) for i in others]
-        except ValueError:
-            name, value = next((header[i], row[i]) for i in others if not _is_number(row[i]))
-            if not value.strip():
-                raise InputError(f"{path}, line {number}: column {name!r} is empty.\n{_MISSING}") from None
-            raise InputError(
-                f"{path}, line {number}: column {name!r} holds {value!r}, which is no number.\n"
-                "All columns but the labels and id_column= must be features."
-            ) from None
-    with np.errstate(over="ignore"):
-        bad = np.argwhere(~np.isfinite(inputs.astype(np.float32)))
-    if len(bad):
-        place, column = bad[0]
-        number, row = lines[place]
-        name, value = header[others[column]], row[others[column]].strip()
-        raise InputError(
-            f"{path}, line {number}: column {name!r} holds {value!r}, {_NOT_FINITE}.\n{_MISSING}"
-        )
-    if counting := [header[i] for i, column in zip(others, inputs.T, strict=True) if _counts(column)]:
-        raise InputError(
-            f"{path}: column {counting[0]!r} numbers the lines, which is no feature.\n"
-            "Leave it out, or name it with id_column=."
-        )
-    names = [str(place) if at_id is None else row[at_id] for place, (_, row) in enumerate(lines)]
-    columns = tuple(header[i] for i in others)
-    given = [[row[i].strip() for i in at_labels] for _, row in lines]
+    file.scan()
+    if not file.rows:
+        raise InputError(f"{path} must have numbers beside the labels, and at least one line of them.")
+    text = _text_of(file, aside)
+    if separator is None:
+        _check_labelled(path, file, [text[i] for i in at_labels])
+    unnamed += [i for i in perhaps if _tells_apart(text[i], int)]
+    of_ids = [i for i in unnamed if _tells_apart(text[i], str) and i not in at_labels]
+    at_id = next(iter(of_ids), None) if at_id is None else at_id
+    others = [i for i in range(len(header)) if i not in (*at_labels, at_id, *unnamed)]
+    if not others:
+        raise InputError(f"{path} must have numbers beside the labels, and at least one line of them.")
+    inputs, columns, notes = _features(path, file, others)
+    names, of_ids_note = _names(file, None if at_id is None else text[at_id])
+    rest = names, columns, (*notes, *of_ids_note)
+    given = [[value.strip() if value else "" for value in text[i]] for i in at_labels]
     if label_columns:
-        indicators = _indicators(path, lines, given, label_columns)
-        return Labelled(inputs, indicators, label_columns, tuple(names), columns)
+        return Labelled(inputs, _indicators(path, file, given, label_columns), label_columns, *rest)
     if separator is not None:
-        indicators, of_labels = _split(path, [one for (one,) in given], separator)
-        return Labelled(inputs, indicators, of_labels, tuple(names), columns)
-    labels = [one for (one,) in given]
-    check_labels(labels, lambda i: f"{path}, line {lines[i][0]}")
-    return Labelled(inputs, *numbered(np.array(labels)), tuple(names), columns)
+        indicators, of_labels = _split(path, given[0], separator)
+        return Labelled(inputs, indicators, of_labels, *rest)
+    check_labels(given[0], lambda i: f"{path}, {file.place(i)}")
+    return Labelled(inputs, *numbered_words(given[0]), *rest)
+
+
+def _text_of(file: TableFile, columns):
+    """Words of some columns: those of each, with equal ones held once."""
+    found: dict[int, list[str | None]] = {i: [] for i in columns}
+    held: dict[str | None, str | None] = {}
+    for batch in file.batches([*found], text=True):
+        for values, new in zip(found.values(), batch, strict=True):
+            values += [held.setdefault(value, value) for value in new.tolist()]
+        if len(held) > file.rows:  # ids: nothing is held twice
+            held.clear()
+    return found
+
+
+def _features(path, file, others):
+    """The features, their names, and what is to be told; see `Features`."""
+    categorical = [i in file.categorical for i in others]
+
+    def collected(dtype):
+        found = Features(
+            *([file.names[i] for i in others], file.rows, categorical),
+            lambda row, wrong: InputError(f"{path}, {file.place(row)}: {wrong}"),
+            lambda row, number: file.written(row, others[number]),
+            dtype,
+        )
+        start = 0
+        for batch in file.batches(others, text=False):
+            found.take(start, batch)
+            start += len(batch[0])
+        return found
+
+    found = collected(None)
+    if found.loses:
+        found = collected(np.float64)
+    try:
+        return found.finish()
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: column {error}") from None
+
+
+def _check_labelled(path, file, columns):
+    for values in columns:
+        for row, value in enumerate(values):
+            if value is None or not value.strip():
+                raise InputError(
+                    f"{path}, {file.place(row)}: there is no label. Leave out what is not labelled."
+                )
+
+
+def _names(file, ids):
+    """What the examples are called, and what is told of those without an id."""
+    if ids is None:
+        return tuple(map(str, range(file.rows))), ()
+    names = tuple(value if value else file.place(row) for row, value in enumerate(ids))
+    without = sum(not value for value in ids)
+    told = f"{without:,} examples have no id, and are called by where they are."
+    return names, ((told,) if without else ())
 
 
 def _check_header(path, header, named):
-    """Refuses columns that are there twice, as they are or as pandas names the second one."""
+    """Refuses columns that are there twice, as they are or as pandas names the second one.
+
+    Of those that are asked for, `Label` is `label` again too.
+    """
     twice = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
     twice += [name for name in header if any(re.fullmatch(rf"{re.escape(one)}\.\d+", name) for one in named)]
+    if not twice:
+        there = [one for one in named if one in header]
+        twice = [
+            name for name in header for one in there if name != one and name.casefold() == one.casefold()
+        ]
     if twice:
         raise InputError(
             f"{path}: the column {re.sub(r'[.][0-9]+$', '', twice[0])!r} is there twice.\n"
@@ -113,24 +148,37 @@ def _check_header(path, header, named):
         )
 
 
-def _tells_apart(lines, column, kind):
-    """Whether every line has a value of its own in a column."""
-    values = [row[column].strip() for _, row in lines if column < len(row)]
+def _tells_apart(values, kind):
+    """Whether every row has a value of its own in a column."""
+    stripped = [value.strip() if value else "" for value in values]
     try:
-        return len({kind(value) for value in values}) == len(values) and all(values)
+        return len({kind(value) for value in stripped}) == len(stripped) and all(stripped)
     except ValueError:
         return False
 
 
-def _indicators(path, lines, given, columns):
-    """Columns of 0 and 1."""
-    for (number, _), row in zip(lines, given, strict=True):
-        for column, value in zip(columns, row, strict=True):
-            if not _is_number(value) or float(value) not in (0, 1):
-                raise InputError(f"{path}, line {number}: column {column!r} must be 0 or 1, got {value!r}.")
-    return _checked_indicators(
-        path, np.array([[int(float(value)) for value in row] for row in given]), columns
-    )
+def _indicators(path, file, given, columns):
+    """Columns of 0 and 1, or of true and false."""
+    found = np.empty((file.rows, len(columns)), np.int64)
+    for at, (column, values) in enumerate(zip(columns, given, strict=True)):
+        known = {value: _zero_or_one(value) for value in dict.fromkeys(values)}
+        numbers = [known[value] for value in values]
+        if None in numbers:
+            row = numbers.index(None)
+            raise InputError(
+                f"{path}, {file.place(row)}: column {column!r} must be 0 or 1, got {values[row]!r}."
+            )
+        found[:, at] = numbers
+    return _checked_indicators(path, found, columns)
+
+
+def _zero_or_one(value):
+    try:
+        number = {"true": 1.0, "false": 0.0}.get(value.lower())
+        number = float(value) if number is None else number
+    except ValueError:
+        return None
+    return int(number) if number in (0, 1) else None
 
 
 def _split(path, given, separator):
@@ -139,7 +187,7 @@ def _split(path, given, separator):
     present = [name for row in each for name in row]
     if not present:
         raise InputError(f"{path}: no line has a label.")
-    numbers, names = numbered(np.array(present))
+    numbers, names = numbered_words(present)
     indicators = np.zeros((len(each), len(names)), np.int64)
     indicators[np.repeat(np.arange(len(each)), [len(row) for row in each]), numbers] = 1
     return _checked_indicators(path, indicators, names), names
@@ -156,24 +204,15 @@ def _checked_indicators(path, indicators, names):
 
 def _about(header, column, parameter):
     """What there is instead of the column, and what to do."""
-    if (near := nearest(column, header)) is not None:
+    if header and re.match(r"sep=.?$", header[0]):
+        return (
+            ": its first line is for a spreadsheet.\nLeave that line out, and put commas between the columns."
+        )
+    if len(header) == 1 and (mark := next((mark for mark in ";\t|" if mark in header[0]), None)):
+        return (
+            f": its columns are parted by {mark!r}.\nSave it with commas between them, and points in numbers."
+        )
+    if (near := nearest(column, header)) is not None and len(near) < 2 * len(column):
         return f". Did you mean {near!r}? Give {parameter}={near!r}."
-    if len(header) == 1 and (mark := next((mark for mark in (";", "\t", "|") if mark in header[0]), None)):
-        return f": its columns are parted by {mark!r}.\nSave it with commas between them."
     shown = ", ".join(header[:5] + ["..."] * (len(header) > 10) + header[5:][-5:])
     return f"; its first line says: {shown or 'nothing'}.\nName the right one with {parameter}=."
-
-
-def _counts(column):
-    """Whether it is integers one after the other, of more lines than could be so by chance."""
-    return (
-        len(column) > 9 and column[0] % 1 == 0 and np.array_equal(column - column[0], np.arange(len(column)))
-    )
-
-
-def _is_number(text):
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -7,7 +7,7 @@ import scipy.sparse
 from scipy.special import log_expit, log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from dsink_jax.allocation import Allocation
 from dsink_jax.errors import check_known
@@ -15,11 +15,11 @@ from dsink_jax.estimator.fitted import FittedDSink, Predicted
 from dsink_jax.estimator.fitting import fit
 from dsink_jax.estimator.priors import check_prior
 from dsink_jax.estimator.settings import AUTO, NOISE_METHOD, Settings
+from dsink_jax.estimator.sklearn_inputs import check_features
 from dsink_jax.methods import build_method
 from dsink_jax.multilabel import MultilabelAllocation
 from dsink_jax.open_set import OpenSetAllocation
 
-_KEPT = (np.float64, np.float32)  # float32 alone would lose how dates in seconds differ
 _METHODS = ("imbalance_method", "noise_method", "base")
 
 
@@ -116,14 +116,14 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         """Trains f_L, f_N and the target.
 
         Args:
-          X: features `[M, D]`, numbers.
+          X: features `[M, D]`, numbers; of a frame with categories, each of them becomes one of 0 and 1.
           y: labels `[M]` of any kind, as observed, at least two different ones; or 0 and 1 `[M, C]`, which of
             several labels each example has.
 
         Raises:
           ValueError: for anything else, or parameters out of range.
         """
-        X, y = validate_data(self, X, y, dtype=_KEPT, ensure_min_samples=2, multi_output=True)
+        X, y = check_features(self, X, y, reset=True)
         y = y.toarray() if scipy.sparse.issparse(y) else y
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         if y.ndim == 2:
@@ -199,7 +199,7 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X):
         check_is_fitted(self)
-        return validate_data(self, X, dtype=_KEPT, reset=False)
+        return check_features(self, X, reset=False)
 
     def _checked_prior(self):
         if self.prior is None:

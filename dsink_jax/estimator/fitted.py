@@ -321,7 +321,9 @@ class FittedDSink:
             check_local_path(path, "path")
         arrays, about = _read(path)
         settings = _settings(path, about["settings"], objects)
-        kind = InputKind(tuple(about["kind"]["shape"]), about["kind"]["dtype"])
+        kind = InputKind(
+            tuple(about["kind"]["shape"]), about["kind"]["dtype"], tuple(about["kind"].get("columns", ()))
+        )
         named = {prefix: _taken(arrays, prefix) for prefix in (_FACTS, _STANDARDIZATION, *get_args(Role))}
         facts = TrainingFacts(**named[_FACTS])
         standardization = Standardization(**named[_STANDARDIZATION]) if named[_STANDARDIZATION] else None

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from dsink_jax.errors import InputError
+from dsink_jax.estimator.arrays import as_columns
 from dsink_jax.estimator.cautions import warn_of_hopeless
 from dsink_jax.estimator.descriptions import settings_as_json
 from dsink_jax.estimator.directory import checkpoint_folder, describe_data, fit_directory
@@ -150,6 +151,7 @@ def make_training_set(
     inputs: Any, labels: Any, num_classes: int | None, settings: Settings
 ) -> tuple[TrainingSet, InputKind, np.ndarray | None]:
     """The training set of a fit, checked, what one example looks like, and `find_offset`; see `fit`."""
+    inputs, columns = as_columns(inputs)
     offset = find_offset(inputs) if settings.standardize else None
     array = check_inputs(
         inputs,
@@ -158,7 +160,7 @@ def make_training_set(
         offset=offset,
     )
     labels, num_classes = check_observed(labels, len(array), num_classes)
-    kind = InputKind(array.shape[1:], str(array.dtype))
+    kind = InputKind(array.shape[1:], str(array.dtype), columns)
     standardization = None
     if settings.standardize:
         came_in = getattr(inputs, "dtype", np.float64)

@@ -10,6 +10,7 @@ import numpy as np
 from dsink_jax.data.corruption import check_class_numbers
 from dsink_jax.data.streaming import is_streamed
 from dsink_jax.errors import InputError
+from dsink_jax.estimator.arrays import as_array, as_columns, as_labels
 from dsink_jax.training import Standardization
 
 _AT_ONCE = 2**24  # numbers
@@ -23,10 +24,12 @@ class InputKind(NamedTuple):
       shape: `(D,)` for vectors, `(H, W, channels)` for images, or any other.
       dtype: name of the type that the network's inputs are kept in: `uint8` is put on the scale 0..1 where
         inputs are standardised.
+      columns: names of the D features, if they came in a frame.
     """
 
     shape: tuple[int, ...]
     dtype: str
+    columns: tuple[str, ...] = ()
 
 
 def check_inputs(
@@ -40,7 +43,9 @@ def check_inputs(
     """The inputs `[M, ...]` as training takes them: uint8 and float32, or integers that are to stay such.
 
     Args:
-      inputs: `[M, ...]` numbers of any rank. A memory-mapped array stays on disk.
+      inputs: `[M, ...]` numbers of any rank: an array or a tensor of any library, a frame of pandas, Polars
+        or Arrow (numbers, flags, categories, vectors), a column of a data set, or lists. A memory-mapped
+        array stays on disk.
       kind: what was trained on, if they are to be predicted for.
       standardize: whether they will be standardised: then integers become float32.
       adds_channel: whether `[M, H, W]` are grey images, which get an axis of one channel; of inputs that have
@@ -50,10 +55,7 @@ def check_inputs(
     Raises:
       InputError: for anything else, or numbers that are not finite.
     """
-    try:
-        array = inputs if isinstance(inputs, np.memmap) else np.asarray(inputs)
-    except ValueError as error:  # rows of different lengths
-        raise InputError(f"The inputs are not one array: {error}") from None
+    array, columns = as_columns(inputs)
     is_floating = jnp.issubdtype(array.dtype, jnp.floating)
     if array.ndim < 2 or 0 in array.shape[1:] or not (is_floating or array.dtype.kind in "bui"):
         raise InputError(
@@ -78,6 +80,7 @@ def check_inputs(
             "[M, H, W, channels].\nnumpy.moveaxis(images, 1, -1) makes them so."
         )
     if kind is not None:
+        check_columns(columns, kind)
         _check_kind(array, kind)
     if is_streamed(array):
         return array
@@ -98,6 +101,22 @@ def check_inputs(
             f"{int(bad.argmax())} ({int(bad.sum())} of {len(array)})."
         )
     return array
+
+
+def check_columns(columns: tuple[str, ...], kind: InputKind) -> None:
+    """Raises `InputError` for frames whose columns, or categories, are not those of the training."""
+    if not columns or not kind.columns or columns == kind.columns:
+        return
+    if sorted(columns) == sorted(kind.columns):
+        raise InputError("The columns, or the categories of one, are in another order than in training.")
+    new = [name for name in columns if name not in kind.columns]
+    gone = [name for name in kind.columns if name not in columns]
+    said = [
+        f"{', '.join(map(repr, some[:5]))} {what}" for some, what in ((new, "new"), (gone, "gone")) if some
+    ]
+    raise InputError(
+        f"The columns, or the categories of one, are not those of the training: {'; '.join(said)}."
+    )
 
 
 def _check_kind(array, kind):
@@ -123,10 +142,7 @@ def check_observed(labels: Any, count: int, num_classes: int | None) -> tuple[np
     Raises:
       InputError: for labels that are not that, or fewer than two classes.
     """
-    try:
-        labels = np.asarray(labels)
-    except ValueError as error:
-        raise InputError(f"The labels are not one array: {error}") from None
+    labels = as_labels(labels)
     if labels.ndim == 2:
         return check_indicators(labels, count, num_classes)
     if labels.ndim != 1 or len(labels) != count or not count:
@@ -163,10 +179,7 @@ def find_offset(inputs: Any) -> np.ndarray | None:
     Dates in seconds, or coordinates in a map, differ by less than a hundredth of what they are. Of others it
     is 0.
     """
-    try:
-        array = inputs if isinstance(inputs, np.memmap) else np.asarray(inputs)
-    except ValueError:  # `check_inputs` says what is wrong
-        return None
+    array = as_array(inputs)
     if array.dtype.kind not in "fiu" or array.dtype.itemsize < 4 or array.dtype == np.float32:
         return None
     if array.ndim < 2 or not array.size or is_streamed(array):
@@ -174,9 +187,13 @@ def find_offset(inputs: Any) -> np.ndarray | None:
     over = tuple(range(array.ndim - 1))
     with np.errstate(over="ignore", invalid="ignore"):
         mean = array.mean(over, dtype=np.float64)
-        far = np.abs(mean) > _FAR * (array.max(over) - array.min(over).astype(np.float64))
-    far &= np.isfinite(mean)
+        far = differs_little(mean, array.min(over).astype(np.float64), array.max(over).astype(np.float64))
     return np.where(far, mean, 0.0) if far.any() else None
+
+
+def differs_little(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whether numbers differ by less than a hundredth of what they are, bool `[D]`; float64 `[D]` given."""
+    return (np.abs(mean) > _FAR * (high - low)) & np.isfinite(mean)
 
 
 def check_indicators(labels: np.ndarray, count: int, num_classes: int | None) -> tuple[np.ndarray, int]:
