@@ -8,7 +8,7 @@ import pytest
 
 from dsink_jax.audit import __main__ as audit
 from dsink_jax.flags import read_flags
-from experiments import command_line, embeddings, label_audit, overhead, scaling, solver_accuracy
+from experiments import command_line, embeddings, headline, label_audit, overhead, scaling, solver_accuracy
 from experiments.benchmark import __main__ as benchmark
 from experiments.config import CIFAR, DIGITS
 from experiments.natural import audit as natural_audit
@@ -26,6 +26,17 @@ def test_two_set_up_and_go_commands():
     assert len(commands) == 2
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
     assert set(commands) <= set(targets)
+
+
+def test_the_table_of_results_is_that_of_the_files():
+    assert re.search(r"<!-- results -->\n(.*?)<!-- end -->", README, re.S)[1] == headline.markdown(
+        ROOT / "results"
+    )
+
+
+def test_it_is_short():
+    """People read it whole."""
+    assert len(README.split()) < 1400
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
