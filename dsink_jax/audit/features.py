@@ -205,7 +205,7 @@ def _counts(column):
 
 def _understood(values, *, categorical):
     """The kind of some values of a column and what they are: float64 `[m]` or `[m, width]`, or words."""
-    if values.dtype != object:
+    if values.dtype != object and not (categorical and values.ndim == 1):
         kind = _VECTOR if values.ndim == 2 else _FLAG if values.dtype == bool else _NUMBER
         return kind, values
     words = [value.strip() if isinstance(value, str) else value for value in values.tolist()]
