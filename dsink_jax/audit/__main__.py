@@ -1,7 +1,7 @@
 """Which labels are probably wrong, as one command.
 
     python -m dsink_jax.audit data.npz      # arrays features [M, D] or images [M, H, W, channels], and labels
-    python -m dsink_jax.audit data.csv      # a column `label`, features in the others; or .parquet, .jsonl, ...
+    python -m dsink_jax.audit data.csv      # a column `label`, features in the others; or .parquet ...
     python -m dsink_jax.audit folder/       # a folder of images for each class
 
 writes a table of all labels, the most probably wrong first, and a page of them, and prints a summary. Ends
@@ -40,7 +40,7 @@ class Flags:
     """Finds labels that are probably wrong."""
 
     data: pathlib.Path
-    """A .npz file, a table (.csv, .jsonl, .parquet, ...), or a folder with a folder of images for each class."""
+    """A .npz file, a table (.csv, .jsonl, .parquet ...), or a folder with a folder of images for each class."""
     output: pathlib.Path | None = None
     """Folder for labels.csv and labels.html; default: the name of the data with -audit after it."""
     fail_above: float | None = None
