@@ -40,7 +40,7 @@ class Flags:
     """Finds labels that are probably wrong."""
 
     data: pathlib.Path
-    """A .npz file, a table (.csv, .jsonl, .parquet ...), or a folder with a folder of images for each class."""
+    """A .npz file, a table such as .csv or .parquet, or a folder with a folder of images for each class."""
     output: pathlib.Path | None = None
     """Folder for labels.csv and labels.html; default: the name of the data with -audit after it."""
     fail_above: float | None = None

@@ -3,13 +3,15 @@
 Nothing is trained: what is read, and what the audit would say of it.
 """
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from dsink_jax import InputError, audit
-from dsink_jax.audit import features
+from dsink_jax.audit import arrow_tables, features, text_tables
 from dsink_jax.data.copies import find_copies
 from dsink_jax.estimator.inputs import check_inputs, find_offset, make_standardization
 from table_writing import ALL, OF_ARROW, TEXT, write_table
@@ -138,6 +140,16 @@ def test_the_line_that_says_what_is_wrong(case, ending, tmp_path):
     refused(path, said)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("case", [*READ, *REFUSED])
+def test_one_row_at_a_time_is_the_same(case, ending, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_tables, "_BLOCK", 1)
+    monkeypatch.setattr(text_tables, "NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(arrow_tables, "NUMBERS_AT_ONCE", 1)
+    test = test_the_right_value_is_read if case in READ else test_the_line_that_says_what_is_wrong
+    test(case, ending, tmp_path)
+
+
 @pytest.mark.parametrize("ending", ALL)
 def test_a_place_is_named(ending, tmp_path):
     path = write_table(tmp_path, ending, ("x", "label"), ([1.5, 2.5, float("nan"), 3.5], LABELS))
@@ -210,6 +222,26 @@ def test_several_labels(ending, tmp_path):
     path = write_table(tmp_path, ending, ("x", "u", "v"), (X, [1, 0, 1, 0], [True, False, False, True]))
     data = audit.read(path, label_columns=("u", "v"))
     assert data.labels.tolist() == [[1, 1], [0, 0], [1, 0], [0, 1]] and data.columns == ("x",)
+
+
+@pytest.mark.parametrize("ending", (".jsonl", ".parquet"))
+def test_a_list_is_no_label(ending, tmp_path):
+    path = write_table(tmp_path, ending, ("x", "label"), (X, [["a"], ["b"], ["a"], ["b"]]))
+    refused(path, "a label or an id is a list")
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".arrow"])
+def test_a_vector_that_is_missing_is_named(ending, tmp_path):
+    path = write_table(tmp_path, ending, ("e", "label"), ([[1.0], None, [2.0], [3.0]], LABELS))
+    refused(path, "column 'e' is empty")
+
+
+def test_without_arrow_the_extra_is_named(tmp_path, monkeypatch):
+    path = write_table(tmp_path, ".csv", ("x", "label"), (X, LABELS))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError) as caught:
+        audit.read(path)
+    assert str(caught.value) == 'Reading a table needs pyarrow: pip install "dsink-jax[audit]"'
 
 
 # Quotes that swallow lines, and what is no table of commas.
