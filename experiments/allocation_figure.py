@@ -50,9 +50,7 @@ def draw(path: pathlib.Path) -> None:
         }
     ):
         figure = Figure(figsize=(7.2, 3.6))
-        axes = figure.subplots(
-            2, 3, gridspec_kw={"height_ratios": (1, 2.6), "hspace": 0.12, "wspace": 0.35}
-        )
+        axes = figure.subplots(2, 3, gridspec_kw={"height_ratios": (1, 2.6), "hspace": 0.12, "wspace": 0.35})
         columns = (
             ("f_N: class of each example", noise_robust, noise_robust.mean(0)),
             ("f_L: share of each class", None, wanted),

@@ -1,7 +1,7 @@
 """Which labels are probably wrong, as one command.
 
     python -m dsink_jax.audit data.npz      # arrays features [M, D] or images [M, H, W, channels], and labels
-    python -m dsink_jax.audit data.csv      # a column `label`, numbers in the others
+    python -m dsink_jax.audit data.csv      # a column `label`, features in the others; or .parquet ...
     python -m dsink_jax.audit folder/       # a folder of images for each class
 
 writes a table of all labels, the most probably wrong first, and a page of them, and prints a summary. Ends
@@ -41,19 +41,19 @@ class Flags:
     """Finds labels that are probably wrong."""
 
     data: pathlib.Path
-    """A .npz or .csv file, or a folder with a folder of images for each class."""
+    """A .npz file, a table such as .csv or .parquet, or a folder with a folder of images for each class."""
     output: pathlib.Path | None = None
     """Folder for labels.csv and labels.html; default: the name of the data with -audit after it."""
     fail_above: float | None = None
     """Share of labels in [0, 1]; if more are probably wrong, the exit code is 1."""
     label_column: str = LABEL_COLUMN
-    """Column of a .csv file that holds the labels."""
+    """Column of a table that holds the labels."""
     label_separator: str | None = None
     """What parts the labels of a line where it may have several, or none, such as ';'."""
     label_columns: tuple[str, ...] = ()
-    """Columns of 0 and 1 of a .csv file instead, one for each of several labels."""
+    """Columns of 0 and 1 of a table instead, one for each of several labels."""
     id_column: str = ID_COLUMN
-    """Column of a .csv file that says which example a line is, if there is one."""
+    """Column of a table that says which example a line is, if there is one."""
     image_size: int = 32
     """Side to which images of a folder are scaled."""
     model: str = "auto"

@@ -24,13 +24,17 @@ class _OfArrow:
         with reading(path):
             schema = self._schema()
             self.names = [name.strip() for name in schema.names]
-            kept = (schema.pandas_metadata or {}).get("index_columns", [])
+            about = schema.pandas_metadata or {}
+            kept = about.get("index_columns", [])
             self.index: Collection[int] = [i for i, name in enumerate(schema.names) if name in kept]
+            were = [one["name"] for one in about.get("columns", ()) if one["pandas_type"] == "categorical"]
             with needs("audit", "Reading a table"):
                 import pyarrow as pa
 
             self.categorical: Collection[int] = [
-                i for i, one in enumerate(schema.types) if isinstance(one, pa.DictionaryType)
+                i
+                for i, (name, kind) in enumerate(zip(schema.names, schema.types, strict=True))
+                if isinstance(kind, pa.DictionaryType) or name in were
             ]
 
     def batches(self, columns, *, text):
@@ -79,7 +83,7 @@ class Parquet(_OfArrow):
         with needs("audit", "Reading a table"):
             from pyarrow import parquet
 
-        return parquet.ParquetFile(self._path)
+        return parquet.ParquetFile(self._path, page_checksum_verification=True)
 
     def _schema(self):
         with self._file() as file:

@@ -82,7 +82,7 @@ class Features:
             try:
                 kind, found = _understood(values, categorical=self._categorical[number])
                 if column.kind and (kind, found.shape[1:]) != (column.kind, self._first[number].shape[1:]):
-                    raise _mixed(column.kind, kind, values)
+                    raise self._mixed(number, kind, values)
             except _Bad as bad:
                 raise self._bad(start + bad.position, number, bad.wrong) from None
             column.kind = kind
@@ -104,6 +104,15 @@ class Features:
         self._low = np.minimum(self._low, block.min(0, initial=np.inf))
         self._high = np.maximum(self._high, block.max(0, initial=-np.inf))
         self._inputs[start:stop] = block
+
+    def _mixed(self, number, kind, values):
+        """What is wrong with a column that held something else before: its first word, if it holds any."""
+        column = self._columns[number]
+        if kind == _WORDS:
+            return _Bad(0, _no_number(str(values[0]).strip()))
+        if column.kind == _WORDS:
+            return self._bad(0, number, _no_number(next(iter(column.codes))))
+        return _Bad(0, f"holds a {kind} here and a {column.kind} before.\n{_ALL_FEATURES}")
 
     def _allocate(self):
         at = 0
@@ -183,11 +192,10 @@ class Features:
     def _check_categories(self, column):
         number = self._columns.index(column)
         first = next(iter(column.codes))
-        told = f"holds {first!r}, which is no number.\n{_ALL_FEATURES}"
         if self._categorical[number]:
             return
         if all(_LIKE_A_NUMBER.fullmatch(word) for word in column.codes):
-            raise self._bad(0, number, told)
+            raise self._bad(0, number, _no_number(first))
         count = len(column.codes)
         if count > _MOST_CATEGORIES or (self._rows >= _FEW_ROWS and count > self._rows / 2):
             raise self._bad(
@@ -205,21 +213,21 @@ def _counts(column):
 
 def _understood(values, *, categorical):
     """The kind of some values of a column and what they are: float64 `[m]` or `[m, width]`, or words."""
-    if values.dtype != object:
+    if values.dtype != object and not (categorical and values.ndim == 1):
         kind = _VECTOR if values.ndim == 2 else _FLAG if values.dtype == bool else _NUMBER
         return kind, values
     words = [value.strip() if isinstance(value, str) else value for value in values.tolist()]
     for position, word in enumerate(words):
-        if word is None or word == "":
+        if word is None or (isinstance(word, str) and not word):
             raise _Bad(position, f"is empty.\n{MISSING}")
+    for position, word in enumerate(words):
         if isinstance(word, list | dict):
             raise _Bad(position, f"holds a list or an object, which is no number.\n{_ALL_FEATURES}")
+        if isinstance(word, str) and says_missing(word):
+            raise _Bad(position, None)
     known = {word: _as_number(word) for word in dict.fromkeys(words) if not isinstance(word, bool)}
     is_number = [not isinstance(word, bool) and known[word] is not None for word in words]
     if categorical or not any(is_number):
-        missing = next((i for i, word in enumerate(words) if says_missing(str(word))), None)
-        if missing is not None:
-            raise _Bad(missing, None)
         flags = [_FLAGS.get(str(word).lower()) for word in words]
         if not categorical and None not in flags:
             return _FLAG, np.array(flags, np.float64)
@@ -227,9 +235,12 @@ def _understood(values, *, categorical):
     if all(is_number):
         return _NUMBER, np.array([known[word] for word in words], np.float64)
     position = is_number.index(False)
-    if says_missing(str(words[position])):
-        raise _Bad(position, None)
-    raise _Bad(position, f"holds {words[position]!r}, which is no number.\n{_ALL_FEATURES}")
+    raise _Bad(position, _no_number(words[position]))
+
+
+def _no_number(word):
+    shown = word[:60] + "..." if isinstance(word, str) and len(word) > 60 else word
+    return f"holds {shown!r}, which is no number.\n{_ALL_FEATURES}"
 
 
 def _as_number(word):
@@ -239,10 +250,3 @@ def _as_number(word):
         return float("inf")
     except (ValueError, TypeError):
         return None
-
-
-def _mixed(before, now, values):
-    """Numbers in some rows and words in others: the first word of these, or what is said of the kinds."""
-    if _WORDS in (before, now) and values.dtype == object:
-        return _Bad(0, f"holds {str(values[0])!r}, and elsewhere a {before or now}.\n{_ALL_FEATURES}")
-    return _Bad(0, f"holds a {now} here and a {before} before.\n{_ALL_FEATURES}")

@@ -90,6 +90,8 @@ def as_words(values: Sequence[Any]) -> np.ndarray:
 
 
 def _word(value):
+    if isinstance(value, list | dict):
+        raise ValueError("a label or an id is a list or an object, where a word or a number must be")
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value if isinstance(value, str) else str(value)

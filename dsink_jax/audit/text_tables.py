@@ -217,7 +217,9 @@ class JsonLines(_Text):
         lines = self._lines()
         at_once = max(NUMBERS_AT_ONCE // max(len(self.names), 1), 1)
         while rows := [self._values(*line) for line in itertools.islice(lines, at_once)]:
-            yield [(as_words if text else _as_column)([row[i] for row in rows]) for i in columns]
+            with reading(self._path):
+                found = [(as_words if text else _as_column)([row[i] for row in rows]) for i in columns]
+            yield found
 
     def written(self, row, column):
         """See `TableFile`."""

@@ -1,4 +1,4 @@
-"""What people hold in other libraries: the array that it stands for, or a line that says what is wrong."""
+"""What people hold in other libraries: each as the array that it stands for, or a line that says why not."""
 
 import numpy as np
 import pandas as pd
