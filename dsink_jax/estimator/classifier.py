@@ -31,12 +31,15 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
     `FittedDSink.logits`: `role`, which of the models predicts (the target is trained only if it is that, f_L
     and f_N always are), and `prior`, which shares of the classes it predicts for, an array being in the order
     of `classes_`; None is `balanced`, and `estimated` where examples have several labels.
-    `set_params(prior=...)` after `fit` changes predictions without another.
+    `set_params(prior=...)` after `fit` changes predictions without another. `random_state`, an integer or a
+    generator of NumPy, goes before `seed` where it is given; `verbose` shows progress.
 
     Attributes:
       classes_: the labels, sorted, `[C]`; 0..C-1 where examples have several.
       n_features_in_: D.
       fitted_: the `FittedDSink`, with the auxiliary models.
+      history_: curves of the trainings by role and name, such as `history_["target"]["loss"]`, float64
+        `[epochs]`: means over the epoch's training examples.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -73,6 +76,8 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         average_decay=Settings.average_decay,
         on_nan=Settings.on_nan,
         seed=Settings.seed,
+        random_state=None,
+        verbose=False,
     ):
         self.model = model
         self.role = role
@@ -97,6 +102,8 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self.average_decay = average_decay
         self.on_nan = on_nan
         self.seed = seed
+        self.random_state = random_state
+        self.verbose = verbose
 
     def set_params(self, **params: Any) -> Self:
         """As scikit-learn's; an option of a method that is given by name makes an object of the method.
@@ -146,7 +153,9 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = classes
         check_known("role", self.role, get_args(Predicted))
         given = self.get_params(deep=False)
-        role, prior = given.pop("role"), given.pop("prior")
+        role, prior, verbose = (given.pop(name) for name in ("role", "prior", "verbose"))
+        if (random_state := given.pop("random_state")) is not None:
+            given["seed"] = _seed_of(random_state)
         self.fitted_: FittedDSink = fit(
             X,
             labels,
@@ -154,7 +163,9 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
             num_classes=len(self.classes_),
             settings=Settings(**given),
             target=role == "target",
+            verbose=bool(verbose),
         )
+        self.history_ = {name: _curves(part.history) for name, part in self.fitted_.parts.items()}
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -210,3 +221,17 @@ class DSinkClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _seed_of(random_state):
+    """The integer that is given, or one that is drawn."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    return random_state
+
+
+def _curves(history):
+    records = [record["train"] for record in history]
+    return {name: np.array([record[name] for record in records]) for name in (records[0] if records else ())}

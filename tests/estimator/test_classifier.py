@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from blobs import blobs
 from dsink_jax import DSinkClassifier, fit
 from dsink_jax.estimator import Settings
 from dsink_jax.methods import EarlyLearningRegularization
@@ -37,7 +38,7 @@ def test_scikit_learns_checks(estimator, check):
 def test_parameters_are_the_settings():
     parameters = DSinkClassifier().get_params()
     fields = {field.name: field for field in dataclasses.fields(Settings)}
-    assert parameters.keys() - fields.keys() == {"role", "prior"}
+    assert parameters.keys() - fields.keys() == {"role", "prior", "random_state", "verbose"}
     for name, field in fields.items():
         assert parameters[name] == field.default
 
@@ -133,3 +134,25 @@ def test_errors_are_plain(iris):
         DSinkClassifier(noise_method="erl").fit(features, labels)
     with pytest.raises(ValueError, match="one class: setosa"):
         DSinkClassifier().fit(features[:50], labels[:50])
+
+
+def test_random_state_is_a_seed_or_draws_one_and_curves_are_kept():
+    vectors, labels = blobs(40, seed=0)
+    how = {"epochs": 3, "batch_size": 16, "role": "noise_robust"}
+
+    def of(**given):
+        return DSinkClassifier(**how, **given).fit(vectors, labels)
+
+    seeded = of(seed=3)
+    for same in (of(random_state=3), of(random_state=3, seed=8)):
+        np.testing.assert_array_equal(same.predict_proba(vectors), seeded.predict_proba(vectors))
+    drawn = [of(random_state=kind(5)) for kind in (np.random.RandomState, np.random.default_rng)]
+    for one, kind in zip(drawn, (np.random.RandomState, np.random.default_rng), strict=True):
+        np.testing.assert_array_equal(
+            of(random_state=kind(5)).predict_proba(vectors), one.predict_proba(vectors)
+        )
+    assert (drawn[0].predict_proba(vectors) != drawn[1].predict_proba(vectors)).any()
+    records = seeded.fitted_.parts["noise_robust"].history
+    assert seeded.history_.keys() == {"noise_robust", "imbalance_robust"}
+    assert seeded.history_["noise_robust"]["loss"].tolist() == [one["train"]["loss"] for one in records]
+    assert len(records) == 3
