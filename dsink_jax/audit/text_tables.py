@@ -18,7 +18,9 @@ from dsink_jax.data.npz_files import first_line
 from dsink_jax.errors import InputError
 from dsink_jax.extras import needs
 
-_BLOCK = 2**19  # bytes of text that are parsed at once
+# What is parsed at once: so many bytes of text, and so many rows, as a block has a cost for each column.
+_BLOCK = 2**19
+_ROWS = 64
 
 
 class _Text:
@@ -164,7 +166,7 @@ def _some(rows):
     for _, line in rows:
         lines.append(line if line.endswith("\n") else line + "\n")
         size += len(line)
-        if size >= _BLOCK:
+        if size >= _BLOCK and len(lines) >= _ROWS:
             break
     return lines
 

@@ -144,6 +144,7 @@ def test_the_line_that_says_what_is_wrong(case, ending, tmp_path):
 @pytest.mark.parametrize("case", [*READ, *REFUSED])
 def test_one_row_at_a_time_is_the_same(case, ending, tmp_path, monkeypatch):
     monkeypatch.setattr(text_tables, "_BLOCK", 1)
+    monkeypatch.setattr(text_tables, "_ROWS", 1)
     monkeypatch.setattr(text_tables, "NUMBERS_AT_ONCE", 1)
     monkeypatch.setattr(arrow_tables, "NUMBERS_AT_ONCE", 1)
     test = test_the_right_value_is_read if case in READ else test_the_line_that_says_what_is_wrong
