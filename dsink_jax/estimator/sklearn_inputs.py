@@ -19,18 +19,18 @@ def check_features(estimator: Any, X: Any, y: Any = None, *, reset: bool) -> Any
     Args:
       estimator: whose names and number of columns are kept, or compared.
       X: features `[M, D]`.
-      y: labels, or None for a prediction.
+      y: labels, which `fit` needs; None for a prediction.
       reset: whether they are those of `fit`.
 
     Raises:
       ValueError: for anything else, or columns that are not those of `fit`.
     """
-    how = {} if y is None else {"ensure_min_samples": 2, "multi_output": True}
+    how = {"ensure_min_samples": 2, "multi_output": True} if reset else {}
     before = () if reset else getattr(estimator, "_made_of", ())
     if not before and not has_categories(X):
         if reset:
             estimator._made_of = ()
-        given = {} if y is None else {"y": y}
+        given = {"y": y} if reset else {}
         return validate_data(estimator, X, dtype=KEPT, reset=reset, **given, **how)
     validate_data(estimator, X, skip_check_array=True, reset=reset)  # names and number of columns
     array, columns = as_columns(X, "features")
@@ -38,6 +38,6 @@ def check_features(estimator: Any, X: Any, y: Any = None, *, reset: bool) -> Any
         estimator._made_of = columns
     else:
         check_columns(columns, InputKind(array.shape[1:], str(array.dtype), before or columns))
-    if y is None:
+    if not reset:
         return check_array(array, dtype=KEPT)
     return check_X_y(array, y, dtype=KEPT, **how)
