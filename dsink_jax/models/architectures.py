@@ -1,5 +1,7 @@
 """The networks by name: for vectors, for 8x8 images and for 32x32 images."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -55,6 +57,7 @@ class CifarResNet(Classifying):
     a stage: 3 is ResNet-20, 5 is ResNet-32.
     """
 
+    in_parts: ClassVar[bool] = True
     blocks: int = 3
 
     def _backbone(self, x, train):
@@ -78,6 +81,7 @@ class PreActResNet18(Classifying):
     in the paper; public noisy-label code since DivideMix, TABASCO included, leaves them out.
     """
 
+    in_parts: ClassVar[bool] = True
     final_norm: bool = True
 
     def _backbone(self, x, train):

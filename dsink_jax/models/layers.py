@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -14,8 +14,18 @@ from dsink_jax.models.convolution import convolve
 Classifier = Literal["linear", "cosine"]
 
 
-def convolution(features: int, kernel: int, stride: int = 1, *, dtype: Any) -> nn.Conv:
-    """Square convolution without bias, padded by kernel // 2 on each side."""
+def convolution(
+    features: int, kernel: int, stride: int = 1, *, dtype: Any, in_parts: bool = False
+) -> nn.Conv:
+    """Square convolution without bias, padded by kernel // 2 on each side.
+
+    Args:
+      features: channels of what comes out.
+      kernel: side of the kernel.
+      stride: of both sides.
+      dtype: type of the computation; parameters stay float32.
+      in_parts: whether the gradient of the kernel is computed in parts of the batch on CPU; see `convolve`.
+    """
     # He et al. 2015 (arXiv 1502.01852), fan-out: the usual choice for residual networks.
     kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
     return nn.Conv(
@@ -26,7 +36,7 @@ def convolution(features: int, kernel: int, stride: int = 1, *, dtype: Any) -> n
         use_bias=False,
         kernel_init=kernel_init,
         dtype=dtype,
-        conv_general_dilated=convolve,
+        conv_general_dilated=convolve if in_parts else None,
     )
 
 
@@ -85,6 +95,9 @@ class Classifying(nn.Module):
       dtype: type of the computation; parameters stay float32.
     """
 
+    in_parts: ClassVar[bool] = False
+    """Whether the gradients of kernels are computed in parts of the batch on CPU: what pays was measured."""
+
     num_classes: int
     classifier: Classifier = dataclasses.field(default="linear", kw_only=True)
     dtype: Any = dataclasses.field(default=jnp.float32, kw_only=True)
@@ -101,7 +114,7 @@ class Classifying(nn.Module):
         raise NotImplementedError
 
     def _conv(self, x, features, stride=1, kernel=3):
-        return convolution(features, kernel, stride, dtype=self.dtype)(x)
+        return convolution(features, kernel, stride, dtype=self.dtype, in_parts=self.in_parts)(x)
 
     def _norm(self, x, train):
         return batch_norm(train, self.dtype)()(x)

@@ -63,16 +63,19 @@ def test_transformations(transformed):
     np.testing.assert_allclose(transformed(loss(convolve))(*arrays()), expected, rtol=1e-4, atol=1e-3)
 
 
-def convolutions(platform, batch_size):
-    """How many convolutions the program of a platform has."""
+def convolutions(platform, batch_size, differentiated=(0, 1)):
+    """How many convolutions the programs of a platform have: for values, and for values and gradients."""
     shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((batch_size, 8, 8, 3), (3, 3, 3, 4))]
-    traced = jax.jit(lambda images, kernel: convolve(images, kernel, **OPTIONS)).trace(*shapes)
-    return traced.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.convolution")
+    plain = loss(convolve)
+    for function in (plain, jax.value_and_grad(plain, differentiated)):
+        lowered = jax.jit(function).trace(*shapes).lower(lowering_platforms=(platform,))
+        yield lowered.as_text().count("stablehlo.convolution")
 
 
-def test_in_parts_on_cpu_alone():
-    assert [convolutions("cpu", n) for n in (8, 9, 128, 1000)] == [1, 2, 8, 16]
-    assert [convolutions(platform, 128) for platform in ("cuda", "tpu")] == [1, 1]
+def test_only_the_gradient_of_the_kernel_is_in_parts_and_on_cpu_alone():
+    assert [tuple(convolutions("cpu", n)) for n in (8, 9, 128)] == [(1, 3), (1, 4), (1, 10)]
+    assert [tuple(convolutions("cpu", n, 0)) for n in (8, 128)] == [(1, 2), (1, 2)]
+    assert [tuple(convolutions(platform, 128)) for platform in ("cuda", "tpu")] == [(1, 3), (1, 3)]
 
 
 def test_parts_are_neither_tiny_nor_many():
