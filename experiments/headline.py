@@ -28,7 +28,7 @@ CIFAR = {
     "cifar10-ratio-10-human-worse": "CIFAR-10, ratio 10, human labels (worse)",
     "cifar100-ratio-10-symmetric-0.4": "CIFAR-100, ratio 10, symmetric noise 0.4",
 }
-NATURAL = {"claude9": "Claude9, text", "chemprot": "ChemProt, text"}
+NATURAL = {"claude9": "Claude9, text", "chemprot": "ChemProt, text", "fer": "FER, images, one seed"}
 MODELS = {
     "f_L-logit_adjustment": "f_L",
     "f_L-logit_adjustment-epochs=0.3": "f_L, stopped early",
