@@ -40,7 +40,7 @@ def read_flags(settings: type[T], arguments: Sequence[str] | None = None, **how:
         import tyro
 
     errors = io.StringIO()
-    how.setdefault("prog", _command())
+    how.setdefault("prog", command())
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(settings, args=arguments, **how)
@@ -52,7 +52,7 @@ def read_flags(settings: type[T], arguments: Sequence[str] | None = None, **how:
         raise InputError(_plain(errors.getvalue())) from None
 
 
-def _command():
+def command() -> str | None:
     """How this command is started, such as `python -m experiments.cifar`; None if not by `-m`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"

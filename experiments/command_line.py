@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from dsink_jax.errors import InputError, StorageError
-from dsink_jax.flags import in_flags, print_anywhere, read_flags, tell
+from dsink_jax.flags import command, in_flags, print_anywhere, read_flags, tell
 from dsink_jax.training import TrainingDivergedError, TrainingStoppedError, processes
 from experiments.config import Config
+from experiments.help_page import help_page
 from experiments.interruption import StopRequest, same_command
 from experiments.method_list import method_list
 from experiments.run import run
@@ -22,8 +23,13 @@ _NAMED = ("dataset", "data_dir", "coordinator", "process_count", "process_index"
 
 
 def parse(default: Config, arguments: Sequence[str] | None = None) -> Config:
-    """Reads flags over a preset; see `read_flags`."""
-    return read_flags(Config, arguments, default=default)
+    """Reads flags over a preset; see `read_flags`. `--help` prints them in groups, `--help-all` all texts."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & {*given}:
+        print(help_page(default, given, command() or "python -m experiments.cifar"))
+        raise SystemExit(0)
+    given = ["--help" if one == "--help-all" else one for one in given]
+    return read_flags(Config, given, default=default)
 
 
 def main(default: Config) -> None:
@@ -52,6 +58,9 @@ def errors_for_people() -> Iterator[None]:
         _end(2, f"error: {as_told(error)}")
     except (TrainingDivergedError, StorageError) as error:
         _end(1, f"error: {error}")
+    except BrokenPipeError:  # nobody reads what is printed any more, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a shell says of whom SIGPIPE has ended
     except KeyboardInterrupt:
         _end(130, "\nStopped. The same command goes on from the last checkpoint.")
     except Exception as error:

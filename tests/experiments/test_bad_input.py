@@ -6,6 +6,7 @@ import functools
 import importlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import typing
@@ -19,7 +20,8 @@ from bad_commands import DATA_SETS, FLAGS, HUMAN_LABELS, IMAGES, RUN_FILES, STUD
 from dsink_jax.data import ImageData, Split, corrupt, save_corruption, sources
 from dsink_jax.flags import flag
 from dsink_jax.methods import METHODS
-from experiments import command_line, embeddings, label_audit
+from dsink_jax.methods.registry import all_options
+from experiments import command_line, embeddings, help_page, label_audit
 from experiments.config import CIFAR, DIGITS, Config
 from experiments.dataset import read_or_draw
 from experiments.run import RunModels, run
@@ -243,11 +245,26 @@ def test_every_setting_has_a_run_directory_of_its_own():
 
 @pytest.mark.parametrize("preset", [DIGITS, CIFAR])
 def test_help_explains_every_flag(preset):
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as stopped:
-        command_line.parse(preset, ["--help"])
-    assert stopped.value.code == 0
-    assert all(flag(field.name) in output.getvalue() for field in dataclasses.fields(preset))
+    def printed(*arguments):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as stopped:
+            command_line.parse(preset, arguments)
+        assert stopped.value.code == 0
+        return output.getvalue()
+
+    fields = {field.name for field in dataclasses.fields(preset)}
+    whole = printed("--help-all")
+    assert all(flag(name) in whole for name in fields)
+    page = printed("--help")
+    assert len(page.splitlines()) <= 120 and max(map(len, page.splitlines())) <= 110
+    grouped = [name for names in help_page.GROUPS.values() for name in names]
+    options = {option.full_name for option in all_options()}
+    assert sorted(grouped) == sorted(fields - options)
+    assert all(f"  {flag(name)} " in page for name in grouped)
+    # Of the options those of the methods that are chosen, and what their defaults are.
+    assert "--elr-momentum" in page and "--gce-q" not in page
+    page = printed("--noise-method", "gce", "--alpha=3", "-h")
+    assert "--elr-momentum" not in page and re.search(r"--gce-q .*\[0\.7\]", page)
 
 
 @pytest.mark.parametrize("preset", [DIGITS, CIFAR])
