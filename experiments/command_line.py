@@ -1,6 +1,7 @@
 """From command-line flags to a run, and from errors to one or two lines for people."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 import traceback
@@ -13,6 +14,7 @@ from dsink_jax.errors import InputError, StorageError
 from dsink_jax.flags import command, in_flags, print_anywhere, read_flags, tell
 from dsink_jax.training import TrainingDivergedError, TrainingStoppedError, processes
 from experiments.config import Config
+from experiments.config_file import with_file
 from experiments.help_page import help_page
 from experiments.interruption import StopRequest, same_command
 from experiments.method_list import method_list
@@ -23,8 +25,12 @@ _NAMED = ("dataset", "data_dir", "coordinator", "process_count", "process_index"
 
 
 def parse(default: Config, arguments: Sequence[str] | None = None) -> Config:
-    """Reads flags over a preset; see `read_flags`. `--help` prints them in groups, `--help-all` all texts."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Reads flags over a preset; see `read_flags`. `--help` prints them in groups, `--help-all` all texts.
+
+    `--config FILE` takes the flags of a file first; see `config_file`.
+    """
+    known = [field.name for field in dataclasses.fields(default)]
+    given = with_file(sys.argv[1:] if arguments is None else arguments, known)
     if {"-h", "--help"} & {*given}:
         print(help_page(default, given, command() or "python -m experiments.cifar"))
         raise SystemExit(0)

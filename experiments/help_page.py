@@ -72,6 +72,7 @@ def help_page(default: config.Config, arguments: Sequence[str], command: str) ->
             lines.append(_line(option.full_name, text, option.field.default, width))
     lines += [
         "",
+        "--config FILE takes flags from a JSON file, such as the config.json of a run; flags after it win.",
         "--help-all prints the whole texts and the options of all methods; --list-methods the methods.",
     ]
     return "\n".join(lines)
