@@ -133,7 +133,7 @@ def target(logits, rows):
     distilled = dsink_loss(
         logits, noise_robust_logits=f_N_train[rows], imbalance_robust_logits=f_L_train[rows]
     )
-    return (cross_entropy(logits, rows) + ALPHA * distilled) / ((1 + ALPHA) / 2)
+    return losses.add_distillation(cross_entropy(logits, rows), distilled, ALPHA)
 
 
 f = train(target, seed=2)

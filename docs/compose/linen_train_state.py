@@ -43,7 +43,7 @@ def target(logits, batch, auxiliaries):
     base = cross_entropy(logits, batch, auxiliaries)
     distilled = dsink_loss(logits, noise_robust_logits=f_N, imbalance_robust_logits=f_L)
     # Scaled so that a learning rate made for one loss still fits.
-    return (base + ALPHA * distilled) / ((1 + ALPHA) / 2)
+    return losses.add_distillation(base, distilled, ALPHA)
 
 
 def objective(params, loss, batch, auxiliaries=()):

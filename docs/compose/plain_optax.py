@@ -47,7 +47,7 @@ def noise_robust(logits, batch):
 def target(logits, batch):
     distilled = dsink_loss(logits, noise_robust_logits=batch["f_N"], imbalance_robust_logits=batch["f_L"])
     # Scaled so that a learning rate made for one loss still fits.
-    return (cross_entropy(logits, batch) + ALPHA * distilled) / ((1 + ALPHA) / 2)
+    return losses.add_distillation(cross_entropy(logits, batch), distilled, ALPHA)
 
 
 def objective(parameters, loss, batch):

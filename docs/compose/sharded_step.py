@@ -48,7 +48,7 @@ def target(logits, batch, axis_name):
         where=batch["where"],
         axis_name=axis_name,
     )
-    return (cross_entropy(logits, batch, axis_name) + ALPHA * distilled) / ((1 + ALPHA) / 2)
+    return losses.add_distillation(cross_entropy(logits, batch, axis_name), distilled, ALPHA)
 
 
 def step(loss, axis_name, parameters, state, batch):

@@ -32,8 +32,10 @@ from dsink_jax.losses.noise import (
     symmetric_cross_entropy,
 )
 from dsink_jax.losses.reweighting import feature_cost, label_cost, transport_distance
+from dsink_jax.losses.weighted_sum import add_distillation
 
 __all__ = [
+    "add_distillation",
     "binary_divergence_from_labels",
     "class_balanced_weights",
     "divergence_from_labels",

@@ -74,11 +74,8 @@ class Distillation(Options):
 
     def combine(self, base, distillation, epoch):
         """Weighted sum `[n]` of the two per-example losses."""
-        alpha = self.alpha_at(epoch)
-        total = base + alpha * distillation
-        if self.loss_scale == "bounded":
-            total = total / jnp.maximum(1.0, 0.5 * (1.0 + alpha))
-        return total
+        alpha, bounded = self.alpha_at(epoch), self.loss_scale == "bounded"
+        return losses.add_distillation(base, distillation, alpha, bounded=bounded)
 
     def values(self, logits, batch: Batch, axis_name: str | None) -> Distilled:
         """The losses of the method's prediction `[n, C]`."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsink_jax import class_marginal, surrogate_labels
+from dsink_jax import class_marginal, losses, surrogate_labels
 from dsink_jax.losses import divergence_from_labels, dsink_loss, naive_distillation_loss
 from loss_references import numerical_gradient
 
@@ -395,3 +395,29 @@ WRONG = [
 def test_wrong_arguments(loss, arguments, options, message):
     with pytest.raises(ValueError, match=message):
         loss(*arguments, **options)
+
+
+@hypothesis.given(
+    alpha=st.floats(0, 100),
+    traced=st.booleans(),
+    values=st.lists(st.floats(-3, 3, width=32), min_size=2, max_size=2),
+)
+def test_the_weighted_sum_by_hand(alpha, traced, values):
+    base, distilled = (jnp.array([value, 1.0], jnp.float32) for value in values)
+    add = losses.add_distillation
+    given_alpha = jnp.float32(alpha) if traced else alpha
+    total = np.asarray(base) + np.float32(alpha) * np.asarray(distilled)
+    np.testing.assert_allclose(
+        (jax.jit(add) if traced else add)(base, distilled, given_alpha),
+        total / max(1, (1 + alpha) / 2),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(add(base, distilled, alpha, bounded=False), total, rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be_summed_is_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        losses.add_distillation(jnp.zeros(3), jnp.zeros(2))
+    with pytest.raises(ValueError, match="alpha"):
+        losses.add_distillation(jnp.zeros(3), jnp.zeros(3), -1.0)
