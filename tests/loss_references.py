@@ -19,11 +19,13 @@ THREE_LABELS = st.lists(st.integers(0, NUM_CLASSES - 1), min_size=3, max_size=3)
 
 Z, Y = jnp.zeros((4, 3)), jnp.zeros(4, int)
 WRONG_LOGITS_OR_LABELS = [
-    (Z[0], Y, r"logits must have shape \[N, C\], got \[3\]"),
-    (Z[None], Y, r"logits must have shape \[N, C\], got \[1, 4, 3\]"),
+    (Z[0, 0], Y[0], r"logits must have shape \[..., C\], got \[\]"),
+    (Z[:, :0], Y, r"logits must have shape \[..., C\], got \[4, 0\]"),
+    (Z[0], Y, r"labels must have the shape of logits without classes, \[\], got \[4\]"),
+    (Z[None], Y, r"labels must have the shape of logits without classes, \[1, 4\], got \[4\]"),
     (Z.astype(int), Y, "logits must be floating point, got int32"),
-    (Z, Y[:2], r"labels must have shape \[N\] = \[4\], got \[2\]"),
-    (Z, Z, r"labels must have shape \[N\] = \[4\], got \[4, 3\]"),
+    (Z, Y[:2], r"labels must have the shape of logits without classes, \[4\], got \[2\]"),
+    (Z, Z, r"labels must have the shape of logits without classes, \[4\], got \[4, 3\]"),
     (Z, Z[:, 0], "labels must be integers, got float32"),
     (Z, Y > 0, "labels must be integers, got bool"),
 ]

@@ -290,7 +290,7 @@ WRONG = [
     (early_learning_regularized, (Z, Y, Z.astype(int)), "targets must be floating point, got int32"),
     (early_learning_regularized, (Z, Y, Z, -1.0), "weight must be at least 0 and finite, got -1.0"),
     (early_learning_regularized, (Z, Y, Z, np.nan), "weight must be at least 0 and finite, got nan"),
-    (early_learning_targets, (Z[0], Z[0]), r"logits must have shape \[N, C\], got \[3\]"),
+    (early_learning_targets, (Z[0, 0], Z[0, 0]), r"logits must have shape \[..., C\], got \[\]"),
     (early_learning_targets, (Z.astype(int), Z), "logits must be floating point, got int32"),
     (early_learning_targets, (Z, Z[:2]), r"targets must have the shape of logits, \[4, 3\], got \[2, 3\]"),
     (early_learning_targets, (Z, Z.astype(int)), "targets must be floating point, got int32"),
